@@ -1,0 +1,344 @@
+//! Lines that travel together: a block is what one read brought, a batch is what the stages
+//! take at a time. Results never depend on where the cuts between them fall.
+
+use std::sync::Arc;
+
+use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
+
+/// Blocks in input order. Stages work on all of them; each block's order is kept.
+#[derive(Default)]
+pub struct Batch {
+    pub blocks: Vec<Block>,
+    /// Records of the users whose baselines changed, for a sink that keeps them.
+    pub baselines: Vec<(Box<str>, Vec<u8>)>,
+}
+
+/// Where a block's first line stands in its source.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// A file's path, `-` for standard input.
+    pub source: Arc<str>,
+    /// Number of the first line, from 1.
+    pub line: u64,
+    /// Offset of its first byte, after decompression.
+    pub offset: u64,
+}
+
+/// A line that is not an event.
+#[derive(Clone, Debug)]
+pub struct Reject {
+    pub line: Text,
+    /// The line's number within its block, from 0.
+    pub line_index: u32,
+    pub reason: Reason,
+}
+
+/// What one read brought: whole lines, and what has been learned of them so far.
+pub struct Block {
+    /// Whole lines with their ends. A line longer than any block comes in parts, see `part`.
+    pub lines: Vec<u8>,
+    pub origin: Origin,
+    /// Where the line after the last one stands.
+    pub end: Origin,
+    /// Unescaped and produced text; whole UTF-8 strings.
+    pub arena: Vec<u8>,
+    pub events: Vec<Event>,
+    pub stage_fields: Vec<StageFields>,
+    pub rejects: Vec<Reject>,
+    /// Set if the block holds a piece of one line that is longer than the limit.
+    pub part: Option<Part>,
+    /// Lines in the block that were read, blank ones among them.
+    pub n_lines: u64,
+    pub n_blank: u64,
+    /// Where each line came from, if not one after the other from `origin` (replayed letters).
+    pub origins: Vec<Origin>,
+    /// Events that a stage took out, because they are known or not asked for.
+    pub n_filtered: u64,
+}
+
+/// A piece of a line that is too long to be held whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub index: u64,
+    pub is_last: bool,
+}
+
+impl Block {
+    #[must_use]
+    pub fn new() -> Self {
+        let start = Origin {
+            source: "-".into(),
+            line: 1,
+            offset: 0,
+        };
+        Self {
+            lines: Vec::new(),
+            origin: start.clone(),
+            end: start,
+            arena: Vec::new(),
+            events: Vec::new(),
+            stage_fields: Vec::new(),
+            rejects: Vec::new(),
+            part: None,
+            n_lines: 0,
+            n_blank: 0,
+            origins: Vec::new(),
+            n_filtered: 0,
+        }
+    }
+
+    /// Makes the block as new, but keeps its memory.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+        self.arena.clear();
+        self.events.clear();
+        self.stage_fields.clear();
+        self.rejects.clear();
+        self.part = None;
+        self.n_lines = 0;
+        self.n_blank = 0;
+        self.origins.clear();
+        self.n_filtered = 0;
+    }
+
+    /// Fills `events` and `rejects` from `lines`.
+    pub fn parse(&mut self, line_bytes_max: usize) {
+        if let Some(part) = self.part {
+            self.reject_part(part, line_bytes_max);
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        match std::str::from_utf8(&lines) {
+            Ok(text) => {
+                let mut start = 0;
+                for end in memchr::memchr_iter(b'\n', &lines) {
+                    self.parse_line(Ok(&text[start..end]), start, end, line_bytes_max);
+                    start = end + 1;
+                }
+            }
+            Err(_) => {
+                let mut start = 0;
+                for end in memchr::memchr_iter(b'\n', &lines) {
+                    let text = std::str::from_utf8(&lines[start..end]);
+                    self.parse_line(text, start, end, line_bytes_max);
+                    start = end + 1;
+                }
+            }
+        }
+        self.lines = lines;
+    }
+
+    fn parse_line(
+        &mut self,
+        text: Result<&str, std::str::Utf8Error>,
+        start: usize,
+        end: usize,
+        line_bytes_max: usize,
+    ) {
+        let line_index = self.n_lines as u32;
+        self.n_lines += 1;
+        let result = text.map_err(|error| {
+            let at = error.valid_up_to();
+            Reason::new(Code::InvalidUtf8, format!("invalid UTF-8 at byte {at}"))
+        });
+        let result = result.and_then(|line| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.len() > line_bytes_max {
+                return Err(line_too_long(line_bytes_max));
+            }
+            if line.trim_ascii().is_empty() {
+                return Ok(None);
+            }
+            record::parse(line, start, &mut self.arena, &mut self.stage_fields).map(Some)
+        });
+        match result {
+            Ok(Some(event)) => self.events.push(Event {
+                line_index,
+                ..event
+            }),
+            Ok(None) => self.n_blank += 1,
+            Err(reason) => {
+                let line = Text::in_lines(start, end - start);
+                self.rejects.push(Reject {
+                    line,
+                    line_index,
+                    reason,
+                });
+            }
+        }
+    }
+
+    fn reject_part(&mut self, part: Part, line_bytes_max: usize) {
+        // The whole line counts once, with its last part.
+        self.n_lines = u64::from(part.is_last);
+        let line = Text::in_lines(0, self.lines.len());
+        let reason = line_too_long(line_bytes_max);
+        self.rejects.push(Reject {
+            line,
+            line_index: 0,
+            reason,
+        });
+    }
+
+    /// The text of an event's field.
+    #[must_use]
+    pub fn text(&self, text: Text) -> &str {
+        std::str::from_utf8(self.bytes(text)).expect("fields are checked when they are placed")
+    }
+
+    /// The bytes of a text, unchecked: those of a rejected line can be anything.
+    #[must_use]
+    pub fn bytes(&self, text: Text) -> &[u8] {
+        let buffer = if text.is_in_arena() {
+            &self.arena
+        } else {
+            &self.lines
+        };
+        &buffer[text.start()..text.end()]
+    }
+
+    #[must_use]
+    pub fn view(&self, event: &Event) -> EventView<'_> {
+        let optional = |text: Text| (!text.is_none()).then(|| self.text(text));
+        EventView {
+            event_id: self.text(event.event_id),
+            user: self.text(event.user),
+            timestamp_ms: event.timestamp_ms,
+            kind: self.text(event.kind),
+            source_ip: optional(event.source_ip),
+            geo_location: optional(event.geo_location),
+            threat_score: event.threat_score,
+            is_failure: event.is_failure,
+        }
+    }
+
+    /// The JSON value that a stage has given an event, if any.
+    #[must_use]
+    pub fn stage_value(&self, event: &Event, field: StageField) -> Option<&[u8]> {
+        let fields = self
+            .stage_fields
+            .get((event.stage_fields as usize).checked_sub(1)?)?;
+        let value = fields.values[field as usize];
+        (!value.is_none()).then(|| self.bytes(value))
+    }
+
+    /// Gives or takes (with an empty `value`) an event's field of a stage.
+    pub fn set_stage_value(&mut self, event_index: usize, field: StageField, value: &[u8]) {
+        let event = &mut self.events[event_index];
+        if event.stage_fields == 0 {
+            if value.is_empty() {
+                return;
+            }
+            self.stage_fields.push(StageFields::default());
+            event.stage_fields = self.stage_fields.len() as u32;
+        }
+        let start = self.arena.len();
+        self.arena.extend_from_slice(value);
+        let fields = &mut self.stage_fields[event.stage_fields as usize - 1];
+        fields.values[field as usize] = if value.is_empty() {
+            Text::NONE
+        } else {
+            Text::in_arena(start, value.len())
+        };
+    }
+
+    /// Appends the event's line without its end and without anything a stage has added.
+    pub fn push_bare_line(&self, event: &Event, output: &mut Vec<u8>) {
+        let fields = (event.stage_fields as usize)
+            .checked_sub(1)
+            .map(|i| &self.stage_fields[i]);
+        let mut members: Vec<Text> = fields.map(StageFields::members_cut).unwrap_or_default();
+        members.sort_unstable_by_key(|member| member.start());
+        let mut kept = event.line.start();
+        for member in members {
+            // Cut with the member the comma before it, or after it if it comes first.
+            let before = &self.lines[kept..member.start()];
+            let comma = before.trim_ascii_end().strip_suffix(b",");
+            output.extend_from_slice(comma.unwrap_or(before));
+            kept = member.end();
+            if comma.is_none() {
+                let after = &self.lines[kept..event.line.end()];
+                let rest = after.trim_ascii_start();
+                if rest.first() == Some(&b',') {
+                    kept += after.len() - rest.len() + 1;
+                }
+            }
+        }
+        output.extend_from_slice(&self.lines[kept..event.line.end()]);
+    }
+
+    /// Appends the event's line with its end, as stages have made it. A line that no stage
+    /// has touched leaves byte for byte.
+    pub fn push_line(&self, event: &Event, output: &mut Vec<u8>) {
+        let fields = (event.stage_fields as usize)
+            .checked_sub(1)
+            .map(|i| &self.stage_fields[i]);
+        let Some(fields) = fields.filter(|fields| fields.is_changed()) else {
+            output.extend_from_slice(self.bytes(event.line));
+            output.push(b'\n');
+            return;
+        };
+        self.push_bare_line(event, output);
+        // What follows the closing brace is white space, and as long as it was.
+        let close = output.len() - (event.line.end() - event.close as usize);
+        debug_assert_eq!(output.get(close), Some(&b'}'));
+        let n_after = output.len() - close;
+        output.truncate(close);
+        for field in StageField::ALL {
+            let value = fields.values[field as usize];
+            if !value.is_none() {
+                output.extend_from_slice(b",\"");
+                output.extend_from_slice(field.name().as_bytes());
+                output.extend_from_slice(b"\":");
+                output.extend_from_slice(self.bytes(value));
+            }
+        }
+        output.extend_from_slice(&self.lines[event.line.end() - n_after..event.line.end()]);
+        output.push(b'\n');
+    }
+
+    /// Where the line with that number within the block stands.
+    #[must_use]
+    pub fn origin_of(&self, line_index: u32, line: Text) -> Origin {
+        if let Some(origin) = self.origins.get(line_index as usize) {
+            return origin.clone();
+        }
+        Origin {
+            source: Arc::clone(&self.origin.source),
+            line: self.origin.line + u64::from(line_index),
+            offset: self.origin.offset + line.start() as u64,
+        }
+    }
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StageFields {
+    /// True if a value is not the one that stands in the line.
+    fn is_changed(&self) -> bool {
+        self.values
+            .iter()
+            .zip(&self.is_ours)
+            .any(|(value, is_ours)| value.is_in_arena() || value.is_none() == *is_ours)
+    }
+
+    /// Members that a stage has written, or that make room for one.
+    fn members_cut(&self) -> Vec<Text> {
+        (0..self.members.len())
+            .filter(|&i| self.is_ours[i] || !self.values[i].is_none())
+            .map(|i| self.members[i])
+            .filter(|member| !member.is_none())
+            .collect()
+    }
+}
+
+fn line_too_long(line_bytes_max: usize) -> Reason {
+    Reason::new(
+        Code::LineTooLong,
+        format!("line is longer than {line_bytes_max} bytes"),
+    )
+}

@@ -1,0 +1,14 @@
+//! Reads, scores and stores events in one process. See `sg-run --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use streamguard::cli::{self, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = run::RunArgs::parse();
+    cli::exit(run::NAME, run::run(&args))
+}

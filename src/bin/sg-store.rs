@@ -1,0 +1,14 @@
+//! Stores events, and cares for the store. See `sg-store --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use streamguard::cli::{self, store};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = store::StoreArgs::parse();
+    cli::exit(store::NAME, store::run(&args))
+}

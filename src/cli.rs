@@ -1,0 +1,212 @@
+//! What was typed and what it means: arguments shared by the programs, their exit codes, and
+//! how they end. Each program's own module is below.
+
+pub mod consume;
+pub mod generate;
+mod output;
+pub mod query;
+pub mod run;
+pub mod score;
+pub mod store;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::engine::{Options, Outcome, Source};
+use crate::io::dead_letter::{DeadLetters, Replay};
+use crate::io::files;
+use crate::io::position::Positions;
+use crate::record::LINE_BYTES_MAX;
+use crate::shutdown::Shutdown;
+
+/// How a program ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// Ran, but lines were rejected or nothing was found.
+    Partly,
+    /// Ran to its end, but some input could not be read. The message is out already.
+    Failed,
+}
+
+/// Turns what a program came to into its exit code, and says once what went wrong.
+#[must_use]
+pub fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
+    match result {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Partly) => ExitCode::from(1),
+        Ok(Ended::Failed) => ExitCode::from(2),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Where lines come from, and what becomes of bad ones.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Input")]
+pub struct LineArgs {
+    /// Append rejected lines to FILE, with the reason and where they came from
+    #[arg(long, value_name = "FILE")]
+    pub dead_letter: Option<PathBuf>,
+
+    /// Stop at the first rejected line (exit code 2)
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Reject lines longer than this many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = LINE_BYTES_MAX,
+          value_parser = parse_line_bytes)]
+    pub line_bytes_max: usize,
+
+    /// Threads that parse and score [default: one a core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+
+    /// Print nothing on stderr but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Events from files.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Input")]
+pub struct FileArgs {
+    /// Files or glob patterns, compressed with gzip or zstd or not; - is standard input
+    #[arg(value_name = "FILE")]
+    pub inputs: Vec<String>,
+
+    /// Wait for more at the end of the files, as tail -F does
+    #[arg(long, conflicts_with = "replay")]
+    pub follow: bool,
+
+    /// Read the lines in a dead letter file again
+    #[arg(long, value_name = "DEAD", conflicts_with = "inputs")]
+    pub replay: Option<PathBuf>,
+}
+
+impl FileArgs {
+    pub(crate) fn open(
+        &self,
+        lines: &LineArgs,
+        positions: Positions,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Box<dyn Source>> {
+        let line_bytes_max = lines.line_bytes_max;
+        if let Some(path) = &self.replay {
+            let is_same = |other: &PathBuf| {
+                std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok()
+            };
+            anyhow::ensure!(
+                !lines.dead_letter.as_ref().is_some_and(is_same),
+                "--replay and --dead-letter name the same file: it would never end"
+            );
+            return Ok(Box::new(Replay::open(path, line_bytes_max)?));
+        }
+        files::open(
+            &self.inputs,
+            self.follow,
+            positions,
+            shutdown,
+            line_bytes_max,
+        )
+    }
+}
+
+impl LineArgs {
+    pub(crate) fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
+        self.dead_letter
+            .as_deref()
+            .map_or_else(|| Ok(DeadLetters::nowhere()), DeadLetters::append)
+    }
+
+    pub(crate) fn options(&self, name: &'static str, batch_bytes: usize) -> Options {
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Options {
+            name,
+            jobs: self.jobs.map_or(n_cores, usize::from),
+            line_bytes_max: self.line_bytes_max,
+            batch_bytes,
+            strict: self.strict,
+            quiet: self.quiet,
+        }
+    }
+
+    /// Reads standard input, as every program of a pipe does that is not its first.
+    pub(crate) fn stdin(&self, shutdown: &Shutdown) -> anyhow::Result<Box<dyn Source>> {
+        files::open(
+            &[],
+            false,
+            Positions::default(),
+            shutdown,
+            self.line_bytes_max,
+        )
+    }
+}
+
+/// Bytes of lines that the pipe programs take through their stages together.
+pub(crate) const PIPE_BATCH_BYTES: usize = 1 << 20;
+
+/// Tells what became of the input, and how the program has ended.
+pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<Ended> {
+    if outcome.is_closed {
+        return Ok(Ended::Done);
+    }
+    let Outcome {
+        n_in,
+        n_out,
+        n_rejected,
+        n_filtered,
+        ..
+    } = outcome;
+    if !options.quiet {
+        let mut summary = format!(
+            "{}: in {n_in} = out {n_out} + rejected {n_rejected} + filtered {n_filtered}",
+            options.name
+        );
+        for (i, (code, n)) in outcome.rejected_by_code.iter().enumerate() {
+            let before = if i == 0 { " (rejected: " } else { ", " };
+            write!(summary, "{before}{} {n}", code.name())?;
+        }
+        if *n_rejected > 0 {
+            summary.push(')');
+        }
+        eprintln!("{summary}");
+    }
+    anyhow::ensure!(
+        *n_in == n_out + n_rejected + n_filtered,
+        "the counts do not add up: this is a bug in {}, please report it",
+        options.name
+    );
+    Ok(match outcome {
+        Outcome {
+            n_failures: 1.., ..
+        } => Ended::Failed,
+        Outcome {
+            n_rejected: 1.., ..
+        } => Ended::Partly,
+        _ => Ended::Done,
+    })
+}
+
+fn parse_line_bytes(text: &str) -> Result<usize, String> {
+    // Offsets in a block take 31 bits; a line may need as much again for its unescaped text.
+    const BYTES_MAX: usize = 512 << 20;
+    match text.parse() {
+        Ok(n_bytes @ 1..=BYTES_MAX) => Ok(n_bytes),
+        _ => Err(format!("expected 1..={BYTES_MAX}")),
+    }
+}

@@ -1,0 +1,293 @@
+//! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
+//! made harmless for where it goes.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::query::{Found, Profile};
+use crate::record::text::{printable, shorten};
+use crate::time::format_time;
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON object a line
+    Ndjson,
+    /// Comma-separated values (RFC 4180) with a header
+    Csv,
+}
+
+impl Format {
+    /// A table on a terminal, NDJSON anywhere else.
+    pub(super) fn automatic() -> Self {
+        if io::stdout().is_terminal() {
+            Self::Table
+        } else {
+            Self::Ndjson
+        }
+    }
+}
+
+/// Characters of one value in a table.
+const CELL_CHARS_MAX: usize = 48;
+/// Characters of the reasons in a table, before the terminal's width wraps them.
+const REASONS_CHARS_MAX: usize = 160;
+
+/// A table that fits the terminal.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        table.set_width(160);
+    }
+    table.set_header(header.to_vec());
+    table
+}
+
+fn cell(text: &str) -> String {
+    shorten(&printable(text), CELL_CHARS_MAX).into_owned()
+}
+
+/// Events or anomalies on their way out.
+pub(super) struct FoundWriter {
+    format: Format,
+    output: io::BufWriter<io::Stdout>,
+    table: Option<Table>,
+    csv: Option<csv::Writer<io::Stdout>>,
+    is_anomalies: bool,
+    buffer: Vec<u8>,
+}
+
+impl FoundWriter {
+    pub(super) fn new(format: Format, is_anomalies: bool) -> Self {
+        let header: &[&str] = if is_anomalies {
+            &[
+                "TIME (UTC)",
+                "SEVERITY",
+                "SCORE",
+                "USER",
+                "TYPE",
+                "ADDRESS",
+                "LOCATION",
+                "REASONS",
+            ]
+        } else {
+            &[
+                "TIME (UTC)",
+                "EVENT",
+                "USER",
+                "TYPE",
+                "STATUS",
+                "ADDRESS",
+                "LOCATION",
+                "SEVERITY",
+            ]
+        };
+        Self {
+            format,
+            output: io::BufWriter::new(io::stdout()),
+            table: (format == Format::Table).then(|| table(header)),
+            csv: (format == Format::Csv).then(|| csv::Writer::from_writer(io::stdout())),
+            is_anomalies,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn write(&mut self, found: &Found) -> anyhow::Result<()> {
+        match self.format {
+            Format::Ndjson => self.write_line(found)?,
+            Format::Csv => self.write_csv(found)?,
+            Format::Table => self.add_row(found),
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if let Some(table) = &self.table
+            && table.row_count() > 0
+        {
+            writeln!(self.output, "{table}")?;
+        }
+        if let Some(csv) = &mut self.csv {
+            csv.flush()?;
+        }
+        self.output.flush()
+    }
+
+    fn write_line(&mut self, found: &Found) -> io::Result<()> {
+        self.buffer.clear();
+        match &found.anomaly_json {
+            Some(json) if self.is_anomalies => {
+                self.buffer.extend_from_slice(json);
+                self.buffer.push(b'\n');
+            }
+            _ => found.push_line(&mut self.buffer),
+        }
+        self.output.write_all(&self.buffer)
+    }
+
+    fn write_csv(&mut self, found: &Found) -> anyhow::Result<()> {
+        let Some(csv) = &mut self.csv else {
+            return Ok(());
+        };
+        let event = &found.block.events[0];
+        let view = found.block.view(event);
+        if self.buffer.is_empty() {
+            self.buffer.push(0); // The header is out.
+            csv.write_record([
+                "time",
+                "timestamp",
+                "event_id",
+                "user",
+                "type",
+                "source_ip",
+                "geo_location",
+                "status",
+                "threat_score",
+                "anomaly_score",
+                "severity",
+                "reasons",
+            ])?;
+        }
+        let anomaly = found.anomaly.as_ref();
+        let reasons = anomaly
+            .map(|anomaly| anomaly.reasons.join("; "))
+            .unwrap_or_default();
+        csv.write_record([
+            format_time(view.timestamp_ms),
+            view.timestamp_ms.to_string(),
+            unformula(view.event_id),
+            unformula(view.user),
+            unformula(view.kind),
+            unformula(view.source_ip.unwrap_or_default()),
+            unformula(view.geo_location.unwrap_or_default()),
+            event.status.name().to_owned(),
+            view.threat_score
+                .map(|score| score.to_string())
+                .unwrap_or_default(),
+            anomaly
+                .map(|anomaly| anomaly.anomaly_score.to_string())
+                .unwrap_or_default(),
+            anomaly
+                .map(|anomaly| anomaly.severity.to_string())
+                .unwrap_or_default(),
+            unformula(&reasons),
+        ])?;
+        Ok(())
+    }
+
+    fn add_row(&mut self, found: &Found) {
+        let Some(table) = &mut self.table else { return };
+        let event = &found.block.events[0];
+        let view = found.block.view(event);
+        let time = format_time(view.timestamp_ms)
+            .replace('T', " ")
+            .replace('Z', "");
+        let address = cell(view.source_ip.unwrap_or("-"));
+        let place = cell(view.geo_location.unwrap_or("-"));
+        let severity = found
+            .anomaly
+            .as_ref()
+            .map(|anomaly| anomaly.severity.to_string());
+        let row = match &found.anomaly {
+            Some(anomaly) if self.is_anomalies => vec![
+                time,
+                anomaly.severity.to_string(),
+                format!("{:.3}", anomaly.anomaly_score),
+                cell(view.user),
+                cell(view.kind),
+                address,
+                place,
+                shorten(&printable(&anomaly.reasons.join("; ")), REASONS_CHARS_MAX).into_owned(),
+            ],
+            _ => vec![
+                time,
+                cell(view.event_id),
+                cell(view.user),
+                cell(view.kind),
+                event.status.name().to_owned(),
+                address,
+                place,
+                severity.unwrap_or_default(),
+            ],
+        };
+        table.add_row(row);
+    }
+}
+
+/// Text that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, CSV
+/// Injection).
+fn unformula(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        return format!("'{text}");
+    }
+    text.to_owned()
+}
+
+/// A user's habits for a person: what is usual, and a bar for each hour of the day.
+pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
+    let mut output = io::BufWriter::new(io::stdout());
+    let failures = profile.failure_share * 100.0;
+    writeln!(output, "{}", cell(&profile.user))?;
+    writeln!(
+        output,
+        "  {} events from {} to {}, {} failed ({failures:.1}%)",
+        profile.events, profile.first, profile.last, profile.failed
+    )?;
+    if let Some(average) = profile.avg_threat_score {
+        writeln!(output, "  average threat score {average:.2}")?;
+    }
+    writeln!(output, "\n  hours (UTC)")?;
+    let most = profile.hours.iter().copied().max().unwrap_or(0).max(1);
+    for (hour, &n_events) in profile.hours.iter().enumerate() {
+        let share = f64::from(n_events) / profile.events.max(1) as f64 * 100.0;
+        let width = (f64::from(n_events) / f64::from(most) * 40.0).ceil() as usize;
+        let line = format!("    {hour:02}  {:40}  {share:5.1}%", "█".repeat(width));
+        writeln!(output, "{line}")?;
+    }
+    for (name, usual) in [
+        ("addresses", &profile.addresses),
+        ("locations", &profile.locations),
+        ("types", &profile.types),
+    ] {
+        writeln!(output, "\n  {name} ({})", usual.distinct)?;
+        let mut rows = table(&["", "", "", ""]);
+        rows.set_header(Vec::<String>::new());
+        for value in &usual.top {
+            rows.add_row(vec![
+                "  ".to_owned(),
+                cell(&value.value),
+                value.events.to_string(),
+                format!("{:.1}%", value.share * 100.0),
+            ]);
+        }
+        for column in [2, 3] {
+            if let Some(column) = rows.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        if rows.row_count() > 0 {
+            writeln!(output, "{rows}")?;
+        }
+        if usual.distinct > usual.top.len() {
+            writeln!(output, "    and {} more", usual.distinct - usual.top.len())?;
+        }
+    }
+    output.flush()
+}
+
+/// Names and values in two columns.
+pub(super) fn print_pairs(pairs: &[(String, String)]) -> io::Result<()> {
+    let mut rows = table(&["", ""]);
+    rows.set_header(Vec::<String>::new());
+    for (name, value) in pairs {
+        rows.add_row(vec![cell(name), printable(value).into_owned()]);
+    }
+    writeln!(io::stdout(), "{rows}")
+}

@@ -1,0 +1,108 @@
+//! `sg-run`: the stages of the pipe fused in one process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use super::score::DetectorArgs;
+use super::store::{STORE_BATCH_BYTES, TuningArgs};
+use super::{Ended, FileArgs, LineArgs, conclude};
+use crate::engine;
+use crate::io::position::Positions;
+use crate::shutdown::Shutdown;
+use crate::stage::{KnownEvents, Score, ScoreConfig};
+use crate::store::{Access, Store, Writer, WriterOptions};
+
+pub const NAME: &str = "sg-run";
+
+/// Read, score and store events in one process
+///
+/// Does what `sg-consume FILE... | sg-score | sg-store --db DIR` does, faster. Baselines live in
+/// the database, and so does how far each file was read: run the same command again, and only
+/// what has been appended since is read.
+#[derive(Parser, Debug)]
+#[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct RunArgs {
+    #[command(flatten)]
+    files: FileArgs,
+
+    /// The database folder; it is made if it is not there
+    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    db: PathBuf,
+
+    /// Read files from their start, whatever was read before
+    #[arg(long)]
+    from_start: bool,
+
+    #[command(flatten)]
+    detector: DetectorArgs,
+    #[command(flatten)]
+    tuning: TuningArgs,
+    #[command(flatten)]
+    lines: LineArgs,
+}
+
+const EXAMPLES: &str = "Examples:
+  sg-run events.ndjson --db db && sg-query anomalies --db db
+  sg-run 'logs/*.ndjson.zst' --db db --dead-letter dead.ndjson
+  sg-run --follow /var/log/app/events.ndjson --db db
+
+Exit codes:
+  0  done
+  1  ran, but lines were rejected
+  2  trouble: wrong usage, unreadable input, a database in use or damaged, a failure
+";
+
+/// Runs the program.
+///
+/// # Errors
+/// What ends it early.
+pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
+    let shutdown = Shutdown::install()?;
+    let mut dead_letters = args.lines.dead_letters()?;
+    let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
+    let mut score = Score::new(ScoreConfig {
+        detector: args.detector.config(),
+        only_anomalies: false,
+        with_baselines: true,
+        known_events: known_events(&store)?,
+    });
+    store.baselines(|user, record| Ok(score.load(user, record)?))?;
+    let positions = if args.from_start {
+        Positions::default()
+    } else {
+        Positions::new(store.positions()?)
+    };
+    let source = args.files.open(&args.lines, positions, &shutdown)?;
+    let writer_options = WriterOptions {
+        sync: args.tuning.sync(),
+        with_positions: true,
+        tee: None,
+    };
+    let mut writer = Writer::new(store, writer_options)?;
+    let options = args.lines.options(NAME, STORE_BATCH_BYTES);
+    let outcome = engine::run(
+        source,
+        &mut [&mut score],
+        &mut writer,
+        &mut dead_letters,
+        &shutdown,
+        &options,
+    )?;
+    conclude(&options, &outcome)
+}
+
+/// Tells which events the store holds before the run. They were learned when they were stored,
+/// and must not be learned again.
+fn known_events(store: &Arc<Store>) -> anyhow::Result<Option<KnownEvents>> {
+    let Some(last_key) = store.last_event_key()? else {
+        return Ok(None);
+    };
+    let last_ms = crate::schema::split_event_key(&last_key).map_or(i64::MAX, |(ms, _)| ms);
+    let store = Arc::clone(store);
+    Ok(Some(Arc::new(move |timestamp_ms, event_id| {
+        // A read error surfaces when the event is written; until then it counts as new.
+        timestamp_ms <= last_ms && store.holds(timestamp_ms, event_id).unwrap_or(false)
+    })))
+}

@@ -1,0 +1,242 @@
+//! `sg-store`: events into the store, and the care of a store.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use super::{Ended, LineArgs, conclude};
+use crate::engine;
+use crate::io::ndjson::NdjsonSink;
+use crate::shutdown::Shutdown;
+use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
+use crate::time::{format_time, now_ms, parse_span, parse_time};
+
+pub const NAME: &str = "sg-store";
+
+/// Keep events and their anomalies in a database
+///
+/// Reads lines from standard input, as sg-consume and sg-score write them. An event that the
+/// database holds already is not stored or counted again, so that running the same command
+/// twice changes nothing.
+#[derive(Parser, Debug)]
+#[command(name = NAME, version, args_conflicts_with_subcommands = true,
+          subcommand_negates_reqs = true, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    command: Option<StoreCommand>,
+
+    /// The database folder; it is made if it is not there
+    #[arg(long, value_name = "DIR", required = true, env = "SG_DB")]
+    db: Option<PathBuf>,
+
+    /// Pass the lines on to standard output once they are stored
+    #[arg(long)]
+    tee: bool,
+
+    #[command(flatten)]
+    tuning: TuningArgs,
+    #[command(flatten)]
+    lines: LineArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum StoreCommand {
+    /// Check everything in the database; exit code 1 if something is wrong
+    Verify {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Also print SHA-256 sums of the contents; equal contents give equal sums
+        #[arg(long)]
+        digest: bool,
+    },
+    /// Remove old events and all that belongs to them
+    Prune {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Keep the events of this span before now, such as 90d
+        #[arg(
+            long,
+            value_name = "SPAN",
+            conflicts_with = "before",
+            required_unless_present = "before"
+        )]
+        retain: Option<String>,
+        /// Remove events before this time
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
+    },
+    /// Rewrite the database's files so that they take the least room
+    Compact {
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+struct DatabaseArgs {
+    /// The database folder
+    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    db: PathBuf,
+}
+
+/// Sizes that trade memory for speed.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tuning")]
+pub struct TuningArgs {
+    /// MiB of events gathered in memory before they become a file
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    memtable_mib: u16,
+
+    /// MiB of blocks kept in memory for reads
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    cache_mib: u16,
+
+    /// Threads that flush and compact
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    background_jobs: u8,
+
+    /// Do not wait for the disk after each batch: a power cut may lose the newest events, a
+    /// crash of the program does not
+    #[arg(long)]
+    no_sync: bool,
+}
+
+impl TuningArgs {
+    pub(crate) fn tuning(&self) -> Tuning {
+        Tuning {
+            memtable_bytes: usize::from(self.memtable_mib) << 20,
+            cache_bytes: usize::from(self.cache_mib) << 20,
+            n_background_jobs: i32::from(self.background_jobs),
+        }
+    }
+
+    pub(crate) fn sync(&self) -> bool {
+        !self.no_sync
+    }
+}
+
+const EXAMPLES: &str = "Examples:
+  sg-consume events.ndjson | sg-score | sg-store --db db
+  sg-consume events.ndjson | sg-score | sg-store --db db --tee | jq -c 'select(.anomaly)'
+  sg-store verify --db db --digest
+  sg-store prune --db db --retain 90d && sg-store compact --db db
+
+Exit codes:
+  0  done (also when the reader of the output goes away)
+  1  ran, but lines were rejected, or verify found something wrong
+  2  trouble: wrong usage, a database in use or damaged, a failure
+";
+
+/// Bytes of lines that go into one write of the store, when that much is waiting.
+pub(crate) const STORE_BATCH_BYTES: usize = 8 << 20;
+
+/// Runs the program.
+///
+/// # Errors
+/// What ends it early.
+pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
+    let tuning = args.tuning.tuning();
+    let open = |database: &DatabaseArgs, access| Store::open(&database.db, access, &tuning);
+    match &args.command {
+        None => store(args),
+        Some(StoreCommand::Verify { database, digest }) => {
+            verify(&open(database, Access::Read)?, *digest)
+        }
+        Some(StoreCommand::Prune {
+            database,
+            retain,
+            before,
+        }) => {
+            let now_ms = now_ms();
+            let before_ms = match (retain, before) {
+                (Some(span), _) => {
+                    now_ms - parse_span(span).context("--retain takes a span such as 90d or 12h")?
+                }
+                (None, Some(time)) => parse_time(time, now_ms).map_err(anyhow::Error::msg)?,
+                (None, None) => anyhow::bail!("prune needs --retain or --before"),
+            };
+            let pruned = open(database, Access::WriteExisting)?.prune(before_ms)?;
+            eprintln!(
+                "{NAME}: removed {} events and {} anomalies before {}",
+                pruned.n_events,
+                pruned.n_anomalies,
+                format_time(before_ms)
+            );
+            Ok(Ended::Done)
+        }
+        Some(StoreCommand::Compact { database }) => {
+            let store = open(database, Access::WriteExisting)?;
+            let before: u64 = store.disk_bytes()?.values().sum();
+            store.compact()?;
+            let after: u64 = store.disk_bytes()?.values().sum();
+            eprintln!("{NAME}: {before} bytes of files became {after}");
+            Ok(Ended::Done)
+        }
+    }
+}
+
+fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
+    let shutdown = Shutdown::install()?;
+    let mut dead_letters = args.lines.dead_letters()?;
+    let db = args.db.as_deref().context("--db is needed")?;
+    let source = args.lines.stdin(&shutdown)?;
+    let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
+    let writer_options = WriterOptions {
+        sync: args.tuning.sync(),
+        with_positions: false,
+        tee: args.tee.then(NdjsonSink::stdout),
+    };
+    let mut writer = Writer::new(store, writer_options)?;
+    let options = args.lines.options(NAME, STORE_BATCH_BYTES);
+    let outcome = engine::run(
+        source,
+        &mut [],
+        &mut writer,
+        &mut dead_letters,
+        &shutdown,
+        &options,
+    )?;
+    conclude(&options, &outcome)
+}
+
+fn verify(store: &Store, with_digest: bool) -> anyhow::Result<Ended> {
+    let verified = store.verify()?;
+    for finding in &verified.findings {
+        eprintln!("{NAME}: {finding}");
+    }
+    let mut output = io::stdout().lock();
+    let is_terminal = output.is_terminal();
+    let mut report = serde_json::json!({
+        "events": verified.n_events,
+        "anomalies": verified.n_anomalies,
+        "findings": verified.n_findings,
+    });
+    if with_digest {
+        let digest = store.digest()?;
+        let families: serde_json::Map<_, _> = digest
+            .parts
+            .into_iter()
+            .map(|(family, sum)| (family.to_owned(), sum.into()))
+            .collect();
+        report["digest"] = digest.total.into();
+        report["families"] = families.into();
+        report["baselines"] = digest.baselines.into();
+    }
+    if is_terminal {
+        writeln!(output, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        writeln!(output, "{report}")?;
+    }
+    if verified.n_findings > 0 {
+        eprintln!(
+            "{NAME}: {} findings: restore the database from a backup, or make a new one and read \
+             the events again",
+            verified.n_findings
+        );
+        return Ok(Ended::Partly);
+    }
+    Ok(Ended::Done)
+}

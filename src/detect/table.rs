@@ -1,0 +1,160 @@
+//! How often a user was seen with each value: one small table for all kinds of values, laid out
+//! so that a look-up of all three touches one or two cache lines.
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dimension {
+    Ip,
+    Location,
+    Kind,
+}
+
+/// Most values of one dimension that are kept for a user. One more, and only the more frequent
+/// half stays: a made-up million of addresses costs a fixed amount of memory.
+pub(crate) const VALUES_MAX: usize = 1024;
+
+/// One value and how often it was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    pub value: CompactString,
+    pub n_events: u32,
+    /// The user's event count when it was seen last.
+    pub last_event: u32,
+}
+
+/// Values with counts, of all dimensions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    /// For each entry 30 bits of the value's hash over 2 bits of dimension: compared first.
+    tags: Vec<u32>,
+    entries: Vec<Seen>,
+}
+
+impl Table {
+    /// How often the value was seen.
+    pub(crate) fn count(&self, tag: u32, value: &str) -> u32 {
+        self.find(tag, value)
+            .map_or(0, |i| self.entries[i].n_events)
+    }
+
+    /// Counts the value once more, at the user's event number `event`.
+    pub(crate) fn learn(&mut self, tag: u32, value: &str, event: u32) {
+        if let Some(i) = self.find(tag, value) {
+            let entry = &mut self.entries[i];
+            entry.n_events = entry.n_events.saturating_add(1);
+            entry.last_event = event;
+            return;
+        }
+        self.tags.push(tag);
+        self.entries.push(Seen {
+            value: value.into(),
+            n_events: 1,
+            last_event: event,
+        });
+        let dimension = tag & DIMENSION_MASK;
+        if self.entries.len() > VALUES_MAX
+            && self
+                .tags
+                .iter()
+                .filter(|&&t| t & DIMENSION_MASK == dimension)
+                .count()
+                > VALUES_MAX
+        {
+            self.halve(dimension);
+        }
+    }
+
+    pub(crate) fn insert(&mut self, dimension: Dimension, seen: Seen) {
+        self.tags.push(tag(dimension, &seen.value));
+        self.entries.push(seen);
+    }
+
+    /// The values of a dimension, the most frequent first.
+    pub(crate) fn ranked(&self, dimension: Dimension) -> Vec<&Seen> {
+        let mut seen: Vec<&Seen> = self
+            .tags
+            .iter()
+            .zip(&self.entries)
+            .filter(|(tag, _)| *tag & DIMENSION_MASK == dimension as u32)
+            .map(|(_, entry)| entry)
+            .collect();
+        seen.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)));
+        seen
+    }
+
+    fn find(&self, tag: u32, value: &str) -> Option<usize> {
+        let mut from = 0;
+        while let Some(at) = self.tags[from..].iter().position(|&t| t == tag) {
+            let i = from + at;
+            if self.entries[i].value == value {
+                return Some(i);
+            }
+            from = i + 1;
+        }
+        None
+    }
+
+    /// Drops the less frequent half of a dimension; of equals, the ones not seen for longer.
+    fn halve(&mut self, dimension: u32) {
+        let mut of_dimension: Vec<usize> = (0..self.tags.len())
+            .filter(|&i| self.tags[i] & DIMENSION_MASK == dimension)
+            .collect();
+        of_dimension.sort_unstable_by(|&a, &b| rank(&self.entries[a]).cmp(&rank(&self.entries[b])));
+        let mut is_kept = vec![true; self.tags.len()];
+        for &i in &of_dimension[VALUES_MAX / 2..] {
+            is_kept[i] = false;
+        }
+        let mut kept = is_kept.iter();
+        self.tags.retain(|_| *kept.next().expect("one flag a tag"));
+        let mut kept = is_kept.iter();
+        self.entries
+            .retain(|_| *kept.next().expect("one flag an entry"));
+    }
+}
+
+const DIMENSION_MASK: u32 = 3;
+
+/// Sorts the frequent before the rare, then the recent before the old; a total order.
+fn rank(seen: &Seen) -> (std::cmp::Reverse<u32>, std::cmp::Reverse<u32>, &str) {
+    (
+        std::cmp::Reverse(seen.n_events),
+        std::cmp::Reverse(seen.last_event),
+        &seen.value,
+    )
+}
+
+/// What tells values apart most of the time: part of a hash, and the dimension.
+pub(crate) fn tag(dimension: Dimension, value: &str) -> u32 {
+    // Attackers choose values, but collisions cost them a string comparison and no more than
+    // VALUES_MAX of those.
+    let hash = SipHasher13::new().hash(value.as_bytes());
+    (hash as u32) & !DIMENSION_MASK | dimension as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_addresses_stay_within_the_limit() {
+        let mut table = Table::default();
+        let home = tag(Dimension::Ip, "10.0.0.1");
+        for event in 0..1_000_000_u32 {
+            if event % 100 == 0 {
+                table.learn(home, "10.0.0.1", event);
+            }
+            let address = format!("2001:db8::{event:x}");
+            table.learn(tag(Dimension::Ip, &address), &address, event);
+        }
+        table.learn(tag(Dimension::Kind, "LOGIN"), "LOGIN", 1_000_000);
+        assert!(table.entries.len() <= VALUES_MAX + 1);
+        assert_eq!(table.count(home, "10.0.0.1"), 10_000);
+        assert_eq!(table.ranked(Dimension::Ip)[0].value, "10.0.0.1");
+        assert_eq!(table.ranked(Dimension::Kind).len(), 1);
+    }
+}

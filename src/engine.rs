@@ -1,0 +1,367 @@
+//! Runs a source through stages into a sink: one thread reads, rayon's threads parse and run the
+//! stages, one thread writes. Channels are bounded, so a slow sink stops the reader; nothing is
+//! dropped. The same engine is behind the pipe programs and `sg-run`.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use rayon::prelude::*;
+
+use crate::batch::{Batch, Block};
+use crate::io::dead_letter::DeadLetters;
+use crate::record::Code;
+use crate::shutdown::Shutdown;
+use crate::stage::Stage;
+
+/// Where blocks come from.
+pub trait Source: Send {
+    /// Fills an empty block with whole lines; false means the end. It may block only while it
+    /// has nothing to give, and must return soon once shutdown is requested.
+    ///
+    /// # Errors
+    /// Part of the input could not be read. The run is marked as failed, but goes on: the next
+    /// call continues with what is left.
+    fn fill(&mut self, block: &mut Block) -> anyhow::Result<bool>;
+}
+
+/// Where batches go.
+pub trait Sink: Send {
+    /// Takes a batch. Once this returns, its events count as kept.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow>;
+
+    /// Called once after the last batch, also after an error of the source.
+    ///
+    /// # Errors
+    /// If something cannot be brought to its place.
+    fn finish(&mut self) -> anyhow::Result<()>;
+}
+
+/// What a sink says after a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// This many events were passed on, this many were known already.
+    Written { n_out: u64, n_duplicates: u64 },
+    /// The reader of the output has gone; there is no use in going on.
+    Closed,
+}
+
+/// How to run.
+pub struct Options {
+    /// The program's name, for messages.
+    pub name: &'static str,
+    /// Threads that parse and score.
+    pub jobs: usize,
+    pub line_bytes_max: usize,
+    /// Bytes of lines that go through the stages together, when that much is waiting.
+    pub batch_bytes: usize,
+    /// Stop at the first reject.
+    pub strict: bool,
+    pub quiet: bool,
+}
+
+/// What became of the input. `n_in = n_out + n_rejected + n_filtered`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub n_in: u64,
+    pub n_out: u64,
+    pub n_rejected: u64,
+    pub n_filtered: u64,
+    pub rejected_by_code: BTreeMap<Code, u64>,
+    /// Parts of the input that could not be read.
+    pub n_failures: u64,
+    /// The reader of the output has gone.
+    pub is_closed: bool,
+}
+
+/// Rejects that are explained one by one before only their number is told.
+const N_EXPLAINED: u64 = 5;
+/// Blocks that wait between the threads: back-pressure, not a buffer.
+const N_BLOCKS_WAITING: usize = 8;
+const N_BATCHES_WAITING: usize = 2;
+/// How long input may be silent after a request to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until the source ends, the sink closes, shutdown is requested or an error stops it.
+///
+/// # Errors
+/// The first error of a stage or of the sink, after everything before it has been written.
+pub fn run(
+    source: Box<dyn Source>,
+    stages: &mut [&mut dyn Stage],
+    sink: &mut dyn Sink,
+    dead_letters: &mut DeadLetters,
+    shutdown: &Shutdown,
+    options: &Options,
+) -> anyhow::Result<Outcome> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.jobs)
+        .build()
+        .context("cannot start worker threads")?;
+    let (block_sender, block_receiver) = bounded(N_BLOCKS_WAITING);
+    let (free_sender, free_receiver) = unbounded();
+    // Not joined: it may sit in a read that never returns once the sink has closed.
+    thread::spawn(move || read(source, &block_sender, &free_receiver));
+
+    let mut runner = Runner {
+        outcome: Outcome::default(),
+        n_explained: 0,
+        options,
+    };
+    let (batch_sender, batch_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write(sink, &batch_receiver, &free_sender));
+        let result = pool.install(|| {
+            let input = Input {
+                blocks: &block_receiver,
+                shutdown,
+                batch_bytes: options.batch_bytes,
+            };
+            runner.process(&input, stages, dead_letters, batch_sender)
+        });
+        let written = writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
+        let written = written?;
+        result?;
+        for stage in stages.iter_mut() {
+            stage.finish()?;
+        }
+        dead_letters.finish()?;
+        let mut outcome = runner.outcome;
+        outcome.n_out = written.n_out;
+        outcome.n_filtered += written.n_duplicates;
+        outcome.is_closed = written.is_closed;
+        Ok(outcome)
+    })
+}
+
+/// The reading thread.
+fn read(
+    mut source: Box<dyn Source>,
+    blocks: &Sender<anyhow::Result<Block>>,
+    free: &Receiver<Block>,
+) {
+    loop {
+        let mut block = free.try_recv().unwrap_or_default();
+        block.clear();
+        let message = match source.fill(&mut block) {
+            Ok(false) => return,
+            Ok(true) => Ok(block),
+            Err(error) => Err(error),
+        };
+        if blocks.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+struct Written {
+    n_out: u64,
+    n_duplicates: u64,
+    is_closed: bool,
+}
+
+/// The writing thread.
+fn write(
+    sink: &mut dyn Sink,
+    batches: &Receiver<Batch>,
+    free: &Sender<Block>,
+) -> anyhow::Result<Written> {
+    let mut written = Written {
+        n_out: 0,
+        n_duplicates: 0,
+        is_closed: false,
+    };
+    while let Ok(batch) = batches.recv() {
+        match sink.write(&batch)? {
+            Flow::Written {
+                n_out,
+                n_duplicates,
+            } => {
+                written.n_out += n_out;
+                written.n_duplicates += n_duplicates;
+            }
+            Flow::Closed => {
+                written.is_closed = true;
+                break;
+            }
+        }
+        for block in batch.blocks {
+            // Nobody to take it back is no harm: it is dropped.
+            let _ = free.send(block);
+        }
+    }
+    sink.finish()?;
+    Ok(written)
+}
+
+/// Blocks as they arrive, put together to batches.
+struct Input<'a> {
+    blocks: &'a Receiver<anyhow::Result<Block>>,
+    shutdown: &'a Shutdown,
+    batch_bytes: usize,
+}
+
+impl Input<'_> {
+    /// Blocks only for the first block of a batch, then takes what is waiting already.
+    fn next(&self, batch: &mut Vec<Block>, failures: &mut Vec<anyhow::Error>) -> bool {
+        batch.clear();
+        let Some(first) = self.first() else {
+            return false;
+        };
+        let mut n_bytes = 0;
+        let mut take = |message: anyhow::Result<Block>| match message {
+            Ok(block) => {
+                n_bytes += block.lines.len();
+                batch.push(block);
+                n_bytes
+            }
+            Err(error) => {
+                failures.push(error);
+                n_bytes
+            }
+        };
+        let mut n_taken = take(first);
+        while n_taken < self.batch_bytes {
+            let Ok(message) = self.blocks.try_recv() else {
+                break;
+            };
+            n_taken = take(message);
+        }
+        true
+    }
+
+    fn first(&self) -> Option<anyhow::Result<Block>> {
+        loop {
+            let timeout = if self.shutdown.is_requested() {
+                DRAIN_TIMEOUT
+            } else {
+                Duration::from_millis(200)
+            };
+            match self.blocks.recv_timeout(timeout) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if timeout == DRAIN_TIMEOUT => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+struct Runner<'a> {
+    outcome: Outcome,
+    n_explained: u64,
+    options: &'a Options,
+}
+
+impl Runner<'_> {
+    fn process(
+        &mut self,
+        input: &Input<'_>,
+        stages: &mut [&mut dyn Stage],
+        dead_letters: &mut DeadLetters,
+        batches: Sender<Batch>,
+    ) -> anyhow::Result<()> {
+        let mut failures = Vec::new();
+        let mut is_stopped = false;
+        while !is_stopped {
+            let mut batch = Batch::default();
+            if !input.next(&mut batch.blocks, &mut failures) {
+                break;
+            }
+            for failure in failures.drain(..) {
+                self.outcome.n_failures += 1;
+                eprintln!("{}: {failure:#}", self.options.name);
+            }
+            let line_bytes_max = self.options.line_bytes_max;
+            batch
+                .blocks
+                .par_iter_mut()
+                .for_each(|block| block.parse(line_bytes_max));
+            is_stopped = self.options.strict && cut_at_first_reject(&mut batch);
+            self.account(&batch, dead_letters)?;
+            for stage in stages.iter_mut() {
+                stage.process(&mut batch)?;
+            }
+            self.outcome.n_filtered += batch
+                .blocks
+                .iter()
+                .map(|block| block.n_filtered)
+                .sum::<u64>();
+            if batches.send(batch).is_err() {
+                // The writer says why when it is joined.
+                return Ok(());
+            }
+        }
+        if is_stopped {
+            anyhow::bail!("stopped at the first rejected line, as --strict asks");
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, batch: &Batch, dead_letters: &mut DeadLetters) -> anyhow::Result<()> {
+        for block in &batch.blocks {
+            self.outcome.n_in += block.n_lines;
+            self.outcome.n_filtered += block.n_blank;
+            for reject in &block.rejects {
+                if block.part.is_none_or(|part| part.is_last) {
+                    self.outcome.n_rejected += 1;
+                    *self
+                        .outcome
+                        .rejected_by_code
+                        .entry(reject.reason.code)
+                        .or_default() += 1;
+                    self.explain(block, reject);
+                }
+                dead_letters.keep(block, reject)?;
+            }
+        }
+        dead_letters.flush()
+    }
+
+    fn explain(&mut self, block: &Block, reject: &crate::batch::Reject) {
+        if self.options.quiet || self.n_explained == N_EXPLAINED {
+            return;
+        }
+        self.n_explained += 1;
+        let origin = block.origin_of(reject.line_index, reject.line);
+        let source = crate::record::text::printable(&origin.source).into_owned();
+        let field = reject
+            .reason
+            .field
+            .map(|field| format!(" {field}:"))
+            .unwrap_or_default();
+        eprintln!(
+            "{}: {source}:{}: rejected, {}:{field} {}",
+            self.options.name,
+            origin.line,
+            reject.reason.code.name(),
+            reject.reason.message
+        );
+    }
+}
+
+/// Takes out all that comes after the first reject; true if there was one.
+fn cut_at_first_reject(batch: &mut Batch) -> bool {
+    let Some(at) = batch
+        .blocks
+        .iter()
+        .position(|block| !block.rejects.is_empty())
+    else {
+        return false;
+    };
+    batch.blocks.truncate(at + 1);
+    let block = &mut batch.blocks[at];
+    block.rejects.truncate(1);
+    let line_index = block.rejects[0].line_index;
+    block.events.retain(|event| event.line_index < line_index);
+    block.n_lines = u64::from(line_index) + 1;
+    block.n_blank = block.n_lines - 1 - block.events.len() as u64;
+    true
+}

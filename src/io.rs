@@ -1,0 +1,9 @@
+//! Bytes in and bytes out: files, pipes, dead letters, state files.
+
+pub mod dead_letter;
+pub mod files;
+mod follow;
+pub mod lines;
+pub mod ndjson;
+pub mod position;
+pub mod state;

@@ -1,0 +1,287 @@
+//! Rejected lines, kept with the reason and where they came from, and read back for another try.
+//!
+//! A letter is one NDJSON line: `{"source", "position": {"line", "offset"}, "reason": {"code",
+//! "field", "message"}, "raw_b64"}`. A line that is longer than the limit is kept in several
+//! letters with `"part": {"index", "is_last"}`.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
+
+use super::files::open_file;
+use super::lines::{LineReader, start_of};
+use crate::batch::{Block, Origin, Part, Reject};
+use crate::engine::Source;
+use crate::record::Reason;
+
+#[derive(Serialize)]
+struct Letter<'a> {
+    source: &'a str,
+    position: LetterPosition,
+    reason: &'a Reason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<LetterPart>,
+    raw_b64: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LetterPosition {
+    line: u64,
+    offset: u64,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct LetterPart {
+    index: u64,
+    is_last: bool,
+}
+
+#[derive(Deserialize)]
+struct ReadLetter {
+    source: String,
+    position: LetterPosition,
+    #[serde(default)]
+    part: Option<LetterPart>,
+    raw_b64: String,
+}
+
+/// Where rejected lines are kept, if anywhere.
+pub struct DeadLetters {
+    file: Option<(PathBuf, BufWriter<File>)>,
+}
+
+impl DeadLetters {
+    /// Rejected lines are counted and explained, but not kept.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self { file: None }
+    }
+
+    /// Rejected lines are appended to a file.
+    ///
+    /// # Errors
+    /// If the file cannot be opened for writing.
+    pub fn append(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
+        Ok(Self {
+            file: Some((path.to_owned(), BufWriter::new(file))),
+        })
+    }
+
+    /// Keeps one rejected line.
+    ///
+    /// # Errors
+    /// If it cannot be written: it must not be lost, so the run has to stop.
+    pub fn keep(&mut self, block: &Block, reject: &Reject) -> anyhow::Result<()> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        let origin = block.origin_of(reject.line_index, reject.line);
+        let letter = Letter {
+            source: &origin.source,
+            position: LetterPosition {
+                line: origin.line,
+                offset: origin.offset,
+            },
+            reason: &reject.reason,
+            part: block.part.map(|part| LetterPart {
+                index: part.index,
+                is_last: part.is_last,
+            }),
+            raw_b64: BASE64_STANDARD.encode(block.bytes(reject.line)),
+        };
+        serde_json::to_writer(&mut *file, &letter)
+            .map_err(std::io::Error::from)
+            .and_then(|()| file.write_all(b"\n"))
+            .with_context(|| format!("cannot write dead letters to {}", path.display()))
+    }
+
+    /// Hands what was kept to the system, before the events around it move on.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        file.flush()
+            .with_context(|| format!("cannot write dead letters to {}", path.display()))
+    }
+
+    /// Makes sure that what was kept survives a power cut.
+    ///
+    /// # Errors
+    /// If it cannot be brought to the disk.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        let synced = file.get_ref().sync_all();
+        synced.with_context(|| format!("cannot write dead letters to {}", path.display()))
+    }
+}
+
+/// The source over dead letters: the lines as they were, with where they came from first.
+pub struct Replay {
+    letters: LineReader,
+    path: PathBuf,
+    /// Letters that were read and not given yet, and complaints about what is no letter.
+    waiting: VecDeque<anyhow::Result<RawLine>>,
+    /// Parts of a long line that have been read so far, and where the line came from.
+    long_line: Option<(Origin, Vec<u8>)>,
+    n_parts_passed: u64,
+    line_bytes_max: usize,
+}
+
+/// A letter, opened.
+struct RawLine {
+    origin: Origin,
+    part: Option<LetterPart>,
+    raw: Vec<u8>,
+}
+
+impl Replay {
+    /// Opens a file of dead letters.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(path: &Path, line_bytes_max: usize) -> anyhow::Result<Self> {
+        let file = open_file(path)?;
+        let name = path.to_string_lossy();
+        // A letter is longer than the line in it: base64, and what is said about it.
+        let letter_bytes_max = line_bytes_max.saturating_mul(2).saturating_add(64 << 10);
+        let letters = LineReader::new(Box::new(file), start_of(&name), letter_bytes_max);
+        Ok(Self {
+            letters,
+            path: path.to_owned(),
+            waiting: VecDeque::new(),
+            long_line: None,
+            n_parts_passed: 0,
+            line_bytes_max,
+        })
+    }
+
+    /// Reads more letters; false at the end.
+    fn read_letters(&mut self) -> anyhow::Result<bool> {
+        let mut block = Block::new();
+        let path = self.path.display().to_string();
+        let is_filled = self
+            .letters
+            .fill(&mut block)
+            .with_context(|| format!("cannot read {path}"))?
+            || self.letters.fill_rest(&mut block);
+        if !is_filled {
+            return Ok(false);
+        }
+        let lines = block.lines.strip_suffix(b"\n").unwrap_or(&block.lines);
+        for (i, line) in lines.split(|&byte| byte == b'\n').enumerate() {
+            let number = block.origin.line + i as u64;
+            self.waiting.push_back(
+                open_letter(line).with_context(|| format!("{path}:{number} is not a dead letter")),
+            );
+        }
+        Ok(true)
+    }
+
+    /// Takes a line into the block, or gives it back if the block has to go first.
+    fn take(&mut self, line: RawLine, block: &mut Block) -> Option<RawLine> {
+        let Some(part) = line.part else {
+            push_line(block, line.origin, &line.raw);
+            return None;
+        };
+        let n_before = self
+            .long_line
+            .as_ref()
+            .map_or(0, |(_, before)| before.len());
+        let is_too_long =
+            self.n_parts_passed > 0 || n_before + line.raw.len() > self.line_bytes_max;
+        if is_too_long && !block.lines.is_empty() {
+            return Some(line);
+        }
+        let (origin, mut whole) = self.long_line.take().unwrap_or((line.origin, Vec::new()));
+        whole.extend_from_slice(&line.raw);
+        if is_too_long {
+            // It goes on in parts, each in a block of its own.
+            block.part = Some(Part {
+                index: self.n_parts_passed,
+                is_last: part.is_last,
+            });
+            block.origins.push(origin.clone());
+            block.lines = whole;
+            self.n_parts_passed = if part.is_last {
+                0
+            } else {
+                self.n_parts_passed + 1
+            };
+            self.long_line = (!part.is_last).then(|| (origin, Vec::new()));
+        } else if part.is_last {
+            push_line(block, origin, &whole);
+        } else {
+            self.long_line = Some((origin, whole));
+        }
+        None
+    }
+}
+
+impl Source for Replay {
+    fn fill(&mut self, block: &mut Block) -> anyhow::Result<bool> {
+        loop {
+            while let Some(waiting) = self.waiting.pop_front() {
+                let left = match waiting {
+                    Ok(line) => self.take(line, block).map(Ok),
+                    Err(error) if block.lines.is_empty() => return Err(error),
+                    Err(error) => Some(Err(error)),
+                };
+                if let Some(left) = left {
+                    self.waiting.push_front(left);
+                    return Ok(true);
+                }
+                if block.part.is_some() {
+                    return Ok(true);
+                }
+            }
+            if !block.lines.is_empty() {
+                return Ok(true);
+            }
+            if !self.read_letters()? {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
+    let letter: ReadLetter = serde_json::from_slice(line)?;
+    let raw = BASE64_STANDARD.decode(&letter.raw_b64)?;
+    ensure!(
+        !raw.contains(&b'\n'),
+        "the line in it is more than one line"
+    );
+    let origin = Origin {
+        source: Arc::from(&*letter.source),
+        line: letter.position.line,
+        offset: letter.position.offset,
+    };
+    Ok(RawLine {
+        origin,
+        part: letter.part,
+        raw,
+    })
+}
+
+fn push_line(block: &mut Block, origin: Origin, line: &[u8]) {
+    block.lines.extend_from_slice(line);
+    block.lines.push(b'\n');
+    block.origins.push(origin);
+}

@@ -1,0 +1,160 @@
+//! Cuts a byte stream into blocks of whole lines.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use crate::batch::{Block, Origin, Part};
+
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 256 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Reads blocks from one stream and counts lines and bytes.
+pub struct LineReader {
+    reader: Box<dyn Read + Send>,
+    /// Where the next unread line stands.
+    next: Origin,
+    /// The start of a line whose end has not been read yet.
+    carry: Vec<u8>,
+    /// Set while within a line that is too long: the number of parts it has given so far.
+    long_line_parts: Option<u64>,
+    line_bytes_max: usize,
+}
+
+impl LineReader {
+    /// Reads from `reader`, which stands at `start`.
+    #[must_use]
+    pub fn new(reader: Box<dyn Read + Send>, start: Origin, line_bytes_max: usize) -> Self {
+        Self {
+            reader,
+            next: start,
+            carry: Vec::new(),
+            long_line_parts: None,
+            line_bytes_max,
+        }
+    }
+
+    /// The name of the stream.
+    #[must_use]
+    pub fn source(&self) -> Arc<str> {
+        Arc::clone(&self.next.source)
+    }
+
+    /// Bytes taken from the stream so far, and before it was opened here.
+    #[must_use]
+    pub fn n_bytes_read(&self) -> u64 {
+        self.next.offset + self.carry.len() as u64
+    }
+
+    /// Fills an empty block; false at the end of the stream. What stands after the last line
+    /// end is kept for a later call, or for [`Self::fill_rest`].
+    ///
+    /// # Errors
+    /// Of the underlying reader.
+    pub fn fill(&mut self, block: &mut Block) -> io::Result<bool> {
+        std::mem::swap(&mut block.lines, &mut self.carry);
+        self.carry.clear();
+        let mut n_searched = 0;
+        loop {
+            if self.long_line_parts.is_some()
+                && let Some(end) = memchr::memchr(b'\n', &block.lines[n_searched..])
+            {
+                self.split_off_carry(block, n_searched + end + 1);
+                block.lines.pop();
+                self.place(block, true);
+                return Ok(true);
+            }
+            if let Some(end) = memchr::memrchr(b'\n', &block.lines[n_searched..]) {
+                self.split_off_carry(block, n_searched + end + 1);
+                self.place(block, false);
+                return Ok(true);
+            }
+            n_searched = block.lines.len();
+            if n_searched > self.line_bytes_max {
+                self.place(block, false);
+                return Ok(true);
+            }
+            block.lines.resize(n_searched + READ_BYTES, 0);
+            let result = self.reader.read(&mut block.lines[n_searched..]);
+            block
+                .lines
+                .truncate(n_searched + *result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => {
+                    std::mem::swap(&mut block.lines, &mut self.carry);
+                    return Ok(false);
+                }
+                Ok(_) => self.skip_byte_order_mark(&mut block.lines, n_searched),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    std::mem::swap(&mut block.lines, &mut self.carry);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Fills the block with a last line that has no end; false if there is none.
+    pub fn fill_rest(&mut self, block: &mut Block) -> bool {
+        if self.carry.is_empty() && self.long_line_parts.is_none() {
+            return false;
+        }
+        std::mem::swap(&mut block.lines, &mut self.carry);
+        self.carry.clear();
+        if self.long_line_parts.is_some() {
+            self.place(block, true);
+        } else {
+            block.lines.push(b'\n');
+            self.place(block, false);
+            // The line end is ours, not the stream's.
+            self.next.offset -= 1;
+            block.end.offset -= 1;
+        }
+        true
+    }
+
+    fn split_off_carry(&mut self, block: &mut Block, end: usize) {
+        self.carry.extend_from_slice(&block.lines[end..]);
+        block.lines.truncate(end);
+    }
+
+    fn skip_byte_order_mark(&mut self, lines: &mut Vec<u8>, n_before: usize) {
+        if self.next.offset == 0 && n_before < 3 && lines.starts_with(BYTE_ORDER_MARK) {
+            lines.drain(..3);
+            self.next.offset = 3;
+        }
+    }
+
+    /// Says where the block's lines stand, and moves on to the line after them. Without a line
+    /// end in it, or at the end of a line that is too long, the block is a part of that line.
+    fn place(&mut self, block: &mut Block, is_last_part: bool) {
+        block.origin = self.next.clone();
+        self.next.offset += block.lines.len() as u64;
+        let n_lines = memchr::memchr_iter(b'\n', &block.lines).count() as u64;
+        if is_last_part || n_lines == 0 {
+            let index = self.long_line_parts.unwrap_or(0);
+            block.part = Some(Part {
+                index,
+                is_last: is_last_part,
+            });
+            self.long_line_parts = (!is_last_part).then_some(index + 1);
+            if is_last_part {
+                self.next.line += 1;
+                self.next.offset += 1;
+            }
+        } else {
+            self.next.line += n_lines;
+        }
+        block.end = self.next.clone();
+    }
+}
+
+/// The first line of a stream.
+#[must_use]
+pub fn start_of(source: &str) -> Origin {
+    Origin {
+        source: Arc::from(source),
+        line: 1,
+        offset: 0,
+    }
+}

@@ -1,0 +1,82 @@
+//! The sink of the pipe programs: lines to standard output.
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+
+use super::files::widen_pipe;
+use crate::batch::{Batch, Block};
+use crate::engine::{Flow, Sink};
+
+/// Writes every event's line, one write a batch, so that a reader sees it at once.
+pub struct NdjsonSink {
+    output: Box<dyn Write + Send>,
+    buffer: Vec<u8>,
+}
+
+impl NdjsonSink {
+    /// Writes to standard output.
+    #[must_use]
+    pub fn stdout() -> Self {
+        let stdout = io::stdout();
+        widen_pipe(&stdout);
+        Self::new(Box::new(stdout))
+    }
+
+    #[must_use]
+    pub fn new(output: Box<dyn Write + Send>) -> Self {
+        Self {
+            output,
+            buffer: Vec::new(),
+        }
+    }
+}
+
+impl Sink for NdjsonSink {
+    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+        let mut n_out = 0;
+        for block in &batch.blocks {
+            n_out += block.events.len() as u64;
+            let lines = if is_untouched(block) {
+                &block.lines
+            } else {
+                self.buffer.clear();
+                for event in &block.events {
+                    block.push_line(event, &mut self.buffer);
+                }
+                &self.buffer
+            };
+            let result = self
+                .output
+                .write_all(lines)
+                .and_then(|()| self.output.flush());
+            match result {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Flow::Closed),
+                Err(error) => return Err(error).context("cannot write to standard output"),
+            }
+        }
+        Ok(Flow::Written {
+            n_out,
+            n_duplicates: 0,
+        })
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// True if the block leaves as it came, so that its bytes need not be copied.
+fn is_untouched(block: &Block) -> bool {
+    let is_whole = block.events.len() as u64 == block.n_lines && block.part.is_none();
+    let has_own_ends = || {
+        block
+            .events
+            .iter()
+            .map(|event| event.line.end() - event.line.start() + 1)
+            .sum::<usize>()
+            == block.lines.len()
+    };
+    is_whole && block.stage_fields.is_empty() && has_own_ends()
+}

@@ -1,0 +1,35 @@
+//! StreamGuard: behavioural security analytics on the command line.
+//!
+//! Events come in as NDJSON, each user's habits are learned, every event is scored against
+//! them, and everything is kept in an embedded `RocksDB`. The same stages run as small
+//! programs joined by pipes and fused in one process.
+//!
+//! Dependencies run downward only; `tests/it/tidy.rs` holds it:
+//!
+//! | module | what it is | knows |
+//! |---|---|---|
+//! | [`record`] | the event, what stages add, wire form, validation, limits | nothing |
+//! | [`batch`] | lines that travel together | `record` |
+//! | [`schema`] | column families, keys and codecs of the store | `record` |
+//! | [`detect`] | how unusual is an event for its user | `record` |
+//! | [`stage`] | what happens to a batch | `batch`, `detect` |
+//! | [`io`] | files, pipes, dead letters, state files | `batch` |
+//! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
+//! | [`store`] | `RocksDB`: write, read, verify, prune | `schema`, `batch` |
+//! | [`query`] | questions to a store | `store` |
+//! | [`generate`] | made-up events with habits and attacks | nothing |
+//! | [`cli`] | what was typed, and what it means | all of them |
+
+pub mod batch;
+pub mod cli;
+pub mod detect;
+pub mod engine;
+pub mod generate;
+pub mod io;
+pub mod query;
+pub mod record;
+pub mod schema;
+pub mod shutdown;
+pub mod stage;
+pub mod store;
+pub mod time;

@@ -1,0 +1,211 @@
+//! Questions to a store, the same for every way of asking: events, anomalies, one event, one
+//! user. Answers come one by one, so that an export of any size needs no memory.
+
+mod keys;
+mod user;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use anyhow::Context as _;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
+pub use user::{Profile, profile};
+
+use crate::batch::Block;
+use crate::record::StageField;
+use crate::record::anomaly::{AnomalyRecord, Severity};
+use crate::schema;
+use crate::store::{Order, Store, parse_event};
+use keys::Keys;
+
+/// What to look for. Times are in ms, both ends included.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub since_ms: i64,
+    pub until_ms: i64,
+    pub user: Option<String>,
+    pub kind: Option<String>,
+    pub source_ip: Option<String>,
+    pub min_score: Option<f64>,
+    /// This severity or a higher one.
+    pub severity: Option<Severity>,
+    pub order: Order,
+    /// Go on after the item that this key belongs to.
+    pub after: Option<Vec<u8>>,
+    pub limit: usize,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            since_ms: 0,
+            until_ms: crate::record::TIMESTAMP_MS_MAX,
+            user: None,
+            kind: None,
+            source_ip: None,
+            min_score: None,
+            severity: None,
+            order: Order::NewestFirst,
+            after: None,
+            limit: usize::MAX,
+        }
+    }
+}
+
+/// Which items are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Events,
+    Anomalies,
+}
+
+/// An event that was found, with its anomaly if it is one.
+pub struct Found {
+    pub key: Vec<u8>,
+    pub block: Block,
+    pub anomaly: Option<AnomalyRecord>,
+    /// The anomaly record as it is stored.
+    pub anomaly_json: Option<Vec<u8>>,
+}
+
+impl Found {
+    /// The event's line with its anomaly and a line end, as `sg-score` would write it.
+    pub fn push_line(&self, output: &mut Vec<u8>) {
+        self.block.push_line(&self.block.events[0], output);
+    }
+}
+
+/// Calls `each` with the items that match, in order, until it returns false or the limit is
+/// reached. Returns the key to go on after, if there is more.
+///
+/// # Errors
+/// If the store cannot be read, or as `each` says.
+pub fn search(
+    store: &Store,
+    wanted: Wanted,
+    filter: &Filter,
+    mut each: impl FnMut(&Found) -> anyhow::Result<bool>,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut keys = Keys::open(store, wanted, filter);
+    let mut n_found = 0;
+    let mut last = None;
+    while let Some(key) = keys.next()? {
+        let Some(found) = find(store, key)? else {
+            continue;
+        };
+        if !matches(&found, wanted, filter) {
+            continue;
+        }
+        if n_found == filter.limit {
+            return Ok(last);
+        }
+        n_found += 1;
+        let goes_on = each(&found)?;
+        last = Some(found.key);
+        if !goes_on {
+            return Ok(last);
+        }
+    }
+    Ok(None)
+}
+
+/// The matching anomalies with the highest scores, the highest first; of equals the newest.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found>> {
+    // Scores in 0..=1 order like their bits.
+    let mut best: BinaryHeap<Reverse<(u64, Vec<u8>)>> = BinaryHeap::new();
+    let all = Filter {
+        limit: usize::MAX,
+        ..filter.clone()
+    };
+    search(store, Wanted::Anomalies, &all, |found| {
+        let score = found
+            .anomaly
+            .as_ref()
+            .map_or(0.0, |anomaly| anomaly.anomaly_score);
+        best.push(Reverse((score.to_bits(), found.key.clone())));
+        if best.len() > filter.limit {
+            best.pop();
+        }
+        Ok(true)
+    })?;
+    let mut found = Vec::new();
+    for Reverse((_, key)) in best.into_sorted_vec() {
+        found.extend(find(store, key)?);
+    }
+    Ok(found)
+}
+
+/// The events with that id.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn event(store: &Store, event_id: &str) -> anyhow::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for key in store.keys_of_id(event_id)? {
+        found.extend(find(store, key)?);
+    }
+    Ok(found)
+}
+
+/// The text that stands for a place in an answer.
+#[must_use]
+pub fn cursor(key: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(key)
+}
+
+/// The place that a text from [`cursor`] stands for.
+///
+/// # Errors
+/// If it is not such a text.
+pub fn parse_cursor(text: &str) -> anyhow::Result<Vec<u8>> {
+    let key = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+    key.filter(|key| schema::split_event_key(key).is_some())
+        .context("the cursor is not one that an earlier answer gave")
+}
+
+fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+    // An index entry may outlive its event for the moment of a prune.
+    let Some(value) = store.value(schema::EVENTS, &key)? else {
+        return Ok(None);
+    };
+    let mut block = parse_event(value);
+    if block.events.is_empty() {
+        anyhow::bail!("an event in the store is not valid: run sg-store verify");
+    }
+    let anomaly_json = store.value(schema::ANOMALIES, &key)?;
+    let anomaly = anomaly_json
+        .as_deref()
+        .and_then(|json| serde_json::from_slice(json).ok());
+    if let Some(json) = &anomaly_json {
+        block.set_stage_value(0, StageField::Anomaly, json);
+    }
+    Ok(Some(Found {
+        key,
+        block,
+        anomaly,
+        anomaly_json,
+    }))
+}
+
+fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {
+    let view = found.block.view(&found.block.events[0]);
+    let score = found.anomaly.as_ref().map(|anomaly| anomaly.anomaly_score);
+    let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
+    (wanted == Wanted::Events || found.anomaly.is_some())
+        && filter.user.as_deref().is_none_or(|user| user == view.user)
+        && filter.kind.as_deref().is_none_or(|kind| kind == view.kind)
+        && filter
+            .source_ip
+            .as_deref()
+            .is_none_or(|ip| Some(ip) == view.source_ip)
+        && filter
+            .min_score
+            .is_none_or(|min| score.is_some_and(|score| score >= min))
+        && filter
+            .severity
+            .is_none_or(|min| severity.is_some_and(|severity| severity >= min))
+}

@@ -1,0 +1,183 @@
+//! Candidate events for a question, in order of time, from the family or index that has the
+//! fewest of them.
+
+use super::{Filter, Wanted};
+use crate::record::anomaly::Severity;
+use crate::schema;
+use crate::store::{Order, Store, Walk};
+
+/// Event keys in order of time.
+pub(super) struct Keys<'a> {
+    walks: Vec<Ahead<'a>>,
+    filter: &'a Filter,
+}
+
+/// A walk, and the key that it gives next.
+struct Ahead<'a> {
+    walk: Walk<'a>,
+    kind: Kind,
+    next: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Keys are event keys.
+    Time,
+    User {
+        prefix: [u8; 8],
+        only_anomalies: bool,
+    },
+    Severity(Severity),
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn open(store: &'a Store, wanted: Wanted, filter: &'a Filter) -> Self {
+        let only_anomalies =
+            wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
+        let order = filter.order;
+        // Where to begin in time; what the cursor or the range excludes is skipped later.
+        let start_ms = match order {
+            Order::OldestFirst => filter.since_ms,
+            Order::NewestFirst => filter.until_ms,
+        };
+        let after_ms = filter
+            .after
+            .as_deref()
+            .and_then(schema::split_event_key)
+            .map(|(ms, _)| ms);
+        let start_ms = match (order, after_ms) {
+            (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
+            (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
+            (_, None) => start_ms,
+        };
+        let from_time = |family| match order {
+            Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
+            Order::NewestFirst => store.walk(
+                family,
+                &schema::time_prefix(start_ms.saturating_add(1)),
+                order,
+            ),
+        };
+        let walks = if let Some(user) = &filter.user {
+            let mut from = Vec::new();
+            schema::push_user_prefix(&mut from, user, start_ms.max(0));
+            let prefix = *from.first_chunk().expect("a hash comes first");
+            if order == Order::NewestFirst {
+                from.push(0xFF);
+            }
+            let walk = store.walk(schema::BY_USER, &from, order);
+            vec![(
+                walk,
+                Kind::User {
+                    prefix,
+                    only_anomalies,
+                },
+            )]
+        } else if filter.severity.is_some() || filter.min_score.is_some() {
+            Severity::ALL
+                .into_iter()
+                .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
+                .map(|severity| {
+                    let walk = store.walk_severity(severity, start_ms.max(0), order);
+                    (walk, Kind::Severity(severity))
+                })
+                .collect()
+        } else if only_anomalies {
+            vec![(from_time(schema::ANOMALIES), Kind::Time)]
+        } else {
+            vec![(from_time(schema::EVENTS), Kind::Time)]
+        };
+        let walks = walks.into_iter().map(|(walk, kind)| Ahead {
+            walk,
+            kind,
+            next: None,
+        });
+        Self {
+            walks: walks.collect(),
+            filter,
+        }
+    }
+
+    /// The next key within the range of time and beyond the cursor.
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        loop {
+            for ahead in &mut self.walks {
+                if ahead.next.is_none() {
+                    ahead.next = ahead.step(self.filter.min_score)?;
+                }
+            }
+            let candidates = self.walks.iter_mut().filter(|ahead| ahead.next.is_some());
+            let chosen = match self.filter.order {
+                Order::OldestFirst => candidates.min_by(|a, b| a.next.cmp(&b.next)),
+                Order::NewestFirst => candidates.max_by(|a, b| a.next.cmp(&b.next)),
+            };
+            let Some(key) = chosen.and_then(|ahead| ahead.next.take()) else {
+                return Ok(None);
+            };
+            let timestamp_ms = schema::split_event_key(&key).map_or(0, |(ms, _)| ms);
+            let (is_before, is_past) = match self.filter.order {
+                Order::OldestFirst => (
+                    timestamp_ms < self.filter.since_ms,
+                    timestamp_ms > self.filter.until_ms,
+                ),
+                Order::NewestFirst => (
+                    timestamp_ms > self.filter.until_ms,
+                    timestamp_ms < self.filter.since_ms,
+                ),
+            };
+            if is_past {
+                return Ok(None);
+            }
+            let is_seen = self
+                .filter
+                .after
+                .as_ref()
+                .is_some_and(|after| match self.filter.order {
+                    Order::OldestFirst => key <= *after,
+                    Order::NewestFirst => key >= *after,
+                });
+            if !is_before && !is_seen {
+                return Ok(Some(key));
+            }
+        }
+    }
+}
+
+impl Ahead<'_> {
+    /// The event key of the next entry that can match; none at the end of the walk.
+    fn step(&mut self, min_score: Option<f64>) -> anyhow::Result<Option<Vec<u8>>> {
+        while let Some((key, value)) = self.walk.next()? {
+            let split = match self.kind {
+                Kind::Time => return Ok(Some(key)),
+                Kind::User {
+                    prefix,
+                    only_anomalies,
+                } => {
+                    if !key.starts_with(&prefix) {
+                        return Ok(None);
+                    }
+                    if only_anomalies && value == [0] {
+                        continue;
+                    }
+                    schema::split_user_key(&key)
+                }
+                Kind::Severity(severity) => {
+                    if key.first() != Some(&(severity as u8)) {
+                        return Ok(None);
+                    }
+                    let score = value.try_into().map_or(1.0, f64::from_be_bytes);
+                    if min_score.is_some_and(|min| score < min) {
+                        continue;
+                    }
+                    schema::split_severity_key(&key)
+                }
+            };
+            if let Some((timestamp_ms, event_id)) = split {
+                let mut event_key = Vec::new();
+                schema::push_event_key(&mut event_key, timestamp_ms, event_id);
+                return Ok(Some(event_key));
+            }
+        }
+        Ok(None)
+    }
+}

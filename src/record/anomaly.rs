@@ -1,0 +1,117 @@
+//! The anomaly record: what a detector says of one event, whichever detector it was.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::EventView;
+use super::text::{push_integer, push_json_string, push_number};
+
+/// How bad an anomaly is, by thresholds on its score.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl Severity {
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// The anomaly of one event, before it is written down.
+pub struct Anomaly<'a> {
+    pub event: &'a EventView<'a>,
+    /// 0..=1, the score that thresholds are compared with.
+    pub score: f64,
+    /// What to rank by: it does not saturate.
+    pub risk: f64,
+    pub time: f64,
+    pub ip: f64,
+    pub location: f64,
+    pub kind: f64,
+    pub failure: f64,
+    /// Sentences, the weightiest first.
+    pub reasons: &'a [String],
+    pub detector: &'static str,
+    pub archetype: Option<&'static str>,
+    pub severity: Severity,
+    /// Events behind the baseline, this one not included.
+    pub n_baseline_events: u64,
+}
+
+impl Anomaly<'_> {
+    /// Appends the record as one JSON object.
+    pub fn write(&self, output: &mut Vec<u8>) {
+        output.extend_from_slice(b"{\"event_id\":");
+        push_json_string(output, self.event.event_id);
+        output.extend_from_slice(b",\"user\":");
+        push_json_string(output, self.event.user);
+        output.extend_from_slice(b",\"timestamp\":");
+        push_integer(output, self.event.timestamp_ms);
+        for (name, number) in [
+            (&b",\"anomaly_score\":"[..], self.score),
+            (b",\"time_anomaly\":", self.time),
+            (b",\"ip_anomaly\":", self.ip),
+            (b",\"location_anomaly\":", self.location),
+            (b",\"type_anomaly\":", self.kind),
+            (b",\"failure_anomaly\":", self.failure),
+        ] {
+            output.extend_from_slice(name);
+            push_number(output, number);
+        }
+        output.extend_from_slice(b",\"reasons\":[");
+        for (i, reason) in self.reasons.iter().enumerate() {
+            if i > 0 {
+                output.push(b',');
+            }
+            push_json_string(output, reason);
+        }
+        output.extend_from_slice(b"],\"detector\":");
+        push_json_string(output, self.detector);
+        output.extend_from_slice(b",\"risk\":");
+        push_number(output, self.risk);
+        output.extend_from_slice(b",\"archetype\":");
+        match self.archetype {
+            Some(archetype) => push_json_string(output, archetype),
+            None => output.extend_from_slice(b"null"),
+        }
+        output.extend_from_slice(b",\"severity\":");
+        push_json_string(output, self.severity.name());
+        output.extend_from_slice(b",\"baseline\":{\"state\":\"active\",\"events\":");
+        push_integer(output, self.n_baseline_events);
+        output.extend_from_slice(b"}}");
+    }
+}
+
+/// An anomaly record as it is read back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnomalyRecord {
+    pub event_id: String,
+    pub user: String,
+    pub timestamp: i64,
+    pub anomaly_score: f64,
+    pub severity: Severity,
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}

@@ -1,0 +1,469 @@
+//! From one line to one event, or to the reason why not. All of the line is checked; only
+//! what the stages need is kept, as offsets.
+
+use std::net::IpAddr;
+
+use super::scan::{Quoted, Scanner, Value};
+use super::{
+    Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX, Text,
+    is_failure_kind,
+};
+
+/// The fields that stages add to a line, in the order in which they are appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageField {
+    Anomaly,
+    Context,
+    Analysis,
+    Embedding,
+}
+
+impl StageField {
+    pub const ALL: [Self; 4] = [
+        Self::Anomaly,
+        Self::Context,
+        Self::Analysis,
+        Self::Embedding,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anomaly => "anomaly",
+            Self::Context => "context",
+            Self::Analysis => "analysis",
+            Self::Embedding => "embedding",
+        }
+    }
+}
+
+impl StageField {
+    /// How every value begins that a stage of ours has written. A field of the same name with
+    /// another beginning is somebody else's, and passes through until a stage replaces it.
+    fn beginning(self) -> &'static str {
+        match self {
+            Self::Anomaly => "{\"event_id\":",
+            Self::Context => "{\"failed_login_count\":",
+            Self::Analysis => "{\"outcome\":",
+            Self::Embedding => "{\"model\":",
+        }
+    }
+}
+
+/// The stage fields of one event, by [`StageField`]: their values now, and the members of the
+/// line that have their names.
+#[derive(Clone, Debug, Default)]
+pub struct StageFields {
+    /// JSON values; [`Text::NONE`] where there is none.
+    pub values: [Text; 4],
+    /// Name and value as they stand in the line, without a comma.
+    pub members: [Text; 4],
+    /// The member in the line was written by a stage of ours.
+    pub is_ours: [bool; 4],
+}
+
+/// Reads the line that stands at `offset` of a block's lines.
+///
+/// Text that needs unescaping goes to `arena`, stage fields to `stage_fields`; the event refers
+/// to both by position.
+///
+/// # Errors
+/// The first reason found why the line is not a valid event; `arena` and `stage_fields` may
+/// then hold unused rests.
+pub fn parse(
+    line: &str,
+    offset: usize,
+    arena: &mut Vec<u8>,
+    stage_fields: &mut Vec<StageFields>,
+) -> Result<Event, Reason> {
+    let fields = Fields::read(line)?;
+    let mut place = Placer {
+        line,
+        offset,
+        arena,
+    };
+
+    let event_id = place.required("event_id", fields.event_id, EVENT_ID_BYTES_MAX)?;
+    if place.text(event_id).chars().any(char::is_control) {
+        return Err(Reason::field(
+            Code::InvalidValue,
+            "event_id",
+            "control character",
+        ));
+    }
+    let user = place.required("user", fields.user, FIELD_BYTES_MAX)?;
+    let timestamp_ms = timestamp_ms(fields.timestamp)?;
+    let kind_value = if is_given(fields.kind) {
+        fields.kind
+    } else {
+        fields.event_type
+    };
+    let kind = place.required("type", kind_value, FIELD_BYTES_MAX)?;
+    let source_ip = place.source_ip(fields.source_ip)?;
+    let geo_location = if is_given(fields.geo_location) {
+        place.optional("geo_location", fields.geo_location, FIELD_BYTES_MAX)?
+    } else {
+        let value = fields.metadata_geo_location;
+        place.optional("metadata.geo_location", value, FIELD_BYTES_MAX)?
+    };
+    let threat_score = threat_score(fields.threat_score)?;
+    let status = place.status(fields.status)?;
+    let is_failure =
+        matches!(status, Status::Failed | Status::Blocked) || is_failure_kind(place.text(kind));
+
+    Ok(Event {
+        line: Text::in_lines(offset, line.len()),
+        close: (offset + fields.close) as u32,
+        line_index: 0,
+        timestamp_ms,
+        event_id,
+        user,
+        kind,
+        source_ip,
+        geo_location,
+        threat_score,
+        status,
+        is_failure,
+        stage_fields: fields.stage_fields.map_or(0, |mut found| {
+            found.move_by(offset);
+            stage_fields.push(found);
+            stage_fields.len() as u32
+        }),
+    })
+}
+
+/// The known members of an event, as they stand in the line.
+#[derive(Default)]
+struct Fields<'a> {
+    event_id: Option<Value<'a>>,
+    user: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    kind: Option<Value<'a>>,
+    event_type: Option<Value<'a>>,
+    source_ip: Option<Value<'a>>,
+    geo_location: Option<Value<'a>>,
+    threat_score: Option<Value<'a>>,
+    status: Option<Value<'a>>,
+    metadata: Option<Value<'a>>,
+    metadata_geo_location: Option<Value<'a>>,
+    stage_fields: Option<StageFields>,
+    close: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn read(line: &'a str) -> Result<Self, Reason> {
+        let mut scanner = Scanner::new(line);
+        if scanner.peek() != Some(b'{') {
+            // Any other whole JSON value gets the more helpful reason.
+            scanner.value(0)?;
+            scanner.end()?;
+            return Err(Reason::new(
+                Code::NotAnObject,
+                "the line is not a JSON object",
+            ));
+        }
+        let mut fields = Self::default();
+        let mut has_next = scanner.open_object()?;
+        while has_next {
+            let member_start = scanner.at();
+            let key = scanner.key()?;
+            if key.has_escapes {
+                let key = unescape("a field name", key)?;
+                fields.member(&key, &mut scanner, member_start)?;
+            } else {
+                fields.member(key.raw, &mut scanner, member_start)?;
+            }
+            has_next = scanner.next_member()?;
+        }
+        fields.close = scanner.at() - 1;
+        scanner.end()?;
+        Ok(fields)
+    }
+
+    fn member(
+        &mut self,
+        key: &str,
+        scanner: &mut Scanner<'a>,
+        member_start: usize,
+    ) -> Result<(), Reason> {
+        let (slot, name) = match key {
+            "event_id" => (&mut self.event_id, "event_id"),
+            "user" => (&mut self.user, "user"),
+            "timestamp" => (&mut self.timestamp, "timestamp"),
+            "type" => (&mut self.kind, "type"),
+            "event_type" => (&mut self.event_type, "event_type"),
+            "source_ip" => (&mut self.source_ip, "source_ip"),
+            "geo_location" => (&mut self.geo_location, "geo_location"),
+            "threat_score" => (&mut self.threat_score, "threat_score"),
+            "status" => (&mut self.status, "status"),
+            "metadata" => return self.metadata(scanner),
+            _ => return self.other(key, scanner, member_start),
+        };
+        put(slot, name, scanner.value(1)?)
+    }
+
+    fn metadata(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Reason> {
+        if scanner.peek() != Some(b'{') {
+            let value = scanner.value(1)?;
+            if value != Value::Null {
+                return Err(wrong_type("metadata", "an object", value));
+            }
+            return put(&mut self.metadata, "metadata", value);
+        }
+        put(&mut self.metadata, "metadata", Value::Object)?;
+        let mut has_next = scanner.open_object()?;
+        while has_next {
+            let key = scanner.key()?;
+            let value = scanner.value(2)?;
+            let is_geo_location = if key.has_escapes {
+                unescape("a field name of metadata", key)? == "geo_location"
+            } else {
+                key.raw == "geo_location"
+            };
+            if is_geo_location {
+                put(
+                    &mut self.metadata_geo_location,
+                    "metadata.geo_location",
+                    value,
+                )?;
+            }
+            has_next = scanner.next_member()?;
+        }
+        Ok(())
+    }
+
+    /// A member that is not ours, or one that a stage has added.
+    fn other(
+        &mut self,
+        key: &str,
+        scanner: &mut Scanner<'a>,
+        member_start: usize,
+    ) -> Result<(), Reason> {
+        let field = StageField::ALL
+            .into_iter()
+            .find(|field| field.name() == key);
+        scanner.peek();
+        let value_start = scanner.at();
+        scanner.value(1)?;
+        let Some(field) = field else { return Ok(()) };
+        let found = self.stage_fields.get_or_insert_default();
+        if !found.members[field as usize].is_none() {
+            return Err(duplicate(field.name()));
+        }
+        let end = scanner.at();
+        if scanner.text()[value_start..end].starts_with(field.beginning()) {
+            found.values[field as usize] = Text::in_lines(value_start, end - value_start);
+            found.is_ours[field as usize] = true;
+        }
+        found.members[field as usize] = Text::in_lines(member_start, end - member_start);
+        Ok(())
+    }
+}
+
+impl StageFields {
+    fn move_by(&mut self, offset: usize) {
+        for text in self.values.iter_mut().chain(&mut self.members) {
+            if !text.is_none() {
+                *text = Text::in_lines(text.start() + offset, text.end() - text.start());
+            }
+        }
+    }
+}
+
+/// Checks values and says where their text is.
+struct Placer<'a, 'b> {
+    line: &'a str,
+    offset: usize,
+    arena: &'b mut Vec<u8>,
+}
+
+impl<'a> Placer<'a, '_> {
+    fn required(
+        &mut self,
+        name: &'static str,
+        value: Option<Value<'a>>,
+        bytes_max: usize,
+    ) -> Result<Text, Reason> {
+        if !is_given(value) {
+            return Err(Reason::field(
+                Code::MissingField,
+                name,
+                "required field is missing",
+            ));
+        }
+        let text = self.optional(name, value, bytes_max)?;
+        if text.is_none() {
+            return Err(Reason::field(
+                Code::InvalidValue,
+                name,
+                "required field is empty",
+            ));
+        }
+        Ok(text)
+    }
+
+    fn optional(
+        &mut self,
+        name: &'static str,
+        value: Option<Value<'a>>,
+        bytes_max: usize,
+    ) -> Result<Text, Reason> {
+        let quoted = match value {
+            None | Some(Value::Null) => return Ok(Text::NONE),
+            Some(Value::String(quoted)) => quoted,
+            Some(value) => return Err(wrong_type(name, "a string", value)),
+        };
+        let text = if quoted.has_escapes {
+            let unescaped = unescape(name, quoted)?;
+            self.in_arena(&unescaped)
+        } else {
+            self.in_line(quoted)
+        };
+        if text.end() - text.start() > bytes_max {
+            let message = format!("longer than {bytes_max} bytes");
+            return Err(Reason::field(Code::OutOfRange, name, message));
+        }
+        Ok(text)
+    }
+
+    fn source_ip(&mut self, value: Option<Value<'a>>) -> Result<Text, Reason> {
+        let text = self.optional("source_ip", value, FIELD_BYTES_MAX)?;
+        if text.is_none() {
+            return Ok(text);
+        }
+        let Ok(address) = self.text(text).parse::<IpAddr>() else {
+            let message = "not an IPv4 or IPv6 address";
+            return Err(Reason::field(Code::InvalidValue, "source_ip", message));
+        };
+        // An IPv4 address has one spelling here; an IPv6 address has many (RFC 5952).
+        match address {
+            IpAddr::V4(_) => Ok(text),
+            IpAddr::V6(address) => Ok(self.in_arena(&address.to_string())),
+        }
+    }
+
+    fn status(&mut self, value: Option<Value<'a>>) -> Result<Status, Reason> {
+        let text = self.optional("status", value, FIELD_BYTES_MAX)?;
+        if text.is_none() {
+            return Ok(Status::Absent);
+        }
+        Status::from_name(self.text(text)).ok_or_else(|| {
+            let message = "not one of success, failed, blocked, pending";
+            Reason::field(Code::InvalidValue, "status", message)
+        })
+    }
+
+    fn in_line(&self, quoted: Quoted<'a>) -> Text {
+        let start = quoted.raw.as_ptr() as usize - self.line.as_ptr() as usize;
+        Text::in_lines(self.offset + start, quoted.raw.len())
+    }
+
+    fn in_arena(&mut self, text: &str) -> Text {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(text.as_bytes());
+        Text::in_arena(start, text.len())
+    }
+
+    fn text(&self, text: Text) -> &str {
+        if text.is_in_arena() {
+            let bytes = &self.arena[text.start()..text.end()];
+            return std::str::from_utf8(bytes).expect("only whole strings are put there");
+        }
+        &self.line[text.start() - self.offset..text.end() - self.offset]
+    }
+}
+
+fn timestamp_ms(value: Option<Value<'_>>) -> Result<i64, Reason> {
+    const NAME: &str = "timestamp";
+    let number = match value {
+        None | Some(Value::Null) => {
+            return Err(Reason::field(
+                Code::MissingField,
+                NAME,
+                "required field is missing",
+            ));
+        }
+        Some(Value::Number(number)) => number,
+        Some(value) => return Err(wrong_type(NAME, "an integer (ms since 1970)", value)),
+    };
+    if number.contains(['.', 'e', 'E']) {
+        return Err(Reason::field(
+            Code::WrongType,
+            NAME,
+            "not an integer (ms since 1970)",
+        ));
+    }
+    match number.parse::<i64>() {
+        Ok(timestamp_ms @ 0..=TIMESTAMP_MS_MAX) => Ok(timestamp_ms),
+        _ => {
+            let message =
+                format!("not in 0..={TIMESTAMP_MS_MAX} (ms since 1970; is it in µs or ns?)");
+            Err(Reason::field(Code::OutOfRange, NAME, message))
+        }
+    }
+}
+
+fn threat_score(value: Option<Value<'_>>) -> Result<Option<f64>, Reason> {
+    const NAME: &str = "threat_score";
+    let number = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number,
+        Some(value) => return Err(wrong_type(NAME, "a number", value)),
+    };
+    match number.parse::<f64>() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(Some(score)),
+        _ => Err(Reason::field(Code::OutOfRange, NAME, "not in 0..=1")),
+    }
+}
+
+fn is_given(value: Option<Value<'_>>) -> bool {
+    !matches!(value, None | Some(Value::Null))
+}
+
+fn put<'a>(
+    slot: &mut Option<Value<'a>>,
+    name: &'static str,
+    value: Value<'a>,
+) -> Result<(), Reason> {
+    // Readers disagree on which of two equal names counts; an attacker would choose both.
+    if slot.replace(value).is_some() {
+        Err(duplicate(name))
+    } else {
+        Ok(())
+    }
+}
+
+fn duplicate(name: &'static str) -> Reason {
+    Reason::field(
+        Code::DuplicateField,
+        name,
+        "field stands twice in the object",
+    )
+}
+
+fn wrong_type(name: &'static str, wanted: &str, value: Value<'_>) -> Reason {
+    let got = match value {
+        Value::Null => "null",
+        Value::Bool => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array => "an array",
+        Value::Object => "an object",
+    };
+    Reason::field(
+        Code::WrongType,
+        name,
+        format!("expected {wanted}, got {got}"),
+    )
+}
+
+/// The text of a string with escapes; a lone surrogate has none.
+fn unescape(name: &'static str, quoted: Quoted<'_>) -> Result<String, Reason> {
+    serde_json::from_str(&format!("\"{}\"", quoted.raw)).map_err(|_| {
+        Reason::field(
+            Code::InvalidValue,
+            name,
+            "escape that stands for no character",
+        )
+    })
+}

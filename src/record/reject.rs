@@ -1,0 +1,72 @@
+//! Why a line is not an event. A reject is a value: it is counted, explained and kept.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+/// The kinds of reasons. The names are part of the dead letter format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The line is longer than the limit.
+    LineTooLong,
+    InvalidUtf8,
+    /// Not one JSON value (RFC 8259), or something after it.
+    InvalidJson,
+    /// JSON, but not an object.
+    NotAnObject,
+    TooDeep,
+    MissingField,
+    DuplicateField,
+    WrongType,
+    /// A number or length outside its limits.
+    OutOfRange,
+    /// A string that does not say what the field needs.
+    InvalidValue,
+}
+
+impl Code {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LineTooLong => "line_too_long",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::InvalidJson => "invalid_json",
+            Self::NotAnObject => "not_an_object",
+            Self::TooDeep => "too_deep",
+            Self::MissingField => "missing_field",
+            Self::DuplicateField => "duplicate_field",
+            Self::WrongType => "wrong_type",
+            Self::OutOfRange => "out_of_range",
+            Self::InvalidValue => "invalid_value",
+        }
+    }
+}
+
+/// Why a line was rejected: what kind, which field, and a sentence for a person.
+/// The message never repeats the line's own text: that text is hostile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub code: Code,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'static str>,
+    pub message: Cow<'static, str>,
+}
+
+impl Reason {
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            field: None,
+            message: message.into(),
+        }
+    }
+
+    pub fn field(code: Code, field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            field: Some(field),
+            message: message.into(),
+        }
+    }
+}

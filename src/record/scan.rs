@@ -1,0 +1,338 @@
+//! Walks one JSON text (RFC 8259) forward, checking all of it and copying none of it.
+//!
+//! Why not a library: the stages need to know where each member begins and ends, so that they
+//! can append and replace fields without re-serialising; nesting must be bounded, and so must
+//! the stack. `benches/parse.rs` compares the cost with `serde_json` and `sonic-rs`; a property
+//! test and `JSONTestSuite` hold that this accepts exactly what `serde_json` accepts.
+
+use super::{Code, DEPTH_MAX, Reason};
+
+/// A JSON value as it stands in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Null,
+    Bool,
+    Number(&'a str),
+    String(Quoted<'a>),
+    Array,
+    Object,
+}
+
+/// The inside of a string literal, escapes and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quoted<'a> {
+    pub(crate) raw: &'a str,
+    pub(crate) has_escapes: bool,
+}
+
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The whole text.
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Offset of the next unread byte.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Skips white space and returns the next byte without reading it.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(&byte) = bytes.get(self.at) {
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// Reads `wanted`, after any white space.
+    #[inline]
+    pub(crate) fn expect(&mut self, wanted: u8, what: &'static str) -> Result<(), Reason> {
+        if self.peek() == Some(wanted) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(self.unexpected(what))
+    }
+
+    /// Reads `{` and returns false if the object ends at once.
+    #[inline]
+    pub(crate) fn open_object(&mut self) -> Result<bool, Reason> {
+        self.expect(b'{', "'{'")?;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Reads a key and its colon.
+    #[inline]
+    pub(crate) fn key(&mut self) -> Result<Quoted<'a>, Reason> {
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected("a field name in quotes"));
+        }
+        let key = self.string()?;
+        self.expect(b':', "':'")?;
+        Ok(key)
+    }
+
+    /// After a member: reads `,` (true: another one follows) or `}` (false).
+    #[inline]
+    pub(crate) fn next_member(&mut self) -> Result<bool, Reason> {
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(b'}') => {
+                self.at += 1;
+                Ok(false)
+            }
+            _ => Err(self.unexpected("',' or '}'")),
+        }
+    }
+
+    /// Reads a whole value that stands at `depth` (a member of the event stands at 1).
+    #[inline]
+    pub(crate) fn value(&mut self, depth: u32) -> Result<Value<'a>, Reason> {
+        match self.peek() {
+            Some(b'"') => self.string().map(Value::String),
+            Some(b'{' | b'[') => self.container(depth),
+            _ => self.scalar(),
+        }
+    }
+
+    /// Checks that nothing but white space is left.
+    pub(crate) fn end(&mut self) -> Result<(), Reason> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.unexpected("the end of the line")),
+        }
+    }
+
+    fn scalar(&mut self) -> Result<Value<'a>, Reason> {
+        let (literal, value) = match self.peek() {
+            Some(b't') => ("true", Value::Bool),
+            Some(b'f') => ("false", Value::Bool),
+            Some(b'n') => ("null", Value::Null),
+            Some(b'-' | b'0'..=b'9') => return self.number().map(Value::Number),
+            _ => return Err(self.unexpected("a value")),
+        };
+        if self.text.as_bytes()[self.at..].starts_with(literal.as_bytes()) {
+            self.at += literal.len();
+            return Ok(value);
+        }
+        Err(self.unexpected("a value"))
+    }
+
+    /// Reads an object or array, however nested, without recursion.
+    fn container(&mut self, depth: u32) -> Result<Value<'a>, Reason> {
+        // One bit a level: 1 is an object. DEPTH_MAX levels fit.
+        let mut is_object: u64 = 0;
+        let mut level = 0;
+        let mut first = None;
+        loop {
+            // A value is due here.
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    if depth + level >= DEPTH_MAX {
+                        let message = format!("nested deeper than {DEPTH_MAX} levels");
+                        return Err(Reason::new(Code::TooDeep, message));
+                    }
+                    first.get_or_insert(if open == b'{' {
+                        Value::Object
+                    } else {
+                        Value::Array
+                    });
+                    level += 1;
+                    is_object = is_object << 1 | u64::from(open == b'{');
+                    self.at += 1;
+                    if open == b'{' && self.peek() != Some(b'}') {
+                        self.key()?;
+                        continue;
+                    }
+                    if open == b'[' && self.peek() != Some(b']') {
+                        continue;
+                    }
+                }
+                Some(b'"') => {
+                    self.string()?;
+                }
+                _ => {
+                    self.scalar()?;
+                }
+            }
+            // A value has ended, or an empty container is about to: close what closes.
+            loop {
+                let in_object = is_object & 1 == 1;
+                match self.peek() {
+                    Some(b'}') if in_object => {}
+                    Some(b']') if !in_object => {}
+                    Some(b',') => {
+                        self.at += 1;
+                        if in_object {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    _ if in_object => return Err(self.unexpected("',' or '}'")),
+                    _ => return Err(self.unexpected("',' or ']'")),
+                }
+                self.at += 1;
+                is_object >>= 1;
+                level -= 1;
+                if level == 0 {
+                    return Ok(first.unwrap_or(Value::Array));
+                }
+            }
+        }
+    }
+
+    /// Reads a string; the next byte is its quote.
+    #[inline]
+    fn string(&mut self) -> Result<Quoted<'a>, Reason> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut at = start;
+        let mut has_escapes = false;
+        loop {
+            at = skip_plain(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return Ok(Quoted {
+                        raw: &self.text[start..at],
+                        has_escapes,
+                    });
+                }
+                Some(b'\\') => {
+                    has_escapes = true;
+                    at = self.escape(at)?;
+                }
+                Some(_) => {
+                    self.at = at;
+                    let message = format!("control character in a string at byte {at}");
+                    return Err(Reason::new(Code::InvalidJson, message));
+                }
+                None => {
+                    self.at = at;
+                    return Err(self.unexpected("the end of the string"));
+                }
+            }
+        }
+    }
+
+    /// Checks the escape at the backslash `at` and returns the offset after it.
+    fn escape(&mut self, at: usize) -> Result<usize, Reason> {
+        let bytes = self.text.as_bytes();
+        match bytes.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => return Ok(at + 2),
+            Some(b'u') => {
+                let digits = bytes.get(at + 2..at + 6);
+                if digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return Ok(at + 6);
+                }
+            }
+            _ => {}
+        }
+        self.at = at;
+        Err(Reason::new(
+            Code::InvalidJson,
+            format!("invalid escape in a string at byte {at}"),
+        ))
+    }
+
+    fn number(&mut self) -> Result<&'a str, Reason> {
+        let start = self.at;
+        if self.byte() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.byte() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.byte(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.byte(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) -> Result<(), Reason> {
+        let start = self.at;
+        while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start {
+            Err(self.unexpected("a digit"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn unexpected(&self, wanted: &str) -> Reason {
+        let at = self.at;
+        let message = if at < self.text.len() {
+            format!("expected {wanted} at byte {at}")
+        } else {
+            format!("the line ends at byte {at} where {wanted} was expected")
+        };
+        Reason::new(Code::InvalidJson, message)
+    }
+}
+
+/// Offset of the first byte from `at` on that ends or interrupts a string: a quote, a
+/// backslash or a control character. Eight bytes at a time, by carries in one word
+/// (Mycroft's test; see "Bit Twiddling Hacks", determine if a word has a byte less than n).
+#[inline]
+fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes were taken"));
+        let quote = word ^ (ONES * b'"' as u64);
+        let backslash = word ^ (ONES * b'\\' as u64);
+        let found = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let found = found & HIGH;
+        if found != 0 {
+            // The lowest hit is exact; only bytes above it may be false ones.
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes
+        .get(at)
+        .is_some_and(|&byte| byte != b'"' && byte != b'\\' && byte >= 0x20)
+    {
+        at += 1;
+    }
+    at
+}

@@ -1,0 +1,235 @@
+//! The store's layout: column families, keys and small values. Every program reads and writes
+//! through this one module; it names no `rocksdb`.
+//!
+//! | family | key | value |
+//! |---|---|---|
+//! | `default` | `{timestamp:015}:{event_id}` | the event as it came, one JSON object |
+//! | `anomalies` | the same | the anomaly record, JSON |
+//! | `ai_analysis` | the same | the analysis, JSON |
+//! | `embeddings` | the same | the embedding, JSON |
+//! | `pending` | the same | context of an event that waits for its analysis, JSON |
+//! | `by_id` | hash of the event id, timestamp | nothing |
+//! | `by_user` | hash of the user, timestamp, event id | severity, see [`severity_byte`] |
+//! | `by_severity` | severity, timestamp, event id | anomaly score, f64 |
+//! | `baselines` | user | what `sg-run`'s detector knows of the user |
+//! | `meta` | name | schema version, counters, positions |
+//!
+//! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
+//! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
+//! comparison, never an error, since the event itself is always compared.
+
+use siphasher::sip::SipHasher13;
+
+use crate::record::anomaly::Severity;
+
+/// Written to `meta` when a store is made. A change of anything above raises it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+pub const EVENTS: &str = "default";
+pub const ANOMALIES: &str = "anomalies";
+pub const AI_ANALYSIS: &str = "ai_analysis";
+pub const EMBEDDINGS: &str = "embeddings";
+pub const PENDING: &str = "pending";
+pub const BY_ID: &str = "by_id";
+pub const BY_USER: &str = "by_user";
+pub const BY_SEVERITY: &str = "by_severity";
+pub const BASELINES: &str = "baselines";
+pub const META: &str = "meta";
+
+/// All families, in the order in which digests and reports list them.
+pub const FAMILIES: [&str; 10] = [
+    EVENTS,
+    ANOMALIES,
+    AI_ANALYSIS,
+    EMBEDDINGS,
+    PENDING,
+    BY_ID,
+    BY_USER,
+    BY_SEVERITY,
+    BASELINES,
+    META,
+];
+
+/// Families that the input determines, whichever programs it went through. The others hold how
+/// far the writer has come, which differs between a pipe and `sg-run`.
+pub const CONTENT_FAMILIES: [&str; 8] = [
+    EVENTS,
+    ANOMALIES,
+    AI_ANALYSIS,
+    EMBEDDINGS,
+    PENDING,
+    BY_ID,
+    BY_USER,
+    BY_SEVERITY,
+];
+
+/// Names in `meta`.
+pub const META_SCHEMA_VERSION: &str = "schema_version";
+pub const META_COUNTERS: &str = "counters";
+pub const META_POSITION_PREFIX: &str = "position:";
+
+/// Digits of a timestamp in an event key.
+const TIMESTAMP_DIGITS: usize = 15;
+
+/// Appends the key of an event: `000001735689600000:evt_1`. `timestamp_ms` is one that
+/// validation accepts, so 15 digits hold it.
+pub fn push_event_key(key: &mut Vec<u8>, timestamp_ms: i64, event_id: &str) {
+    push_time_prefix(key, timestamp_ms);
+    key.push(b':');
+    key.extend_from_slice(event_id.as_bytes());
+}
+
+/// The smallest key of events at `timestamp_ms` or later; beyond the keys' range it sorts last.
+#[must_use]
+pub fn time_prefix(timestamp_ms: i64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(TIMESTAMP_DIGITS);
+    if timestamp_ms > crate::record::TIMESTAMP_MS_MAX {
+        key.push(b'9' + 1);
+    } else {
+        push_time_prefix(&mut key, timestamp_ms);
+    }
+    key
+}
+
+fn push_time_prefix(key: &mut Vec<u8>, timestamp_ms: i64) {
+    let mut digits = [b'0'; TIMESTAMP_DIGITS];
+    let mut rest = timestamp_ms.max(0) as u64;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    key.extend_from_slice(&digits);
+}
+
+/// The time and id in an event key, or none if it is not one.
+#[must_use]
+pub fn split_event_key(key: &[u8]) -> Option<(i64, &str)> {
+    let key = std::str::from_utf8(key).ok()?;
+    let (timestamp, rest) = key.split_at_checked(TIMESTAMP_DIGITS)?;
+    Some((timestamp.parse().ok()?, rest.strip_prefix(':')?))
+}
+
+/// Appends the key of `by_id`.
+pub fn push_id_key(key: &mut Vec<u8>, event_id: &str, timestamp_ms: i64) {
+    key.extend_from_slice(&hash(event_id).to_be_bytes());
+    key.extend_from_slice(&timestamp_ms.to_be_bytes());
+}
+
+/// What all `by_id` keys of an event id begin with.
+#[must_use]
+pub fn id_prefix(event_id: &str) -> [u8; 8] {
+    hash(event_id).to_be_bytes()
+}
+
+/// The timestamp in a `by_id` key.
+#[must_use]
+pub fn split_id_key(key: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(key.get(8..16)?.try_into().ok()?))
+}
+
+/// Appends the key of `by_user`.
+pub fn push_user_key(key: &mut Vec<u8>, user: &str, timestamp_ms: i64, event_id: &str) {
+    push_user_prefix(key, user, timestamp_ms);
+    key.extend_from_slice(event_id.as_bytes());
+}
+
+/// Appends what the `by_user` keys of a user begin with, from a time on.
+pub fn push_user_prefix(key: &mut Vec<u8>, user: &str, timestamp_ms: i64) {
+    key.extend_from_slice(&hash(user).to_be_bytes());
+    key.extend_from_slice(&timestamp_ms.to_be_bytes());
+}
+
+/// The time and id in a `by_user` key.
+#[must_use]
+pub fn split_user_key(key: &[u8]) -> Option<(i64, &str)> {
+    let (timestamp, id) = key.get(8..)?.split_first_chunk::<8>()?;
+    Some((
+        i64::from_be_bytes(*timestamp),
+        std::str::from_utf8(id).ok()?,
+    ))
+}
+
+/// Appends the key of `by_severity`.
+pub fn push_severity_key(key: &mut Vec<u8>, severity: Severity, timestamp_ms: i64, event_id: &str) {
+    push_severity_prefix(key, severity, timestamp_ms);
+    key.extend_from_slice(event_id.as_bytes());
+}
+
+/// Appends what the `by_severity` keys of a severity begin with, from a time on.
+pub fn push_severity_prefix(key: &mut Vec<u8>, severity: Severity, timestamp_ms: i64) {
+    key.push(severity as u8);
+    key.extend_from_slice(&timestamp_ms.to_be_bytes());
+}
+
+/// The time and id in a `by_severity` key.
+#[must_use]
+pub fn split_severity_key(key: &[u8]) -> Option<(i64, &str)> {
+    let (timestamp, id) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((
+        i64::from_be_bytes(*timestamp),
+        std::str::from_utf8(id).ok()?,
+    ))
+}
+
+/// The value in `by_user`: 0 for an event that is no anomaly, else 1 + its severity.
+#[must_use]
+pub fn severity_byte(severity: Option<Severity>) -> u8 {
+    severity.map_or(0, |severity| 1 + severity as u8)
+}
+
+/// What [`severity_byte`] stands for.
+#[must_use]
+pub fn severity_of_byte(byte: u8) -> Option<Severity> {
+    Severity::ALL.get((byte as usize).checked_sub(1)?).copied()
+}
+
+/// The name in `meta` of a source's position.
+#[must_use]
+pub fn position_key(source: &str) -> String {
+    format!("{META_POSITION_PREFIX}{source}")
+}
+
+fn hash(text: &str) -> u64 {
+    SipHasher13::new().hash(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_by_time_and_read_back() {
+        let key = |timestamp_ms, id: &str| {
+            let mut key = Vec::new();
+            push_event_key(&mut key, timestamp_ms, id);
+            key
+        };
+        assert_eq!(key(1_735_689_600_000, "evt:1"), b"001735689600000:evt:1");
+        assert_eq!(split_event_key(&key(42, "a:b")), Some((42, "a:b")));
+        assert!(key(9, "z") < key(10, "a"));
+        assert!(time_prefix(i64::MAX) > key(crate::record::TIMESTAMP_MS_MAX, "\u{10FFFF}"));
+        assert!(time_prefix(-5) <= key(0, "a"));
+        assert_eq!(split_event_key(b"short"), None);
+
+        let mut user = Vec::new();
+        push_user_key(&mut user, "alice", 7, "evt");
+        assert_eq!(split_user_key(&user), Some((7, "evt")));
+        let mut severity = Vec::new();
+        push_severity_key(&mut severity, Severity::High, 7, "evt");
+        assert_eq!(split_severity_key(&severity), Some((7, "evt")));
+        for severity in Severity::ALL {
+            assert_eq!(
+                severity_of_byte(severity_byte(Some(severity))),
+                Some(severity)
+            );
+        }
+        assert_eq!(severity_of_byte(0), None);
+    }
+
+    #[test]
+    fn hashes_never_change() {
+        // They are on disk: another value here needs a new SCHEMA_VERSION.
+        assert_eq!(id_prefix("evt_1"), hash("evt_1").to_be_bytes());
+        assert_eq!(hash(""), 0xd1fb_a762_150c_532c);
+    }
+}

@@ -1,0 +1,26 @@
+//! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or `RocksDB`.
+
+mod score;
+
+pub use score::{KnownEvents, Score, ScoreConfig};
+
+use crate::batch::Batch;
+
+/// One step of the pipeline.
+///
+/// `process` gets every batch once, in input order. It may add fields to events, take events
+/// out and count them as filtered, and must leave the order of the others alone. What it
+/// produces must not depend on how the input was cut into batches and blocks.
+pub trait Stage: Send {
+    /// Works on a batch.
+    ///
+    /// # Errors
+    /// An error ends the run; bad events are not errors.
+    fn process(&mut self, batch: &mut Batch) -> anyhow::Result<()>;
+
+    /// Called once after the last batch.
+    ///
+    /// # Errors
+    /// If what the stage has to keep cannot be kept.
+    fn finish(&mut self) -> anyhow::Result<()>;
+}

@@ -1,0 +1,271 @@
+//! The embedded store. This module and those below it are the only ones that name `rocksdb`.
+
+mod admin;
+mod counters;
+mod reader;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+};
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) use admin::parse_event;
+pub use admin::{Digest, Pruned, Verified};
+pub use counters::Counters;
+pub use reader::{Entry, Order, Walk};
+pub use writer::{Writer, WriterOptions};
+
+use crate::schema;
+
+/// Sizes that trade memory for speed. The defaults keep a writer under 200 MB.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Bytes of events gathered in memory before they are sorted into a file.
+    pub memtable_bytes: usize,
+    /// Bytes of blocks kept in memory for reads.
+    pub cache_bytes: usize,
+    /// Threads that flush and compact.
+    pub n_background_jobs: i32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            memtable_bytes: 32 << 20,
+            cache_bytes: 512 << 20,
+            n_background_jobs: 4,
+        }
+    }
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Write, and make the store if it is not there. One at a time.
+    Write,
+    /// Write to a store that must be there. One at a time.
+    WriteExisting,
+    /// Read while nobody writes.
+    Read,
+}
+
+/// How long to wait for another program to let go of the store.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Memtables of index families: small ones stay in the processor's cache, where keys in random
+/// order are inserted twice as fast.
+const INDEX_MEMTABLE_BYTES: usize = 4 << 20;
+/// Log of writes not yet in files; beyond it the oldest memtables are flushed.
+const WAL_BYTES_MAX: u64 = 256 << 20;
+
+/// An open store.
+pub struct Store {
+    db: DB,
+    path: PathBuf,
+    // Dropped after the database, so that nobody sees it unlocked and still open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in the folder `path`.
+    ///
+    /// # Errors
+    /// If it is not there, in use, damaged, of another schema version, or cannot be written.
+    pub fn open(path: &Path, access: Access, tuning: &Tuning) -> anyhow::Result<Self> {
+        let shown = path.display();
+        if access == Access::Write {
+            std::fs::create_dir_all(path)
+                .with_context(|| format!("cannot make the database {shown}"))?;
+        } else {
+            ensure!(
+                path.join("CURRENT").exists(),
+                "there is no database at {shown}"
+            );
+        }
+        let lock = lock(path, access)?;
+        let cache = Cache::new_lru_cache(tuning.cache_bytes);
+        let families = schema::FAMILIES
+            .iter()
+            .map(|name| ColumnFamilyDescriptor::new(*name, family_options(name, tuning, &cache)));
+        let options = database_options(tuning);
+        let opened = if access == Access::Read {
+            DB::open_cf_descriptors_read_only(&options, path, families, false)
+        } else {
+            DB::open_cf_descriptors(&options, path, families)
+        };
+        let db = opened.map_err(|error| open_error(path, &error))?;
+        let store = Self {
+            db,
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        store.check_version(access)?;
+        Ok(store)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_version(&self, access: Access) -> anyhow::Result<()> {
+        let known = schema::SCHEMA_VERSION;
+        let Some(found) = self.get(schema::META, schema::META_SCHEMA_VERSION.as_bytes())? else {
+            // A store is born with its version in the same write as nothing else.
+            ensure!(
+                access != Access::Read,
+                "{} holds no StreamGuard data",
+                self.path.display()
+            );
+            let meta = self.family(schema::META);
+            self.db
+                .put_cf(meta, schema::META_SCHEMA_VERSION, known.to_string())?;
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&found).into_owned();
+        let shown = self.path.display();
+        match text.parse::<u32>() {
+            Ok(version) if version == known => Ok(()),
+            Ok(version) if version > known => bail!(
+                "database {shown} has schema {version}, this build reads {known}: \
+                 use the newer release that wrote it"
+            ),
+            _ => bail!("database {shown} has an unknown schema version"),
+        }
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("all families are opened")
+    }
+
+    fn get(&self, family: &str, key: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+        self.db
+            .get_cf(self.family(family), key)
+            .map_err(|error| read_error(&self.path, &error))
+    }
+}
+
+/// One writer alone, or any number of readers: `RocksDB` supports no reader beside a writer of
+/// another process.
+fn lock(path: &Path, access: Access) -> anyhow::Result<File> {
+    let lock_path = path.join("streamguard.lock");
+    let shown = path.display();
+    let (file, operation) = if access == Access::Read {
+        (
+            File::open(&lock_path),
+            FlockOperation::NonBlockingLockShared,
+        )
+    } else {
+        (
+            File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&lock_path),
+            FlockOperation::NonBlockingLockExclusive,
+        )
+    };
+    let file = file.with_context(|| format!("cannot use the database {shown}"))?;
+    let start = Instant::now();
+    while flock(&file, operation).is_err() {
+        if start.elapsed() > LOCK_TIMEOUT {
+            bail!("database {shown} is in use by another program: wait for it, or stop it");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(file)
+}
+
+fn database_options(tuning: &Tuning) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_background_jobs(tuning.n_background_jobs);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    // All memtables together: the events' active one and one being flushed, and the indexes'.
+    options.set_db_write_buffer_size(tuning.memtable_bytes * 3);
+    // Dirty pages go to the disk as they come, not in one stall at the end of a file.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
+    options.set_max_open_files(512);
+    options.set_keep_log_file_num(4);
+    // Said by us where it matters; a dump every ten minutes is for RocksDB's developers.
+    options.set_stats_dump_period_sec(0);
+    // Corruption stops the program at once instead of being carried along.
+    options.set_paranoid_checks(true);
+    options
+}
+
+fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(6);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_block_size(16 << 10);
+
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_target_file_size_base(64 << 20);
+    options.set_level_zero_file_num_compaction_trigger(4);
+    let is_index = matches!(name, schema::BY_ID | schema::BY_USER | schema::BY_SEVERITY);
+    let memtable_bytes = match name {
+        schema::EVENTS => tuning.memtable_bytes,
+        _ if is_index => INDEX_MEMTABLE_BYTES.min(tuning.memtable_bytes),
+        _ => (8 << 20).min(tuning.memtable_bytes),
+    };
+    options.set_write_buffer_size(memtable_bytes);
+    options.set_max_write_buffer_number(4);
+    // Small index memtables are merged before they become files, or there would be many files.
+    options.set_min_write_buffer_number_to_merge(if is_index { 2 } else { 1 });
+    options
+}
+
+/// What to say when the store cannot be opened.
+fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
+    let shown = path.display();
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => anyhow::anyhow!(
+            "database {shown} is damaged ({}): restore it from a backup, or make a new one and \
+             read the events again",
+            error.to_string().trim()
+        ),
+        rocksdb::ErrorKind::InvalidArgument if error.to_string().contains("olumn famil") => {
+            anyhow::anyhow!(
+                "database {shown} is not one of this release ({})",
+                error.to_string().trim()
+            )
+        }
+        _ => anyhow::anyhow!(
+            "cannot open the database {shown}: {}",
+            error.to_string().trim()
+        ),
+    }
+}
+
+fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
+    let shown = path.display();
+    anyhow::anyhow!(
+        "cannot read the database {shown} ({}): check it with `sg-store verify --db {shown}`",
+        error.to_string().trim()
+    )
+}
+
+fn write_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
+    let shown = path.display();
+    anyhow::anyhow!(
+        "cannot write to the database {shown} ({}): nothing of the last batch was kept; \
+         make room or mend it, then run the same command again",
+        error.to_string().trim()
+    )
+}

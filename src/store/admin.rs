@@ -1,0 +1,375 @@
+//! Care of a store: check it, sum it up, take old events out, put its files in order.
+
+use std::collections::BTreeMap;
+
+use rocksdb::{WriteBatch, WriteOptions};
+use sha2::{Digest as _, Sha256};
+
+use super::counters::Counters;
+use super::reader::Order;
+use super::writer::anomaly_of;
+use super::{Store, read_error, write_error};
+use crate::batch::Block;
+use crate::record::LINE_BYTES_MAX;
+use crate::record::anomaly::AnomalyRecord;
+use crate::schema;
+
+/// Events taken out in one write.
+const PRUNE_BATCH: usize = 10_000;
+/// Findings that are told one by one.
+const FINDINGS_MAX: usize = 20;
+
+/// What `verify` found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    pub n_events: u64,
+    pub n_anomalies: u64,
+    /// Sentences about what is wrong; at most 20 of them.
+    pub findings: Vec<String>,
+    pub n_findings: u64,
+}
+
+/// SHA-256 of what a store holds.
+#[derive(Debug)]
+pub struct Digest {
+    /// By family, and the counters.
+    pub parts: Vec<(&'static str, String)>,
+    /// Of all that the input determines, whichever programs it went through.
+    pub total: String,
+    /// Of the baselines that `sg-run` keeps; a pipe keeps them in `sg-score`'s state folder.
+    pub baselines: String,
+}
+
+/// What `prune` took out.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    pub n_events: u64,
+    pub n_anomalies: u64,
+}
+
+impl Store {
+    /// Writes everything that is in memory into sorted files.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn flush(&self) -> anyhow::Result<()> {
+        for family in schema::FAMILIES {
+            let flushed = self.db.flush_cf(self.family(family));
+            flushed.map_err(|error| write_error(&self.path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Rewrites the files so that each key is in one of them, and removed ones take no room.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn compact(&self) -> anyhow::Result<()> {
+        self.flush()?;
+        for family in schema::FAMILIES {
+            self.db
+                .compact_range_cf(self.family(family), None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+
+    /// Reads everything: checksums, that events are events and are found by every index, that
+    /// indexes and anomalies belong to events, and that the counters are right.
+    ///
+    /// # Errors
+    /// If the store cannot be read on; what was found until then is lost.
+    pub fn verify(&self) -> anyhow::Result<Verified> {
+        let mut verified = Verified::default();
+        let mut counters = Counters::default();
+        self.verify_events(&mut verified, &mut counters)?;
+        self.verify_anomalies(&mut verified, &mut counters)?;
+        for family in [schema::AI_ANALYSIS, schema::EMBEDDINGS, schema::PENDING] {
+            self.verify_owned(family, &mut verified)?;
+        }
+        self.verify_index_sizes(&mut verified)?;
+        let kept = self.counters()?;
+        let is_right = kept.events == counters.events
+            && kept.failures == counters.failures
+            && kept.anomalies == counters.anomalies;
+        if !is_right {
+            verified.find(format!(
+                "the counters say {} events and {} anomalies, there are {} and {}",
+                kept.events,
+                kept.anomalies.total(),
+                counters.events,
+                counters.anomalies.total()
+            ));
+        }
+        Ok(verified)
+    }
+
+    fn verify_events(
+        &self,
+        verified: &mut Verified,
+        counters: &mut Counters,
+    ) -> anyhow::Result<()> {
+        let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
+        let mut index_key = Vec::new();
+        while let Some((key, value)) = walk.next()? {
+            let shown = show(&key);
+            verified.n_events += 1;
+            let block = parse_event(value);
+            let Some(event) = block.events.first() else {
+                verified.find(format!("{shown}: is not a valid event"));
+                continue;
+            };
+            let view = block.view(event);
+            if schema::split_event_key(&key) != Some((view.timestamp_ms, view.event_id)) {
+                verified.find(format!("{shown}: holds an event with another key"));
+                continue;
+            }
+            counters.add_event(view.kind, view.is_failure);
+            index_key.clear();
+            schema::push_id_key(&mut index_key, view.event_id, view.timestamp_ms);
+            if self.get(schema::BY_ID, &index_key)?.is_none() {
+                verified.find(format!("{shown}: is not in the index by id"));
+            }
+            index_key.clear();
+            schema::push_user_key(&mut index_key, view.user, view.timestamp_ms, view.event_id);
+            let severity = self
+                .get(schema::ANOMALIES, &key)?
+                .and_then(|value| anomaly_of(&value));
+            let expected = [schema::severity_byte(
+                severity.map(|anomaly| anomaly.severity),
+            )];
+            if self.get(schema::BY_USER, &index_key)?.as_deref() != Some(&expected) {
+                verified.find(format!(
+                    "{shown}: is not in the index by user as it should be"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_anomalies(
+        &self,
+        verified: &mut Verified,
+        counters: &mut Counters,
+    ) -> anyhow::Result<()> {
+        self.verify_owned(schema::ANOMALIES, verified)?;
+        let mut walk = self.walk(schema::ANOMALIES, &[], Order::OldestFirst);
+        let mut index_key = Vec::new();
+        while let Some((key, value)) = walk.next()? {
+            verified.n_anomalies += 1;
+            let Some(anomaly) = anomaly_of(&value) else {
+                verified.find(format!("{}: has an anomaly that is not valid", show(&key)));
+                continue;
+            };
+            *counters.anomalies.of_mut(anomaly.severity) += 1;
+            index_key.clear();
+            let AnomalyRecord {
+                severity,
+                timestamp,
+                event_id,
+                ..
+            } = &anomaly;
+            schema::push_severity_key(&mut index_key, *severity, *timestamp, event_id);
+            let score = anomaly.anomaly_score.to_be_bytes();
+            if self.get(schema::BY_SEVERITY, &index_key)?.as_deref() != Some(&score) {
+                verified.find(format!("{}: is not in the index by severity", show(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key of the family must be an event's.
+    fn verify_owned(&self, family: &str, verified: &mut Verified) -> anyhow::Result<()> {
+        let mut walk = self.walk(family, &[], Order::OldestFirst);
+        while let Some((key, _)) = walk.next()? {
+            if self.get(schema::EVENTS, &key)?.is_none() {
+                verified.find(format!(
+                    "{}: is in {family}, but there is no such event",
+                    show(&key)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every event is in its indexes, as was checked: so equal sizes leave no strays.
+    fn verify_index_sizes(&self, verified: &mut Verified) -> anyhow::Result<()> {
+        for (family, expected) in [
+            (schema::BY_ID, verified.n_events),
+            (schema::BY_USER, verified.n_events),
+            (schema::BY_SEVERITY, verified.n_anomalies),
+        ] {
+            let mut walk = self.walk(family, &[], Order::OldestFirst);
+            let mut n_entries: u64 = 0;
+            while walk.next()?.is_some() {
+                n_entries += 1;
+            }
+            if n_entries > expected {
+                let n_strays = n_entries - expected;
+                verified.find(format!("{family}: {n_strays} entries belong to no event"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums up what the store holds. Equal contents give equal digests, however they came in.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn digest(&self) -> anyhow::Result<Digest> {
+        let mut parts = Vec::new();
+        let mut total = Sha256::new();
+        for family in schema::CONTENT_FAMILIES {
+            let sum = self.digest_family(family)?;
+            total.update(family);
+            total.update(sum);
+            parts.push((family, hex(&sum)));
+        }
+        let counters = serde_json::to_vec(&self.counters()?)?;
+        let sum: [u8; 32] = Sha256::digest(&counters).into();
+        total.update(sum);
+        parts.push((schema::META_COUNTERS, hex(&sum)));
+        let baselines = hex(&self.digest_family(schema::BASELINES)?);
+        Ok(Digest {
+            parts,
+            total: hex(&total.finalize().into()),
+            baselines,
+        })
+    }
+
+    fn digest_family(&self, family: &str) -> anyhow::Result<[u8; 32]> {
+        let mut sum = Sha256::new();
+        let mut walk = self.walk(family, &[], Order::OldestFirst);
+        while let Some((key, value)) = walk.next()? {
+            for bytes in [key, value] {
+                sum.update((bytes.len() as u64).to_be_bytes());
+                sum.update(bytes);
+            }
+        }
+        Ok(sum.finalize().into())
+    }
+
+    /// Takes out all events before a time, with everything that belongs to them.
+    ///
+    /// # Errors
+    /// If the store cannot be read or written; what was taken out until then stays out, and
+    /// the rest is whole.
+    pub fn prune(&self, before_ms: i64) -> anyhow::Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let mut counters = self.counters()?;
+        let end = schema::time_prefix(before_ms);
+        loop {
+            let mut writes = WriteBatch::default();
+            let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
+            let mut n_taken = 0;
+            while n_taken < PRUNE_BATCH
+                && let Some((key, value)) = walk.next()?
+                && key < end
+            {
+                n_taken += 1;
+                self.prune_event(&key, value, &mut counters, &mut pruned, &mut writes)?;
+            }
+            if n_taken == 0 {
+                return Ok(pruned);
+            }
+            let meta = self.family(schema::META);
+            writes.put_cf(meta, schema::META_COUNTERS, serde_json::to_vec(&counters)?);
+            let mut options = WriteOptions::default();
+            options.set_sync(true);
+            let written = self.db.write_opt(writes, &options);
+            written.map_err(|error| write_error(&self.path, &error))?;
+        }
+    }
+
+    fn prune_event(
+        &self,
+        key: &[u8],
+        value: Vec<u8>,
+        counters: &mut Counters,
+        pruned: &mut Pruned,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        pruned.n_events += 1;
+        let mut index_key = Vec::new();
+        if let Some(anomaly) = self
+            .get(schema::ANOMALIES, key)?
+            .and_then(|value| anomaly_of(&value))
+        {
+            pruned.n_anomalies += 1;
+            *counters.anomalies.of_mut(anomaly.severity) -= 1;
+            let AnomalyRecord {
+                severity,
+                timestamp,
+                event_id,
+                ..
+            } = &anomaly;
+            schema::push_severity_key(&mut index_key, *severity, *timestamp, event_id);
+            writes.delete_cf(self.family(schema::BY_SEVERITY), &index_key);
+        }
+        let block = parse_event(value);
+        if let Some(event) = block.events.first() {
+            let view = block.view(event);
+            counters.remove_event(view.kind, view.is_failure);
+            index_key.clear();
+            schema::push_id_key(&mut index_key, view.event_id, view.timestamp_ms);
+            writes.delete_cf(self.family(schema::BY_ID), &index_key);
+            index_key.clear();
+            schema::push_user_key(&mut index_key, view.user, view.timestamp_ms, view.event_id);
+            writes.delete_cf(self.family(schema::BY_USER), &index_key);
+        }
+        for family in [
+            schema::EVENTS,
+            schema::ANOMALIES,
+            schema::AI_ANALYSIS,
+            schema::EMBEDDINGS,
+            schema::PENDING,
+        ] {
+            writes.delete_cf(self.family(family), key);
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk by family.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn disk_bytes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        let mut bytes = BTreeMap::new();
+        for family in schema::FAMILIES {
+            let size = self
+                .db
+                .property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size")
+                .map_err(|error| read_error(&self.path, &error))?;
+            bytes.insert(family, size.unwrap_or(0));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Verified {
+    fn find(&mut self, finding: String) {
+        self.n_findings += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// A block with the event that a value holds, or with none.
+pub(crate) fn parse_event(value: Vec<u8>) -> Block {
+    let mut block = Block::new();
+    block.lines = value;
+    block.lines.push(b'\n');
+    // It was within the limit when it came in, whatever that was then.
+    let line_bytes_max = block.lines.len().max(LINE_BYTES_MAX);
+    block.parse(line_bytes_max);
+    block
+}
+
+fn show(key: &[u8]) -> String {
+    crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
+}
+
+fn hex(sum: &[u8; 32]) -> String {
+    sum.iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

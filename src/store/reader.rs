@@ -1,0 +1,223 @@
+//! Reads from the store: single records, and walks through families and indexes.
+
+use anyhow::Context as _;
+use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
+
+use super::counters::Counters;
+use super::{Store, read_error};
+use crate::io::position::Position;
+use crate::record::anomaly::Severity;
+use crate::schema;
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// In which order of time to walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    OldestFirst,
+    NewestFirst,
+}
+
+impl Store {
+    /// What the store holds.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn counters(&self) -> anyhow::Result<Counters> {
+        match self.get(schema::META, schema::META_COUNTERS.as_bytes())? {
+            None => Ok(Counters::default()),
+            Some(value) => serde_json::from_slice(&value).with_context(|| {
+                let shown = self.path.display();
+                format!("the counters of {shown} are damaged: run `sg-store verify --db {shown}`")
+            }),
+        }
+    }
+
+    /// The value of an event's key in one of the families that have such keys.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn value(&self, family: &str, key: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+        self.get(family, key)
+    }
+
+    /// The keys of the events with that id; more than one if it was used at several times.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn keys_of_id(&self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
+        let prefix = schema::id_prefix(event_id);
+        let mut keys = Vec::new();
+        let mut walk = self.walk(schema::BY_ID, &prefix, Order::OldestFirst);
+        while let Some((index_key, _)) = walk.next()? {
+            if !index_key.starts_with(&prefix) {
+                break;
+            }
+            let mut key = Vec::new();
+            schema::push_event_key(
+                &mut key,
+                schema::split_id_key(&index_key).unwrap_or(0),
+                event_id,
+            );
+            // Another id may have the same hash.
+            if self.get(schema::EVENTS, &key)?.is_some() {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// True if the store holds an event of that time and id.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn holds(&self, timestamp_ms: i64, event_id: &str) -> anyhow::Result<bool> {
+        let mut key = Vec::new();
+        schema::push_event_key(&mut key, timestamp_ms, event_id);
+        Ok(self.get(schema::EVENTS, &key)?.is_some())
+    }
+
+    /// The first of all event keys.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn first_event_key(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
+        Ok(walk.next()?.map(|(key, _)| key))
+    }
+
+    /// The last of all event keys.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn last_event_key(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut walk = self.walk(schema::EVENTS, &[0xFF], Order::NewestFirst);
+        Ok(walk.next()?.map(|(key, _)| key))
+    }
+
+    /// Walks a family from `from` on, in its order or against it. Against it, the walk begins
+    /// at the last key that is not above `from`.
+    #[must_use]
+    pub fn walk(&self, family: &str, from: &[u8], order: Order) -> Walk<'_> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
+        match order {
+            Order::OldestFirst => iterator.seek(from),
+            Order::NewestFirst => iterator.seek_for_prev(from),
+        }
+        Walk {
+            store: self,
+            iterator,
+            order,
+        }
+    }
+
+    /// Distinct users, by the index. Users whose hashes are equal count as one.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn n_users(&self) -> anyhow::Result<u64> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(schema::BY_USER));
+        let mut n_users = 0;
+        iterator.seek_to_first();
+        while let Some(key) = iterator.key() {
+            n_users += 1;
+            let Some(user) = key.get(..8) else { break };
+            let Some(next) = u64::from_be_bytes(user.try_into()?).checked_add(1) else {
+                break;
+            };
+            iterator.seek(next.to_be_bytes());
+        }
+        iterator
+            .status()
+            .map_err(|error| read_error(&self.path, &error))?;
+        Ok(n_users)
+    }
+
+    /// What `sg-run` has learned of a user, as the detector's record.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn baseline(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.get(schema::BASELINES, user.as_bytes())
+    }
+
+    /// Calls `each` with every user's record.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or as `each` says.
+    pub fn baselines(
+        &self,
+        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut walk = self.walk(schema::BASELINES, &[], Order::OldestFirst);
+        while let Some((user, record)) = walk.next()? {
+            each(std::str::from_utf8(&user)?, &record)?;
+        }
+        Ok(())
+    }
+
+    /// How far the sources have been read.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn positions(&self) -> anyhow::Result<Vec<(String, Position)>> {
+        let prefix = schema::META_POSITION_PREFIX.as_bytes();
+        let mut positions = Vec::new();
+        let mut walk = self.walk(schema::META, prefix, Order::OldestFirst);
+        while let Some((key, value)) = walk.next()? {
+            let Some(source) = key.strip_prefix(prefix) else {
+                break;
+            };
+            positions.push((
+                String::from_utf8(source.to_vec())?,
+                serde_json::from_slice(&value)?,
+            ));
+        }
+        Ok(positions)
+    }
+
+    /// Walks the anomalies of one severity between two times, both included.
+    #[must_use]
+    pub fn walk_severity(&self, severity: Severity, from_ms: i64, order: Order) -> Walk<'_> {
+        let mut from = Vec::new();
+        schema::push_severity_prefix(&mut from, severity, from_ms);
+        if order == Order::NewestFirst {
+            from.push(0xFF);
+        }
+        self.walk(schema::BY_SEVERITY, &from, order)
+    }
+}
+
+/// A walk through a family.
+pub struct Walk<'a> {
+    store: &'a Store,
+    iterator: DBRawIteratorWithThreadMode<'a, DB>,
+    order: Order,
+}
+
+impl Walk<'_> {
+    /// The next entry, or none at the end.
+    ///
+    /// # Errors
+    /// If the store cannot be read on.
+    pub fn next(&mut self) -> anyhow::Result<Option<Entry>> {
+        let entry = self
+            .iterator
+            .item()
+            .map(|(key, value)| (key.to_vec(), value.to_vec()));
+        if entry.is_none() {
+            self.iterator
+                .status()
+                .map_err(|error| read_error(&self.store.path, &error))?;
+            return Ok(None);
+        }
+        match self.order {
+            Order::OldestFirst => self.iterator.next(),
+            Order::NewestFirst => self.iterator.prev(),
+        }
+        Ok(entry)
+    }
+}

@@ -1,0 +1,386 @@
+//! Writes batches: events, indexes, anomalies, counters, baselines and positions of a batch go
+//! into one `WriteBatch`. What is there already is not written or counted again.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use rocksdb::{ColumnFamily, WriteBatch, WriteOptions};
+
+use super::counters::Counters;
+use super::{Store, write_error};
+use crate::batch::{Batch, Block};
+use crate::engine::{Flow, Sink};
+use crate::io::ndjson::NdjsonSink;
+use crate::io::position;
+use crate::record::anomaly::{AnomalyRecord, Severity};
+use crate::record::{Event, StageField};
+use crate::schema;
+
+/// How to write.
+pub struct WriterOptions {
+    /// Wait until each batch is on the disk, not only in the system's cache.
+    pub sync: bool,
+    /// Keep how far the sources were read, so that the next run goes on there.
+    pub with_positions: bool,
+    /// Pass the lines on once they are stored.
+    pub tee: Option<NdjsonSink>,
+}
+
+/// The sink that stores.
+pub struct Writer {
+    store: Arc<Store>,
+    options: WriterOptions,
+    counters: Counters,
+    /// The last event key of the store. Later keys are new without looking.
+    key_max: Vec<u8>,
+    pending: Pending,
+    scratch: Vec<u8>,
+}
+
+/// Keys in the write batch, which reads do not see yet.
+#[derive(Default)]
+struct Pending {
+    keys: Vec<u8>,
+    ends: Vec<usize>,
+    index: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl Writer {
+    /// A writer for an open store.
+    ///
+    /// # Errors
+    /// If the store's counters cannot be read.
+    pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
+        let counters = store.counters()?;
+        let key_max = store.last_event_key()?.unwrap_or_default();
+        let pending = Pending::default();
+        Ok(Self {
+            store,
+            options,
+            counters,
+            key_max,
+            pending,
+            scratch: Vec::new(),
+        })
+    }
+
+    fn put_block(
+        &mut self,
+        block: &Block,
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<u64> {
+        let mut n_duplicates = 0;
+        let mut key = Vec::new();
+        for event in &block.events {
+            key.clear();
+            schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
+            if self.pending.contains(&key) {
+                // The second of two equal events in one batch has to see what the first wrote.
+                self.commit(families, writes, false)?;
+            }
+            if self.is_known(&key)? {
+                n_duplicates += 1;
+                self.update(block, event, &key, families, writes)?;
+            } else {
+                self.insert(block, event, &key, families, writes);
+            }
+        }
+        Ok(n_duplicates)
+    }
+
+    fn is_known(&self, key: &[u8]) -> anyhow::Result<bool> {
+        if *key > *self.key_max {
+            return Ok(false);
+        }
+        Ok(self.store.get(schema::EVENTS, key)?.is_some())
+    }
+
+    /// Writes an event that the store does not hold.
+    fn insert(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        key: &[u8],
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) {
+        if *key > *self.key_max {
+            self.key_max.clear();
+            self.key_max.extend_from_slice(key);
+        }
+        self.pending.insert(key);
+        let anomaly = anomaly_of_event(block, event);
+        let line = &mut self.scratch;
+        line.clear();
+        if anomaly.is_none() && block.stage_value(event, StageField::Anomaly).is_some() {
+            // Not a record of ours after all: it stays a part of the event.
+            line.extend_from_slice(block.bytes(event.line));
+        } else {
+            block.push_bare_line(event, line);
+        }
+        writes.put_cf(families.events, key, &line);
+
+        let (event_id, user) = (block.text(event.event_id), block.text(event.user));
+        let index_key = line;
+        index_key.clear();
+        schema::push_id_key(index_key, event_id, event.timestamp_ms);
+        writes.put_cf(families.by_id, &index_key, b"");
+
+        let severity = self.put_stage_values(block, event, key, families, writes);
+        let index_key = &mut self.scratch;
+        index_key.clear();
+        schema::push_user_key(index_key, user, event.timestamp_ms, event_id);
+        writes.put_cf(
+            families.by_user,
+            &index_key,
+            [schema::severity_byte(severity)],
+        );
+
+        self.counters
+            .add_event(block.text(event.kind), event.is_failure);
+        if let Some(severity) = severity {
+            *self.counters.anomalies.of_mut(severity) += 1;
+        }
+    }
+
+    /// Brings an event that the store holds up to date: the event itself stays as it came
+    /// first, what stages say of it is replaced by what they say now.
+    fn update(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        key: &[u8],
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        let Some(value) = block.stage_value(event, StageField::Anomaly) else {
+            return Ok(());
+        };
+        if anomaly_of_event(block, event).is_none() {
+            return Ok(());
+        }
+        let old = self.store.get(schema::ANOMALIES, key)?;
+        if old.as_deref() == Some(value) {
+            return Ok(());
+        }
+        let (event_id, user) = (block.text(event.event_id), block.text(event.user));
+        if let Some(old) = old.and_then(|old| anomaly_of(&old)) {
+            *self.counters.anomalies.of_mut(old.severity) -= 1;
+            let index_key = &mut self.scratch;
+            index_key.clear();
+            schema::push_severity_key(index_key, old.severity, event.timestamp_ms, event_id);
+            writes.delete_cf(families.by_severity, &index_key);
+        }
+        let severity = self.put_stage_values(block, event, key, families, writes);
+        if let Some(severity) = severity {
+            *self.counters.anomalies.of_mut(severity) += 1;
+        }
+        let index_key = &mut self.scratch;
+        index_key.clear();
+        schema::push_user_key(index_key, user, event.timestamp_ms, event_id);
+        writes.put_cf(
+            families.by_user,
+            &index_key,
+            [schema::severity_byte(severity)],
+        );
+        self.pending.insert(key);
+        Ok(())
+    }
+
+    /// Writes what stages have added; the severity of the anomaly, if it is one.
+    fn put_stage_values(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        key: &[u8],
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> Option<Severity> {
+        if event.stage_fields == 0 {
+            return None;
+        }
+        for (field, family) in [
+            (StageField::Context, families.pending),
+            (StageField::Analysis, families.ai_analysis),
+            (StageField::Embedding, families.embeddings),
+        ] {
+            if let Some(value) = block.stage_value(event, field) {
+                writes.put_cf(family, key, value);
+            }
+        }
+        let value = block.stage_value(event, StageField::Anomaly)?;
+        let anomaly = anomaly_of_event(block, event)?;
+        writes.put_cf(families.anomalies, key, value);
+        let index_key = &mut self.scratch;
+        index_key.clear();
+        let event_id = block.text(event.event_id);
+        schema::push_severity_key(index_key, anomaly.severity, event.timestamp_ms, event_id);
+        writes.put_cf(
+            families.by_severity,
+            &index_key,
+            anomaly.anomaly_score.to_be_bytes(),
+        );
+        Some(anomaly.severity)
+    }
+
+    fn put_positions(
+        &self,
+        batch: &Batch,
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        for (i, block) in batch.blocks.iter().enumerate() {
+            let next = batch.blocks.get(i + 1);
+            if next.is_some_and(|next| next.end.source == block.end.source) {
+                continue;
+            }
+            if let Some(position) = position::of(&block.end) {
+                let key = schema::position_key(&position::key(&block.end.source));
+                writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+        sync: bool,
+    ) -> anyhow::Result<()> {
+        if !self.pending.ends.is_empty() {
+            let counters = serde_json::to_vec(&self.counters)?;
+            writes.put_cf(families.meta, schema::META_COUNTERS, counters);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync && self.options.sync);
+        let writes = std::mem::take(writes);
+        if !writes.is_empty() {
+            let written = self.store.db.write_opt(writes, &options);
+            written.map_err(|error| write_error(&self.store.path, &error))?;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Sink for Writer {
+    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+        let store = Arc::clone(&self.store);
+        let families = Families::of(&store);
+        let mut writes = WriteBatch::default();
+        let mut n_out = 0;
+        let mut n_duplicates = 0;
+        for block in &batch.blocks {
+            n_out += block.events.len() as u64;
+            n_duplicates += self.put_block(block, &families, &mut writes)?;
+        }
+        for (user, record) in &batch.baselines {
+            writes.put_cf(families.baselines, user.as_bytes(), record);
+        }
+        if self.options.with_positions {
+            self.put_positions(batch, &families, &mut writes)?;
+        }
+        self.commit(&families, &mut writes, true)?;
+        match &mut self.options.tee {
+            // Passed on, known or not: whoever reads them may have missed them last time.
+            Some(tee) => match tee.write(batch)? {
+                Flow::Closed => Ok(Flow::Closed),
+                Flow::Written { .. } => Ok(Flow::Written {
+                    n_out,
+                    n_duplicates: 0,
+                }),
+            },
+            None => Ok(Flow::Written {
+                n_out: n_out - n_duplicates,
+                n_duplicates,
+            }),
+        }
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // Sorted files open faster than a log that has to be replayed.
+        self.store.flush()
+    }
+}
+
+impl Pending {
+    fn contains(&self, key: &[u8]) -> bool {
+        self.index
+            .find(self.hasher.hash_one(key), |&i| self.key(i) == key)
+            .is_some()
+    }
+
+    fn insert(&mut self, key: &[u8]) {
+        let i = self.ends.len() as u32;
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+        let (keys, ends, hasher) = (&self.keys, &self.ends, &self.hasher);
+        let rehash = |&i: &u32| hasher.hash_one(key_at(keys, ends, i));
+        self.index.insert_unique(hasher.hash_one(key), i, rehash);
+    }
+
+    fn key(&self, i: u32) -> &[u8] {
+        key_at(&self.keys, &self.ends, i)
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
+        self.index.clear();
+    }
+}
+
+fn key_at<'a>(keys: &'a [u8], ends: &[usize], i: u32) -> &'a [u8] {
+    let i = i as usize;
+    let start = i.checked_sub(1).map_or(0, |before| ends[before]);
+    &keys[start..ends[i]]
+}
+
+/// The anomaly in a value that passed for one; none if it is damaged.
+pub(super) fn anomaly_of(value: &[u8]) -> Option<AnomalyRecord> {
+    serde_json::from_slice(value).ok()
+}
+
+/// The anomaly record that an event carries, if it is one and speaks of this event.
+fn anomaly_of_event(block: &Block, event: &Event) -> Option<AnomalyRecord> {
+    let anomaly = anomaly_of(block.stage_value(event, StageField::Anomaly)?)?;
+    let is_of_event = anomaly.timestamp == event.timestamp_ms
+        && anomaly.event_id == block.text(event.event_id)
+        && anomaly.user == block.text(event.user);
+    is_of_event.then_some(anomaly)
+}
+
+/// Handles looked up once a batch.
+struct Families<'a> {
+    events: &'a ColumnFamily,
+    anomalies: &'a ColumnFamily,
+    ai_analysis: &'a ColumnFamily,
+    embeddings: &'a ColumnFamily,
+    pending: &'a ColumnFamily,
+    by_id: &'a ColumnFamily,
+    by_user: &'a ColumnFamily,
+    by_severity: &'a ColumnFamily,
+    baselines: &'a ColumnFamily,
+    meta: &'a ColumnFamily,
+}
+
+impl<'a> Families<'a> {
+    fn of(store: &'a Store) -> Self {
+        Self {
+            events: store.family(schema::EVENTS),
+            anomalies: store.family(schema::ANOMALIES),
+            ai_analysis: store.family(schema::AI_ANALYSIS),
+            embeddings: store.family(schema::EMBEDDINGS),
+            pending: store.family(schema::PENDING),
+            by_id: store.family(schema::BY_ID),
+            by_user: store.family(schema::BY_USER),
+            by_severity: store.family(schema::BY_SEVERITY),
+            baselines: store.family(schema::BASELINES),
+            meta: store.family(schema::META),
+        }
+    }
+}

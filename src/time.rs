@@ -1,0 +1,89 @@
+//! Points in time as people write them, and back.
+
+use jiff::Timestamp;
+
+/// Milliseconds since 1970 of `2026-11-24T08:00:00Z`, `2026-11-24` (midnight UTC), a number of
+/// milliseconds, or a span before `now_ms` such as `90s`, `15m`, `24h`, `7d`, `4w`.
+///
+/// # Errors
+/// A sentence that lists what would be understood.
+pub fn parse_time(text: &str, now_ms: i64) -> Result<i64, String> {
+    if let Some(span_ms) = parse_span(text) {
+        return Ok(now_ms.saturating_sub(span_ms));
+    }
+    if let Ok(timestamp_ms) = text.parse::<i64>() {
+        return Ok(timestamp_ms);
+    }
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Ok(timestamp.as_millisecond());
+    }
+    if let Ok(timestamp) = format!("{text}T00:00:00Z").parse::<Timestamp>() {
+        return Ok(timestamp.as_millisecond());
+    }
+    Err(
+        "expected a time such as 2026-11-24, 2026-11-24T08:00:00Z, 1764000000000 (ms), or a span \
+         before now such as 24h or 7d"
+            .to_owned(),
+    )
+}
+
+/// Milliseconds of a span such as `90s`, `15m`, `24h`, `7d`, `4w`.
+#[must_use]
+pub fn parse_span(text: &str) -> Option<i64> {
+    let unit_ms = match text.bytes().last()? {
+        b's' => 1_000,
+        b'm' => 60_000,
+        b'h' => 3_600_000,
+        b'd' => 86_400_000,
+        b'w' => 604_800_000,
+        _ => return None,
+    };
+    let number = text[..text.len() - 1].parse::<u32>().ok()?;
+    i64::from(number).checked_mul(unit_ms)
+}
+
+/// RFC 3339 in UTC to the second: `2026-11-24T08:00:00Z`.
+#[must_use]
+pub fn format_time(timestamp_ms: i64) -> String {
+    Timestamp::from_millisecond(timestamp_ms)
+        .map(|timestamp| timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .unwrap_or_else(|_| timestamp_ms.to_string())
+}
+
+/// Hour of the day in UTC, 0..=23.
+#[must_use]
+pub fn hour_of_day(timestamp_ms: i64) -> usize {
+    (timestamp_ms.div_euclid(3_600_000).rem_euclid(24)) as usize
+}
+
+/// Milliseconds since 1970, now.
+#[must_use]
+pub fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let check = |text: &str, expected: i64| {
+            assert_eq!(
+                parse_time(text, 1_000_000_000_000),
+                Ok(expected),
+                "for {text}"
+            );
+        };
+        check("1764000000000", 1_764_000_000_000);
+        check("2025-01-01", 1_735_689_600_000);
+        check("2025-01-01T01:00:00+01:00", 1_735_689_600_000);
+        check("24h", 1_000_000_000_000 - 86_400_000);
+        check("2w", 1_000_000_000_000 - 1_209_600_000);
+        assert!(parse_time("yesterday", 0).is_err());
+        assert!(parse_time("5x", 0).is_err());
+        assert!(parse_time("", 0).is_err());
+        assert_eq!(format_time(1_735_689_600_000), "2025-01-01T00:00:00Z");
+        assert_eq!(hour_of_day(1_735_689_600_000 + 5 * 3_600_000), 5);
+    }
+}
