@@ -30,7 +30,7 @@ pub struct Reject {
     pub line: Text,
     /// The line's number within its block, from 0.
     pub line_index: u32,
-    pub reason: Reason,
+    pub reason: Box<Reason>,
 }
 
 /// What one read brought: whole lines, and what has been learned of them so far.
@@ -139,7 +139,7 @@ impl Block {
         self.n_lines += 1;
         let result = text.map_err(|error| {
             let at = error.valid_up_to();
-            Reason::new(Code::InvalidUtf8, format!("invalid UTF-8 at byte {at}"))
+            Reason::of_line(Code::InvalidUtf8, format!("invalid UTF-8 at byte {at}"))
         });
         let result = result.and_then(|line| {
             let line = line.strip_suffix('\r').unwrap_or(line);
@@ -336,8 +336,8 @@ impl StageFields {
     }
 }
 
-fn line_too_long(line_bytes_max: usize) -> Reason {
-    Reason::new(
+fn line_too_long(line_bytes_max: usize) -> Box<Reason> {
+    Reason::of_line(
         Code::LineTooLong,
         format!("line is longer than {line_bytes_max} bytes"),
     )

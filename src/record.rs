@@ -8,7 +8,7 @@ mod scan;
 pub mod text;
 
 pub use parse::{StageField, StageFields, parse};
-pub use reject::{Code, Reason};
+pub use reject::{Checked, Code, Reason};
 
 /// Longest line that is read as one event, unless `--line-bytes-max` says otherwise.
 pub const LINE_BYTES_MAX: usize = 1 << 20;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use compact_str::CompactString;
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,8 @@ pub struct Classic {
     hasher: foldhash::fast::RandomState,
     /// Indexes into `users`, found by name.
     index: HashTable<u32>,
-    users: Vec<(Box<str>, Baseline)>,
+    /// Names are inline in most entries: one cache line less to touch.
+    users: Vec<(CompactString, Baseline)>,
 }
 
 impl Classic {
@@ -55,7 +57,7 @@ impl Classic {
     fn baseline(&self, user: &str) -> Option<&Baseline> {
         let i = self
             .index
-            .find(self.hash(user), |&i| &*self.users[i as usize].0 == user)?;
+            .find(self.hash(user), |&i| self.users[i as usize].0 == user)?;
         Some(&self.users[*i as usize].1)
     }
 
@@ -63,7 +65,7 @@ impl Classic {
         let hash = self.hash(user);
         let found = self
             .index
-            .find(hash, |&i| &*self.users[i as usize].0 == user)
+            .find(hash, |&i| self.users[i as usize].0 == user)
             .copied();
         let i = found.unwrap_or_else(|| {
             let i = self.users.len() as u32;
@@ -137,7 +139,7 @@ impl Detector for Classic {
     }
 
     fn users(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.users.iter().map(|(user, _)| &**user))
+        Box::new(self.users.iter().map(|(user, _)| user.as_str()))
     }
 }
 

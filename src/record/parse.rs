@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use super::scan::{Quoted, Scanner, Value};
+use super::scan::{Quoted, Scanner, Span, Value};
 use super::{
-    Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX, Text,
+    Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX, Text,
     is_failure_kind,
 };
 
@@ -75,8 +75,9 @@ pub fn parse(
     offset: usize,
     arena: &mut Vec<u8>,
     stage_fields: &mut Vec<StageFields>,
-) -> Result<Event, Reason> {
-    let fields = Fields::read(line)?;
+) -> Checked<Event> {
+    let mut fields = Fields::default();
+    fields.read(line)?;
     let mut place = Placer {
         line,
         offset,
@@ -84,15 +85,15 @@ pub fn parse(
     };
 
     let event_id = place.required("event_id", fields.event_id, EVENT_ID_BYTES_MAX)?;
-    if place.text(event_id).chars().any(char::is_control) {
-        return Err(Reason::field(
+    if has_control_characters(place.text(event_id)) {
+        return Err(Reason::of_field(
             Code::InvalidValue,
             "event_id",
             "control character",
         ));
     }
     let user = place.required("user", fields.user, FIELD_BYTES_MAX)?;
-    let timestamp_ms = timestamp_ms(fields.timestamp)?;
+    let timestamp_ms = timestamp_ms(line, fields.timestamp)?;
     let kind_value = if is_given(fields.kind) {
         fields.kind
     } else {
@@ -106,7 +107,7 @@ pub fn parse(
         let value = fields.metadata_geo_location;
         place.optional("metadata.geo_location", value, FIELD_BYTES_MAX)?
     };
-    let threat_score = threat_score(fields.threat_score)?;
+    let threat_score = threat_score(line, fields.threat_score)?;
     let status = place.status(fields.status)?;
     let is_failure =
         matches!(status, Status::Failed | Status::Blocked) || is_failure_kind(place.text(kind));
@@ -134,58 +135,57 @@ pub fn parse(
 
 /// The known members of an event, as they stand in the line.
 #[derive(Default)]
-struct Fields<'a> {
-    event_id: Option<Value<'a>>,
-    user: Option<Value<'a>>,
-    timestamp: Option<Value<'a>>,
-    kind: Option<Value<'a>>,
-    event_type: Option<Value<'a>>,
-    source_ip: Option<Value<'a>>,
-    geo_location: Option<Value<'a>>,
-    threat_score: Option<Value<'a>>,
-    status: Option<Value<'a>>,
-    metadata: Option<Value<'a>>,
-    metadata_geo_location: Option<Value<'a>>,
+struct Fields {
+    event_id: Option<Value>,
+    user: Option<Value>,
+    timestamp: Option<Value>,
+    kind: Option<Value>,
+    event_type: Option<Value>,
+    source_ip: Option<Value>,
+    geo_location: Option<Value>,
+    threat_score: Option<Value>,
+    status: Option<Value>,
+    metadata: Option<Value>,
+    metadata_geo_location: Option<Value>,
     stage_fields: Option<StageFields>,
     close: usize,
 }
 
-impl<'a> Fields<'a> {
-    fn read(line: &'a str) -> Result<Self, Reason> {
+impl Fields {
+    /// Filled in place: it is large, and every line needs one.
+    fn read(&mut self, line: &str) -> Checked<()> {
         let mut scanner = Scanner::new(line);
         if scanner.peek() != Some(b'{') {
             // Any other whole JSON value gets the more helpful reason.
             scanner.value(0)?;
             scanner.end()?;
-            return Err(Reason::new(
+            return Err(Reason::of_line(
                 Code::NotAnObject,
                 "the line is not a JSON object",
             ));
         }
-        let mut fields = Self::default();
         let mut has_next = scanner.open_object()?;
         while has_next {
             let member_start = scanner.at();
             let key = scanner.key()?;
             if key.has_escapes {
-                let key = unescape("a field name", key)?;
-                fields.member(&key, &mut scanner, member_start)?;
+                let key = unescape("a field name", scanner.get(key.span))?;
+                self.member(&key, &mut scanner, member_start)?;
             } else {
-                fields.member(key.raw, &mut scanner, member_start)?;
+                self.member(scanner.get(key.span), &mut scanner, member_start)?;
             }
             has_next = scanner.next_member()?;
         }
-        fields.close = scanner.at() - 1;
-        scanner.end()?;
-        Ok(fields)
+        self.close = scanner.at() - 1;
+        scanner.end()
     }
 
     fn member(
         &mut self,
         key: &str,
-        scanner: &mut Scanner<'a>,
+        scanner: &mut Scanner<'_>,
         member_start: usize,
-    ) -> Result<(), Reason> {
+    ) -> Checked<()> {
         let (slot, name) = match key {
             "event_id" => (&mut self.event_id, "event_id"),
             "user" => (&mut self.user, "user"),
@@ -202,7 +202,7 @@ impl<'a> Fields<'a> {
         put(slot, name, scanner.value(1)?)
     }
 
-    fn metadata(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Reason> {
+    fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Checked<()> {
         if scanner.peek() != Some(b'{') {
             let value = scanner.value(1)?;
             if value != Value::Null {
@@ -216,9 +216,9 @@ impl<'a> Fields<'a> {
             let key = scanner.key()?;
             let value = scanner.value(2)?;
             let is_geo_location = if key.has_escapes {
-                unescape("a field name of metadata", key)? == "geo_location"
+                unescape("a field name of metadata", scanner.get(key.span))? == "geo_location"
             } else {
-                key.raw == "geo_location"
+                scanner.get(key.span) == "geo_location"
             };
             if is_geo_location {
                 put(
@@ -236,9 +236,9 @@ impl<'a> Fields<'a> {
     fn other(
         &mut self,
         key: &str,
-        scanner: &mut Scanner<'a>,
+        scanner: &mut Scanner<'_>,
         member_start: usize,
-    ) -> Result<(), Reason> {
+    ) -> Checked<()> {
         let field = StageField::ALL
             .into_iter()
             .find(|field| field.name() == key);
@@ -281,11 +281,11 @@ impl<'a> Placer<'a, '_> {
     fn required(
         &mut self,
         name: &'static str,
-        value: Option<Value<'a>>,
+        value: Option<Value>,
         bytes_max: usize,
-    ) -> Result<Text, Reason> {
+    ) -> Checked<Text> {
         if !is_given(value) {
-            return Err(Reason::field(
+            return Err(Reason::of_field(
                 Code::MissingField,
                 name,
                 "required field is missing",
@@ -293,7 +293,7 @@ impl<'a> Placer<'a, '_> {
         }
         let text = self.optional(name, value, bytes_max)?;
         if text.is_none() {
-            return Err(Reason::field(
+            return Err(Reason::of_field(
                 Code::InvalidValue,
                 name,
                 "required field is empty",
@@ -305,35 +305,35 @@ impl<'a> Placer<'a, '_> {
     fn optional(
         &mut self,
         name: &'static str,
-        value: Option<Value<'a>>,
+        value: Option<Value>,
         bytes_max: usize,
-    ) -> Result<Text, Reason> {
+    ) -> Checked<Text> {
         let quoted = match value {
             None | Some(Value::Null) => return Ok(Text::NONE),
             Some(Value::String(quoted)) => quoted,
             Some(value) => return Err(wrong_type(name, "a string", value)),
         };
         let text = if quoted.has_escapes {
-            let unescaped = unescape(name, quoted)?;
+            let unescaped = unescape(name, self.get(quoted.span))?;
             self.in_arena(&unescaped)
         } else {
             self.in_line(quoted)
         };
         if text.end() - text.start() > bytes_max {
             let message = format!("longer than {bytes_max} bytes");
-            return Err(Reason::field(Code::OutOfRange, name, message));
+            return Err(Reason::of_field(Code::OutOfRange, name, message));
         }
         Ok(text)
     }
 
-    fn source_ip(&mut self, value: Option<Value<'a>>) -> Result<Text, Reason> {
+    fn source_ip(&mut self, value: Option<Value>) -> Checked<Text> {
         let text = self.optional("source_ip", value, FIELD_BYTES_MAX)?;
         if text.is_none() {
             return Ok(text);
         }
         let Ok(address) = self.text(text).parse::<IpAddr>() else {
             let message = "not an IPv4 or IPv6 address";
-            return Err(Reason::field(Code::InvalidValue, "source_ip", message));
+            return Err(Reason::of_field(Code::InvalidValue, "source_ip", message));
         };
         // An IPv4 address has one spelling here; an IPv6 address has many (RFC 5952).
         match address {
@@ -342,20 +342,24 @@ impl<'a> Placer<'a, '_> {
         }
     }
 
-    fn status(&mut self, value: Option<Value<'a>>) -> Result<Status, Reason> {
+    fn status(&mut self, value: Option<Value>) -> Checked<Status> {
         let text = self.optional("status", value, FIELD_BYTES_MAX)?;
         if text.is_none() {
             return Ok(Status::Absent);
         }
         Status::from_name(self.text(text)).ok_or_else(|| {
             let message = "not one of success, failed, blocked, pending";
-            Reason::field(Code::InvalidValue, "status", message)
+            Reason::of_field(Code::InvalidValue, "status", message)
         })
     }
 
-    fn in_line(&self, quoted: Quoted<'a>) -> Text {
-        let start = quoted.raw.as_ptr() as usize - self.line.as_ptr() as usize;
-        Text::in_lines(self.offset + start, quoted.raw.len())
+    fn get(&self, span: Span) -> &'a str {
+        &self.line[span.start as usize..span.end as usize]
+    }
+
+    fn in_line(&self, quoted: Quoted) -> Text {
+        let Span { start, end } = quoted.span;
+        Text::in_lines(self.offset + start as usize, (end - start) as usize)
     }
 
     fn in_arena(&mut self, text: &str) -> Text {
@@ -373,21 +377,21 @@ impl<'a> Placer<'a, '_> {
     }
 }
 
-fn timestamp_ms(value: Option<Value<'_>>) -> Result<i64, Reason> {
+fn timestamp_ms(line: &str, value: Option<Value>) -> Checked<i64> {
     const NAME: &str = "timestamp";
     let number = match value {
         None | Some(Value::Null) => {
-            return Err(Reason::field(
+            return Err(Reason::of_field(
                 Code::MissingField,
                 NAME,
                 "required field is missing",
             ));
         }
-        Some(Value::Number(number)) => number,
+        Some(Value::Number(span)) => &line[span.start as usize..span.end as usize],
         Some(value) => return Err(wrong_type(NAME, "an integer (ms since 1970)", value)),
     };
     if number.contains(['.', 'e', 'E']) {
-        return Err(Reason::field(
+        return Err(Reason::of_field(
             Code::WrongType,
             NAME,
             "not an integer (ms since 1970)",
@@ -398,33 +402,38 @@ fn timestamp_ms(value: Option<Value<'_>>) -> Result<i64, Reason> {
         _ => {
             let message =
                 format!("not in 0..={TIMESTAMP_MS_MAX} (ms since 1970; is it in µs or ns?)");
-            Err(Reason::field(Code::OutOfRange, NAME, message))
+            Err(Reason::of_field(Code::OutOfRange, NAME, message))
         }
     }
 }
 
-fn threat_score(value: Option<Value<'_>>) -> Result<Option<f64>, Reason> {
+fn threat_score(line: &str, value: Option<Value>) -> Checked<Option<f64>> {
     const NAME: &str = "threat_score";
     let number = match value {
         None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number,
+        Some(Value::Number(span)) => &line[span.start as usize..span.end as usize],
         Some(value) => return Err(wrong_type(NAME, "a number", value)),
     };
     match number.parse::<f64>() {
         Ok(score) if (0.0..=1.0).contains(&score) => Ok(Some(score)),
-        _ => Err(Reason::field(Code::OutOfRange, NAME, "not in 0..=1")),
+        _ => Err(Reason::of_field(Code::OutOfRange, NAME, "not in 0..=1")),
     }
 }
 
-fn is_given(value: Option<Value<'_>>) -> bool {
+fn has_control_characters(text: &str) -> bool {
+    // Printable ASCII has none, and is what ids are made of.
+    !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.chars().any(char::is_control)
+}
+
+fn is_given(value: Option<Value>) -> bool {
     !matches!(value, None | Some(Value::Null))
 }
 
-fn put<'a>(
-    slot: &mut Option<Value<'a>>,
+fn put(
+    slot: &mut Option<Value>,
     name: &'static str,
-    value: Value<'a>,
-) -> Result<(), Reason> {
+    value: Value,
+) -> Checked<()> {
     // Readers disagree on which of two equal names counts; an attacker would choose both.
     if slot.replace(value).is_some() {
         Err(duplicate(name))
@@ -433,15 +442,15 @@ fn put<'a>(
     }
 }
 
-fn duplicate(name: &'static str) -> Reason {
-    Reason::field(
+fn duplicate(name: &'static str) -> Box<Reason> {
+    Reason::of_field(
         Code::DuplicateField,
         name,
         "field stands twice in the object",
     )
 }
 
-fn wrong_type(name: &'static str, wanted: &str, value: Value<'_>) -> Reason {
+fn wrong_type(name: &'static str, wanted: &str, value: Value) -> Box<Reason> {
     let got = match value {
         Value::Null => "null",
         Value::Bool => "a boolean",
@@ -450,7 +459,7 @@ fn wrong_type(name: &'static str, wanted: &str, value: Value<'_>) -> Reason {
         Value::Array => "an array",
         Value::Object => "an object",
     };
-    Reason::field(
+    Reason::of_field(
         Code::WrongType,
         name,
         format!("expected {wanted}, got {got}"),
@@ -458,9 +467,9 @@ fn wrong_type(name: &'static str, wanted: &str, value: Value<'_>) -> Reason {
 }
 
 /// The text of a string with escapes; a lone surrogate has none.
-fn unescape(name: &'static str, quoted: Quoted<'_>) -> Result<String, Reason> {
-    serde_json::from_str(&format!("\"{}\"", quoted.raw)).map_err(|_| {
-        Reason::field(
+fn unescape(name: &'static str, raw: &str) -> Checked<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).map_err(|_| {
+        Reason::of_field(
             Code::InvalidValue,
             name,
             "escape that stands for no character",

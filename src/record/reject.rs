@@ -53,20 +53,24 @@ pub struct Reason {
     pub message: Cow<'static, str>,
 }
 
+/// A result of reading a line. The reason is boxed: it is rare, and the other outcome must stay
+/// in registers.
+pub type Checked<T> = Result<T, Box<Reason>>;
+
 impl Reason {
-    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            field: None,
-            message: message.into(),
-        }
+    /// A reason that concerns the line as a whole.
+    #[cold]
+    pub fn of_line(code: Code, message: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { code, field: None, message: message.into() })
     }
 
-    pub fn field(code: Code, field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            field: Some(field),
-            message: message.into(),
-        }
+    /// A reason that concerns one field.
+    #[cold]
+    pub fn of_field(
+        code: Code,
+        field: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
+        Box::new(Self { code, field: Some(field), message: message.into() })
     }
 }

@@ -5,23 +5,30 @@
 //! the stack. `benches/parse.rs` compares the cost with `serde_json` and `sonic-rs`; a property
 //! test and `JSONTestSuite` hold that this accepts exactly what `serde_json` accepts.
 
-use super::{Code, DEPTH_MAX, Reason};
+use super::{Checked, Code, DEPTH_MAX, Reason};
 
-/// A JSON value as it stands in the text.
+/// A JSON value as it stands in the text. Offsets, not slices: a line has some 17 of these, and
+/// few are ever looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub(crate) enum Value {
     Null,
     Bool,
-    Number(&'a str),
-    String(Quoted<'a>),
+    Number(Span),
+    String(Quoted),
     Array,
     Object,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
 /// The inside of a string literal, escapes and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Quoted<'a> {
-    pub(crate) raw: &'a str,
+pub(crate) struct Quoted {
+    pub(crate) span: Span,
     pub(crate) has_escapes: bool,
 }
 
@@ -40,14 +47,31 @@ impl<'a> Scanner<'a> {
         self.text
     }
 
+    /// What a span stands for.
+    #[inline]
+    pub(crate) fn get(&self, span: Span) -> &'a str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
     /// Offset of the next unread byte.
     pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// Skips white space and returns the next byte without reading it.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[inline(always)]
     pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        // Most events have no white space between their tokens.
+        match bytes.get(self.at) {
+            Some(&byte) if byte > b' ' => Some(byte),
+            _ => self.peek_after_space(),
+        }
+    }
+
+    #[cold]
+    fn peek_after_space(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
@@ -59,8 +83,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads `wanted`, after any white space.
-    #[inline]
-    pub(crate) fn expect(&mut self, wanted: u8, what: &'static str) -> Result<(), Reason> {
+    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[inline(always)]
+    pub(crate) fn expect(&mut self, wanted: u8, what: &'static str) -> Checked<()> {
         if self.peek() == Some(wanted) {
             self.at += 1;
             return Ok(());
@@ -70,7 +95,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads `{` and returns false if the object ends at once.
     #[inline]
-    pub(crate) fn open_object(&mut self) -> Result<bool, Reason> {
+    pub(crate) fn open_object(&mut self) -> Checked<bool> {
         self.expect(b'{', "'{'")?;
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -80,8 +105,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a key and its colon.
-    #[inline]
-    pub(crate) fn key(&mut self) -> Result<Quoted<'a>, Reason> {
+    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[inline(always)]
+    pub(crate) fn key(&mut self) -> Checked<Quoted> {
         if self.peek() != Some(b'"') {
             return Err(self.unexpected("a field name in quotes"));
         }
@@ -92,7 +118,7 @@ impl<'a> Scanner<'a> {
 
     /// After a member: reads `,` (true: another one follows) or `}` (false).
     #[inline]
-    pub(crate) fn next_member(&mut self) -> Result<bool, Reason> {
+    pub(crate) fn next_member(&mut self) -> Checked<bool> {
         match self.peek() {
             Some(b',') => {
                 self.at += 1;
@@ -108,7 +134,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads a whole value that stands at `depth` (a member of the event stands at 1).
     #[inline]
-    pub(crate) fn value(&mut self, depth: u32) -> Result<Value<'a>, Reason> {
+    pub(crate) fn value(&mut self, depth: u32) -> Checked<Value> {
         match self.peek() {
             Some(b'"') => self.string().map(Value::String),
             Some(b'{' | b'[') => self.container(depth),
@@ -117,14 +143,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Checks that nothing but white space is left.
-    pub(crate) fn end(&mut self) -> Result<(), Reason> {
+    pub(crate) fn end(&mut self) -> Checked<()> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.unexpected("the end of the line")),
         }
     }
 
-    fn scalar(&mut self) -> Result<Value<'a>, Reason> {
+    fn scalar(&mut self) -> Checked<Value> {
         let (literal, value) = match self.peek() {
             Some(b't') => ("true", Value::Bool),
             Some(b'f') => ("false", Value::Bool),
@@ -140,7 +166,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads an object or array, however nested, without recursion.
-    fn container(&mut self, depth: u32) -> Result<Value<'a>, Reason> {
+    fn container(&mut self, depth: u32) -> Checked<Value> {
         // One bit a level: 1 is an object. DEPTH_MAX levels fit.
         let mut is_object: u64 = 0;
         let mut level = 0;
@@ -151,7 +177,7 @@ impl<'a> Scanner<'a> {
                 Some(open @ (b'{' | b'[')) => {
                     if depth + level >= DEPTH_MAX {
                         let message = format!("nested deeper than {DEPTH_MAX} levels");
-                        return Err(Reason::new(Code::TooDeep, message));
+                        return Err(Reason::of_line(Code::TooDeep, message));
                     }
                     first.get_or_insert(if open == b'{' {
                         Value::Object
@@ -203,8 +229,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string; the next byte is its quote.
-    #[inline]
-    fn string(&mut self) -> Result<Quoted<'a>, Reason> {
+    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[inline(always)]
+    fn string(&mut self) -> Checked<Quoted> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut at = start;
@@ -214,10 +241,7 @@ impl<'a> Scanner<'a> {
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
-                    return Ok(Quoted {
-                        raw: &self.text[start..at],
-                        has_escapes,
-                    });
+                    return Ok(Quoted { span: span(start, at), has_escapes });
                 }
                 Some(b'\\') => {
                     has_escapes = true;
@@ -225,8 +249,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(_) => {
                     self.at = at;
-                    let message = format!("control character in a string at byte {at}");
-                    return Err(Reason::new(Code::InvalidJson, message));
+                    return Err(self.invalid("control character in a string"));
                 }
                 None => {
                     self.at = at;
@@ -237,7 +260,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Checks the escape at the backslash `at` and returns the offset after it.
-    fn escape(&mut self, at: usize) -> Result<usize, Reason> {
+    fn escape(&mut self, at: usize) -> Checked<usize> {
         let bytes = self.text.as_bytes();
         match bytes.get(at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => return Ok(at + 2),
@@ -250,13 +273,10 @@ impl<'a> Scanner<'a> {
             _ => {}
         }
         self.at = at;
-        Err(Reason::new(
-            Code::InvalidJson,
-            format!("invalid escape in a string at byte {at}"),
-        ))
+        Err(self.invalid("invalid escape in a string"))
     }
 
-    fn number(&mut self) -> Result<&'a str, Reason> {
+    fn number(&mut self) -> Checked<Span> {
         let start = self.at;
         if self.byte() == Some(b'-') {
             self.at += 1;
@@ -277,10 +297,10 @@ impl<'a> Scanner<'a> {
             }
             self.digits()?;
         }
-        Ok(&self.text[start..self.at])
+        Ok(span(start, self.at))
     }
 
-    fn digits(&mut self) -> Result<(), Reason> {
+    fn digits(&mut self) -> Checked<()> {
         let start = self.at;
         while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
@@ -296,21 +316,32 @@ impl<'a> Scanner<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn unexpected(&self, wanted: &str) -> Reason {
+    #[cold]
+    fn unexpected(&self, wanted: &str) -> Box<Reason> {
         let at = self.at;
         let message = if at < self.text.len() {
             format!("expected {wanted} at byte {at}")
         } else {
             format!("the line ends at byte {at} where {wanted} was expected")
         };
-        Reason::new(Code::InvalidJson, message)
+        Reason::of_line(Code::InvalidJson, message)
     }
+
+    #[cold]
+    fn invalid(&self, what: &str) -> Box<Reason> {
+        Reason::of_line(Code::InvalidJson, format!("{what} at byte {}", self.at))
+    }
+}
+
+fn span(start: usize, end: usize) -> Span {
+    Span { start: start as u32, end: end as u32 }
 }
 
 /// Offset of the first byte from `at` on that ends or interrupts a string: a quote, a
 /// backslash or a control character. Eight bytes at a time, by carries in one word
 /// (Mycroft's test; see "Bit Twiddling Hacks", determine if a word has a byte less than n).
-#[inline]
+#[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+#[inline(always)]
 fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
