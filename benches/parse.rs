@@ -34,18 +34,27 @@ struct Event<'a> {
 const N_ROUNDS: usize = 15;
 
 fn main() {
-    let file = std::env::args().nth(1).filter(|argument| !argument.starts_with("--"));
+    let file = std::env::args()
+        .nth(1)
+        .filter(|argument| !argument.starts_with("--"));
     let lines = match file {
         Some(path) => std::fs::read(path).expect("the file can be read"),
         None => {
-            let config = GenerateConfig { n_events: 50_000, n_users: 1_000, ..GenerateConfig::default() };
+            let config = GenerateConfig {
+                n_events: 50_000,
+                n_users: 1_000,
+                ..GenerateConfig::default()
+            };
             let mut lines = Vec::new();
             generate(&config, &mut lines, None).expect("memory takes every write");
             lines
         }
     };
     let n_lines = lines.iter().filter(|&&byte| byte == b'\n').count();
-    println!("{n_lines} lines, {} bytes each on average", lines.len() / n_lines);
+    println!(
+        "{n_lines} lines, {} bytes each on average",
+        lines.len() / n_lines
+    );
     let text = std::str::from_utf8(&lines).expect("events are UTF-8");
 
     let mut block = Block::new();
@@ -59,8 +68,16 @@ fn main() {
                 block.parse(LINE_BYTES_MAX);
                 block.events.len()
             },
-            &mut || text.lines().filter(|line| parses(serde_json::from_str::<Event>(line))).count(),
-            &mut || text.lines().filter(|line| parses(sonic_rs::from_str::<Event>(line))).count(),
+            &mut || {
+                text.lines()
+                    .filter(|line| parses(serde_json::from_str::<Event>(line)))
+                    .count()
+            },
+            &mut || {
+                text.lines()
+                    .filter(|line| parses(sonic_rs::from_str::<Event>(line)))
+                    .count()
+            },
         ];
         for (best, round) in best.iter_mut().zip(rounds) {
             let start = Instant::now();

@@ -9,7 +9,10 @@ use crate::record::{self, Code, Event, EventView, Reason, StageField, StageField
 #[derive(Default)]
 pub struct Batch {
     pub blocks: Vec<Block>,
-    /// Records of the users whose baselines changed, for a sink that keeps them.
+    /// A sink that gathers batches has to keep what it has with this one: nothing more is
+    /// waiting, or enough has been gathered.
+    pub is_commit: bool,
+    /// Records of the users whose baselines changed since the last commit, if this is one.
     pub baselines: Vec<(Box<str>, Vec<u8>)>,
 }
 

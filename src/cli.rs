@@ -140,6 +140,7 @@ impl LineArgs {
             jobs: self.jobs.map_or(n_cores, usize::from),
             line_bytes_max: self.line_bytes_max,
             batch_bytes,
+            commit_bytes: COMMIT_BYTES,
             strict: self.strict,
             quiet: self.quiet,
         }
@@ -159,6 +160,10 @@ impl LineArgs {
 
 /// Bytes of lines that the pipe programs take through their stages together.
 pub(crate) const PIPE_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of lines that the store gathers for one write at the most. More would spare more
+/// writes of baselines, and take more memory.
+const COMMIT_BYTES: usize = 8 << 20;
 
 /// Tells what became of the input, and how the program has ended.
 pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<Ended> {

@@ -37,6 +37,10 @@ pub trait Detector: Send + Sync {
     /// Appends the record of what is known of a user, and returns false if that is nothing.
     fn save(&self, user: &str, record: &mut Vec<u8>) -> bool;
 
+    /// Calls `each` with the user and record of every baseline that has changed since the last
+    /// call, in no order.
+    fn take_changed(&mut self, each: &mut dyn FnMut(&str, Vec<u8>));
+
     /// Takes over a record made by `save`, in place of what is known of the user.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ pub trait Source: Send {
 
 /// Where batches go.
 pub trait Sink: Send {
-    /// Takes a batch. Once this returns, its events count as kept.
+    /// Takes a batch. Once this returns for a batch that is a commit, all events so far count
+    /// as kept.
     ///
     /// # Errors
     /// An error ends the run.
@@ -60,6 +61,8 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// Bytes of lines that go through the stages together, when that much is waiting.
     pub batch_bytes: usize,
+    /// Bytes of lines after which a sink that gathers batches has to keep them at the latest.
+    pub commit_bytes: usize,
     /// Stop at the first reject.
     pub strict: bool,
     pub quiet: bool,
@@ -82,8 +85,8 @@ pub struct Outcome {
 /// Rejects that are explained one by one before only their number is told.
 const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
-const N_BLOCKS_WAITING: usize = 8;
-const N_BATCHES_WAITING: usize = 2;
+const N_BLOCKS_WAITING: usize = 6;
+const N_BATCHES_WAITING: usize = 1;
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -270,9 +273,11 @@ impl Runner<'_> {
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
         let mut is_stopped = false;
+        let mut uncommitted_bytes = 0;
         while !is_stopped {
             let mut batch = Batch::default();
-            if !input.next(&mut batch.blocks, &mut failures) {
+            let is_over = !input.next(&mut batch.blocks, &mut failures);
+            if is_over && uncommitted_bytes == 0 {
                 break;
             }
             for failure in failures.drain(..) {
@@ -284,7 +289,18 @@ impl Runner<'_> {
                 .blocks
                 .par_iter_mut()
                 .for_each(|block| block.parse(line_bytes_max));
-            is_stopped = self.options.strict && cut_at_first_reject(&mut batch);
+            is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
+            uncommitted_bytes += batch
+                .blocks
+                .iter()
+                .map(|block| block.lines.len())
+                .sum::<usize>();
+            batch.is_commit = is_stopped
+                || input.blocks.is_empty()
+                || uncommitted_bytes >= self.options.commit_bytes;
+            if batch.is_commit {
+                uncommitted_bytes = 0;
+            }
             self.account(&batch, dead_letters)?;
             for stage in stages.iter_mut() {
                 stage.process(&mut batch)?;
@@ -299,7 +315,7 @@ impl Runner<'_> {
                 return Ok(());
             }
         }
-        if is_stopped {
+        if self.options.strict && self.outcome.n_rejected > 0 {
             anyhow::bail!("stopped at the first rejected line, as --strict asks");
         }
         Ok(())

@@ -87,7 +87,7 @@ struct DatabaseArgs {
 #[command(next_help_heading = "Tuning")]
 pub struct TuningArgs {
     /// MiB of events gathered in memory before they become a file
-    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     memtable_mib: u16,
 
     /// MiB of blocks kept in memory for reads
@@ -95,7 +95,7 @@ pub struct TuningArgs {
     cache_mib: u16,
 
     /// Threads that flush and compact
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     background_jobs: u8,
 
     /// Do not wait for the disk after each batch: a power cut may lose the newest events, a
@@ -130,8 +130,8 @@ Exit codes:
   2  trouble: wrong usage, a database in use or damaged, a failure
 ";
 
-/// Bytes of lines that go into one write of the store, when that much is waiting.
-pub(crate) const STORE_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of lines that go to the store together, when that much is waiting.
+pub(crate) const STORE_BATCH_BYTES: usize = 1 << 20;
 
 /// Runs the program.
 ///

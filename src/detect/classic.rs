@@ -41,6 +41,8 @@ pub struct Classic {
     index: HashTable<u32>,
     /// Names are inline in most entries: one cache line less to touch.
     users: Vec<(CompactString, Baseline)>,
+    /// Indexes of users whose baselines have changed, each once.
+    changed: Vec<u32>,
 }
 
 impl Classic {
@@ -51,6 +53,7 @@ impl Classic {
             hasher: foldhash::fast::RandomState::default(),
             index: HashTable::new(),
             users: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -75,7 +78,12 @@ impl Classic {
                 .insert_unique(hash, i, |&i| hash_with(hasher, &users[i as usize].0));
             i
         });
-        &mut self.users[i as usize].1
+        let baseline = &mut self.users[i as usize].1;
+        if !baseline.is_changed {
+            baseline.is_changed = true;
+            self.changed.push(i);
+        }
+        baseline
     }
 
     fn hash(&self, user: &str) -> u64 {
@@ -133,8 +141,23 @@ impl Detector for Classic {
         true
     }
 
+    fn take_changed(&mut self, each: &mut dyn FnMut(&str, Vec<u8>)) {
+        for i in std::mem::take(&mut self.changed) {
+            let (user, baseline) = &mut self.users[i as usize];
+            baseline.is_changed = false;
+            let mut record = Vec::new();
+            baseline.write_record(&mut record);
+            each(user, record);
+        }
+    }
+
     fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
-        *self.baseline_mut(user) = Baseline::from_record(record)?;
+        let loaded = Baseline::from_record(record)?;
+        // Marked as changed by the look-up, and so it stays: it is saved once more at most.
+        *self.baseline_mut(user) = Baseline {
+            is_changed: true,
+            ..loaded
+        };
         Ok(())
     }
 
@@ -200,6 +223,8 @@ pub struct Baseline {
     n_threat_scores: u64,
     first_ms: i64,
     last_ms: i64,
+    /// Not saved since it was changed.
+    is_changed: bool,
 }
 
 impl Baseline {
@@ -405,6 +430,7 @@ impl Baseline {
             n_threat_scores: summary.n_threat_scores,
             first_ms: summary.first_ms,
             last_ms: summary.last_ms,
+            is_changed: false,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::scan::{Quoted, Scanner, Span, Value};
 use super::{
-    Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX, Text,
-    is_failure_kind,
+    Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX,
+    Text, is_failure_kind,
 };
 
 /// The fields that stages add to a line, in the order in which they are appended.
@@ -180,12 +180,7 @@ impl Fields {
         scanner.end()
     }
 
-    fn member(
-        &mut self,
-        key: &str,
-        scanner: &mut Scanner<'_>,
-        member_start: usize,
-    ) -> Checked<()> {
+    fn member(&mut self, key: &str, scanner: &mut Scanner<'_>, member_start: usize) -> Checked<()> {
         let (slot, name) = match key {
             "event_id" => (&mut self.event_id, "event_id"),
             "user" => (&mut self.user, "user"),
@@ -233,12 +228,7 @@ impl Fields {
     }
 
     /// A member that is not ours, or one that a stage has added.
-    fn other(
-        &mut self,
-        key: &str,
-        scanner: &mut Scanner<'_>,
-        member_start: usize,
-    ) -> Checked<()> {
+    fn other(&mut self, key: &str, scanner: &mut Scanner<'_>, member_start: usize) -> Checked<()> {
         let field = StageField::ALL
             .into_iter()
             .find(|field| field.name() == key);
@@ -429,11 +419,7 @@ fn is_given(value: Option<Value>) -> bool {
     !matches!(value, None | Some(Value::Null))
 }
 
-fn put(
-    slot: &mut Option<Value>,
-    name: &'static str,
-    value: Value,
-) -> Checked<()> {
+fn put(slot: &mut Option<Value>, name: &'static str, value: Value) -> Checked<()> {
     // Readers disagree on which of two equal names counts; an attacker would choose both.
     if slot.replace(value).is_some() {
         Err(duplicate(name))

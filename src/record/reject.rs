@@ -61,7 +61,11 @@ impl Reason {
     /// A reason that concerns the line as a whole.
     #[cold]
     pub fn of_line(code: Code, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { code, field: None, message: message.into() })
+        Box::new(Self {
+            code,
+            field: None,
+            message: message.into(),
+        })
     }
 
     /// A reason that concerns one field.
@@ -71,6 +75,10 @@ impl Reason {
         field: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Box<Self> {
-        Box::new(Self { code, field: Some(field), message: message.into() })
+        Box::new(Self {
+            code,
+            field: Some(field),
+            message: message.into(),
+        })
     }
 }

@@ -59,7 +59,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips white space and returns the next byte without reading it.
-    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[expect(
+        clippy::inline_always,
+        reason = "a fifth of the cost of a line, by benches/parse.rs"
+    )]
     #[inline(always)]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
@@ -83,7 +86,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads `wanted`, after any white space.
-    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[expect(
+        clippy::inline_always,
+        reason = "a fifth of the cost of a line, by benches/parse.rs"
+    )]
     #[inline(always)]
     pub(crate) fn expect(&mut self, wanted: u8, what: &'static str) -> Checked<()> {
         if self.peek() == Some(wanted) {
@@ -105,7 +111,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a key and its colon.
-    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[expect(
+        clippy::inline_always,
+        reason = "a fifth of the cost of a line, by benches/parse.rs"
+    )]
     #[inline(always)]
     pub(crate) fn key(&mut self) -> Checked<Quoted> {
         if self.peek() != Some(b'"') {
@@ -229,7 +238,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string; the next byte is its quote.
-    #[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+    #[expect(
+        clippy::inline_always,
+        reason = "a fifth of the cost of a line, by benches/parse.rs"
+    )]
     #[inline(always)]
     fn string(&mut self) -> Checked<Quoted> {
         let bytes = self.text.as_bytes();
@@ -241,7 +253,10 @@ impl<'a> Scanner<'a> {
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
-                    return Ok(Quoted { span: span(start, at), has_escapes });
+                    return Ok(Quoted {
+                        span: span(start, at),
+                        has_escapes,
+                    });
                 }
                 Some(b'\\') => {
                     has_escapes = true;
@@ -334,13 +349,19 @@ impl<'a> Scanner<'a> {
 }
 
 fn span(start: usize, end: usize) -> Span {
-    Span { start: start as u32, end: end as u32 }
+    Span {
+        start: start as u32,
+        end: end as u32,
+    }
 }
 
 /// Offset of the first byte from `at` on that ends or interrupts a string: a quote, a
 /// backslash or a control character. Eight bytes at a time, by carries in one word
 /// (Mycroft's test; see "Bit Twiddling Hacks", determine if a word has a byte less than n).
-#[expect(clippy::inline_always, reason = "a fifth of the cost of a line, by benches/parse.rs")]
+#[expect(
+    clippy::inline_always,
+    reason = "a fifth of the cost of a line, by benches/parse.rs"
+)]
 #[inline(always)]
 fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;

@@ -25,7 +25,7 @@ pub struct ScoreConfig {
     pub detector: DetectorConfig,
     /// Pass on nothing but anomalies.
     pub only_anomalies: bool,
-    /// Hand the changed baselines on with each batch, for a sink that keeps them.
+    /// Hand the changed baselines on with each commit, for a sink that keeps them.
     pub with_baselines: bool,
     pub known_events: Option<KnownEvents>,
 }
@@ -47,7 +47,6 @@ impl Score {
                 detector: Box::new(Classic::new(config.detector.clone())),
                 findings: Vec::new(),
                 text: Vec::new(),
-                touched: Vec::new(),
                 verdict: Verdict::default(),
             })
             .collect();
@@ -120,11 +119,11 @@ impl Stage for Score {
             .zip(&batch.blocks)
             .for_each(|(route, block)| route.fill(block, hasher));
 
-        let (blocks, routes, config) = (&batch.blocks, &self.routes, &self.config);
+        let (blocks, routes) = (&batch.blocks, &self.routes);
         self.shards
             .par_iter_mut()
             .enumerate()
-            .for_each(|(i, shard)| shard.score(i, blocks, routes, config.with_baselines));
+            .for_each(|(i, shard)| shard.score(i, blocks, routes));
 
         let shards = &self.shards;
         let only_anomalies = self.config.only_anomalies;
@@ -133,7 +132,7 @@ impl Stage for Score {
             .par_iter_mut()
             .enumerate()
             .for_each(|(i, block)| apply(i, block, shards, only_anomalies));
-        if self.config.with_baselines {
+        if self.config.with_baselines && batch.is_commit {
             self.collect_baselines(batch);
         }
         Ok(())
@@ -145,16 +144,16 @@ impl Stage for Score {
 }
 
 impl Score {
-    fn collect_baselines(&self, batch: &mut Batch) {
+    fn collect_baselines(&mut self, batch: &mut Batch) {
         let mut baselines: Vec<(Box<str>, Vec<u8>)> = self
             .shards
-            .par_iter()
+            .par_iter_mut()
             .flat_map_iter(|shard| {
-                shard.touched.iter().map(|user| {
-                    let mut record = Vec::new();
-                    shard.detector.save(user, &mut record);
-                    (user.clone(), record)
-                })
+                let mut changed = Vec::new();
+                shard
+                    .detector
+                    .take_changed(&mut |user, record| changed.push((user.into(), record)));
+                changed
             })
             .collect();
         baselines.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -218,8 +217,6 @@ struct Shard {
     findings: Vec<Finding>,
     /// The JSON that findings point to.
     text: Vec<u8>,
-    /// Users with events in this batch, each once.
-    touched: Vec<Box<str>>,
     verdict: Verdict,
 }
 
@@ -233,10 +230,9 @@ struct Finding {
 }
 
 impl Shard {
-    fn score(&mut self, shard: usize, blocks: &[Block], routes: &[Route], with_touched: bool) {
+    fn score(&mut self, shard: usize, blocks: &[Block], routes: &[Route]) {
         self.findings.clear();
         self.text.clear();
-        self.touched.clear();
         for (i, (block, route)) in blocks.iter().zip(routes).enumerate() {
             for &event_index in route.events_of(shard) {
                 let view = block.view(&block.events[event_index as usize]);
@@ -253,13 +249,8 @@ impl Shard {
                         context_end: self.text.len(),
                     });
                 }
-                if with_touched {
-                    self.touched.push(view.user.into());
-                }
             }
         }
-        self.touched.sort_unstable();
-        self.touched.dedup();
     }
 
     /// The findings of one block, each with where its text starts.

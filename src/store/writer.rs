@@ -1,6 +1,7 @@
 //! Writes batches: events, indexes, anomalies, counters, baselines and positions of a batch go
 //! into one `WriteBatch`. What is there already is not written or counted again.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -9,13 +10,16 @@ use rocksdb::{ColumnFamily, WriteBatch, WriteOptions};
 
 use super::counters::Counters;
 use super::{Store, write_error};
-use crate::batch::{Batch, Block};
+use crate::batch::{Batch, Block, Origin};
 use crate::engine::{Flow, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::{Event, StageField};
 use crate::schema;
+
+/// Room that a write is given at first: growing by doubling would need three times as much.
+const WRITES_BYTES: usize = 14 << 20;
 
 /// How to write.
 pub struct WriterOptions {
@@ -35,6 +39,10 @@ pub struct Writer {
     /// The last event key of the store. Later keys are new without looking.
     key_max: Vec<u8>,
     pending: Pending,
+    /// What has been gathered since the last commit.
+    writes: WriteBatch,
+    /// How far each source has been read in what was gathered.
+    ends: BTreeMap<Arc<str>, Origin>,
     scratch: Vec<u8>,
 }
 
@@ -62,6 +70,8 @@ impl Writer {
             counters,
             key_max,
             pending,
+            writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
+            ends: BTreeMap::new(),
             scratch: Vec::new(),
         })
     }
@@ -227,18 +237,13 @@ impl Writer {
     }
 
     fn put_positions(
-        &self,
-        batch: &Batch,
+        &mut self,
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
-        for (i, block) in batch.blocks.iter().enumerate() {
-            let next = batch.blocks.get(i + 1);
-            if next.is_some_and(|next| next.end.source == block.end.source) {
-                continue;
-            }
-            if let Some(position) = position::of(&block.end) {
-                let key = schema::position_key(&position::key(&block.end.source));
+        for (source, end) in std::mem::take(&mut self.ends) {
+            if let Some(position) = position::of(&end) {
+                let key = schema::position_key(&position::key(&source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
             }
         }
@@ -257,10 +262,10 @@ impl Writer {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync && self.options.sync);
-        let writes = std::mem::take(writes);
         if !writes.is_empty() {
-            let written = self.store.db.write_opt(writes, &options);
+            let written = self.store.db.write_opt(std::mem::take(writes), &options);
             written.map_err(|error| write_error(&self.store.path, &error))?;
+            *writes = WriteBatch::with_capacity_bytes(WRITES_BYTES);
         }
         self.pending.clear();
         Ok(())
@@ -271,20 +276,26 @@ impl Sink for Writer {
     fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
         let store = Arc::clone(&self.store);
         let families = Families::of(&store);
-        let mut writes = WriteBatch::default();
+        let mut writes = std::mem::take(&mut self.writes);
         let mut n_out = 0;
         let mut n_duplicates = 0;
         for block in &batch.blocks {
             n_out += block.events.len() as u64;
             n_duplicates += self.put_block(block, &families, &mut writes)?;
+            if self.options.with_positions {
+                self.ends
+                    .insert(Arc::clone(&block.end.source), block.end.clone());
+            }
         }
         for (user, record) in &batch.baselines {
             writes.put_cf(families.baselines, user.as_bytes(), record);
         }
-        if self.options.with_positions {
-            self.put_positions(batch, &families, &mut writes)?;
+        // Lines are passed on only when they are kept.
+        if batch.is_commit || self.options.tee.is_some() {
+            self.put_positions(&families, &mut writes)?;
+            self.commit(&families, &mut writes, true)?;
         }
-        self.commit(&families, &mut writes, true)?;
+        self.writes = writes;
         match &mut self.options.tee {
             // Passed on, known or not: whoever reads them may have missed them last time.
             Some(tee) => match tee.write(batch)? {
