@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use streamguard::cli::{self, consume};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = consume::ConsumeArgs::parse();
     cli::exit(consume::NAME, consume::run(&args))

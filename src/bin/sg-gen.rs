@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use streamguard::cli::{self, generate};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = generate::GenArgs::parse();
     cli::exit(generate::NAME, generate::run(&args))

@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use streamguard::cli::{self, run};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = run::RunArgs::parse();
     cli::exit(run::NAME, run::run(&args))

@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use streamguard::cli::{self, score};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = score::ScoreArgs::parse();
     cli::exit(score::NAME, score::run(&args))

@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use streamguard::cli::{self, store};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = store::StoreArgs::parse();
     cli::exit(store::NAME, store::run(&args))

@@ -1,1 +1,12 @@
-fn main() {}
+//! Tests of the real programs, all in one binary, so that RocksDB is linked once.
+//!
+//! Where a new test goes: by the program whose promise it holds; what several programs promise
+//! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`. A test runs
+//! the program, and looks at its standard output, its standard error and its exit code.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod tools;
+
+mod pipeline;
+mod tidy;

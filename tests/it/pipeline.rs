@@ -1,0 +1,169 @@
+//! What the programs promise together: pipe and fused give the same store, whatever the number
+//! of threads and the cuts of the input, and running twice changes nothing.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::tools::{digest, generated, program, run, shell};
+
+#[test]
+fn pipe_and_fused_give_the_same_store_for_any_number_of_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    std::fs::write(&input, generated(30_000, 60, 3)).unwrap();
+    let input = input.display();
+    let mut digests = Vec::new();
+    for jobs in [1, 2, 7] {
+        let piped = folder.path().join(format!("piped{jobs}"));
+        let fused = folder.path().join(format!("fused{jobs}"));
+        shell(&format!(
+            "sg-consume -j{jobs} {input} | sg-score -j{jobs} | sg-store -j{jobs} --db {}",
+            piped.display()
+        ))
+        .expect_code(0);
+        shell(&format!("sg-run -j{jobs} {input} --db {}", fused.display())).expect_code(0);
+        digests.extend([digest(&piped), digest(&fused)]);
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    let stats = run(
+        "sg-query",
+        &[
+            "stats",
+            "--db",
+            folder.path().join("fused1").to_str().unwrap(),
+        ],
+        b"",
+    );
+    let stats = &stats.expect_code(0).json_lines()[0];
+    assert_eq!(stats["events"], 30_000);
+    let n_anomalies: u64 = ["low", "medium", "high", "critical"]
+        .iter()
+        .map(|s| stats["anomalies"][s].as_u64().unwrap())
+        .sum();
+    assert!(n_anomalies > 20, "the comparison needs anomalies: {stats}");
+}
+
+#[test]
+fn cuts_of_the_input_do_not_show() {
+    let lines = generated(12_000, 30, 5);
+    let whole = run("sg-score", &["-q", "--threshold", "0.3"], &lines).expect_code(0);
+    assert!(whole.text().contains("\"anomaly\":"));
+    for cut in [1_usize, 777, 65_536] {
+        let mut child = program("sg-score")
+            .args(["-q", "--threshold", "0.3", "-j2"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        // Cutting every byte would take minutes: the first lines are enough for that.
+        let n_small = if cut == 1 { 3_000 } else { lines.len() };
+        let lines = lines.clone();
+        let writer = std::thread::spawn(move || {
+            for piece in lines[..n_small].chunks(cut) {
+                input.write_all(piece).unwrap();
+            }
+            input.write_all(&lines[n_small..]).unwrap();
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(output.stdout == whole.stdout, "cut {cut} gives other bytes");
+    }
+}
+
+#[test]
+fn a_second_run_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    std::fs::write(&input, generated(10_000, 20, 9)).unwrap();
+    let input = input.display();
+    let piped = folder.path().join("piped");
+    let fused = folder.path().join("fused");
+    let report = |db: &std::path::Path| {
+        run(
+            "sg-store",
+            &["verify", "--digest", "--db", db.to_str().unwrap()],
+            b"",
+        )
+        .expect_code(0)
+        .stdout
+    };
+    let pipe = format!(
+        "sg-consume {input} | sg-score | sg-store --db {}",
+        piped.display()
+    );
+    shell(&pipe).expect_code(0);
+    let before = report(&piped);
+    let again = shell(&pipe).expect_code(0);
+    assert!(
+        again
+            .stderr
+            .contains("sg-store: in 10000 = out 0 + rejected 0 + filtered 10000"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(report(&piped), before);
+
+    // By its position, from its start, and as another name: baselines included.
+    let first = format!("sg-run {input} --db {}", fused.display());
+    shell(&first).expect_code(0);
+    let before = report(&fused);
+    let again = shell(&first).expect_code(0);
+    assert!(again.stderr.contains("in 0 = out 0"), "{}", again.stderr);
+    assert_eq!(report(&fused), before);
+    for command in [
+        format!("sg-run {input} --from-start --db {}", fused.display()),
+        format!("cat {input} | sg-run --db {}", fused.display()),
+        format!(
+            "gzip -c {input} > {input}.gz; sg-run {input}.gz --db {}",
+            fused.display()
+        ),
+    ] {
+        let again = shell(&command).expect_code(0);
+        assert!(
+            again
+                .stderr
+                .contains("in 10000 = out 0 + rejected 0 + filtered 10000"),
+            "{}",
+            again.stderr
+        );
+        assert_eq!(report(&fused), before, "{command}");
+    }
+}
+
+#[test]
+fn a_file_that_grows_is_read_on_from_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = generated(10_000, 20, 11);
+    let cut = lines[..lines.len() / 2]
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .unwrap()
+        + 1;
+    let input = folder.path().join("events.ndjson");
+    let (at_once, in_two) = (folder.path().join("at_once"), folder.path().join("in_two"));
+    let run_into = |db: &std::path::Path| {
+        shell(&format!("sg-run {} --db {}", input.display(), db.display())).expect_code(0)
+    };
+    std::fs::write(&input, &lines[..cut]).unwrap();
+    run_into(&in_two);
+    std::fs::write(&input, &lines).unwrap();
+    let second = run_into(&in_two);
+    assert!(
+        !second.stderr.contains("in 10000"),
+        "read from its start: {}",
+        second.stderr
+    );
+    run_into(&at_once);
+    let full = |db: &std::path::Path| {
+        run(
+            "sg-store",
+            &["verify", "--digest", "--db", db.to_str().unwrap()],
+            b"",
+        )
+        .expect_code(0)
+        .stdout
+    };
+    assert_eq!(full(&at_once), full(&in_two));
+}

@@ -1,0 +1,114 @@
+//! Rules about the code itself: who may name what, and how large a file may be.
+
+use std::path::{Path, PathBuf};
+
+/// Source files with their text.
+fn sources() -> Vec<(String, String)> {
+    fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    files.sort();
+    assert!(files.len() > 30, "the sources were not found");
+    let name = |path: &Path| {
+        path.strip_prefix(&root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    files
+        .iter()
+        .map(|path| (name(path), std::fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// Code without comments and test modules.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn a_foreign_crate_is_named_in_one_place() {
+    for (needle, places) in [
+        ("rocksdb::", &["store.rs", "store/"][..]),
+        ("comfy_table::", &["cli/output.rs"]),
+        ("csv::", &["cli/output.rs"]),
+        ("flate2::", &["io/files.rs"]),
+        ("zstd::", &["io/files.rs"]),
+        ("signal_hook::", &["shutdown.rs"]),
+        ("crossbeam_channel::", &["engine.rs"]),
+        ("postcard::", &["detect/"]),
+        ("jiff::", &["time.rs"]),
+    ] {
+        for (name, text) in sources() {
+            let is_allowed = places.iter().any(|place| name.starts_with(place));
+            assert!(
+                is_allowed || !code(&text).contains(needle),
+                "{name} names {needle}"
+            );
+        }
+    }
+}
+
+#[test]
+fn dependencies_run_downward() {
+    // A module may name itself and what stands before it.
+    let layers = [
+        "time", "shutdown", "generate", "record", "batch", "schema", "detect", "stage", "io",
+        "engine", "store", "query", "cli",
+    ];
+    // Sources and sinks are the engine's traits, which files and pipes implement.
+    let exceptions = [("io", "engine")];
+    for (name, text) in sources() {
+        let Some(module) = name.split(['/', '.']).next() else {
+            continue;
+        };
+        let Some(rank) = layers.iter().position(|layer| *layer == module) else {
+            continue;
+        };
+        for (other_rank, other) in layers.iter().enumerate() {
+            let names = code(&text).contains(&format!("crate::{other}::"));
+            let is_allowed = other_rank <= rank || exceptions.contains(&(module, *other));
+            assert!(
+                !names || is_allowed,
+                "{name} names crate::{other}, which is above it"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_and_programs_stay_small() {
+    for (name, text) in sources() {
+        let n_lines = code(&text).lines().count();
+        let limit = if name.starts_with("bin/") { 40 } else { 500 };
+        assert!(
+            n_lines <= limit,
+            "{name} has {n_lines} lines of code, more than {limit}"
+        );
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for (name, text) in sources() {
+        assert!(
+            text.starts_with("//! "),
+            "{name} opens without a word on its purpose"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Starts the programs under test and makes their input.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+/// What a program has left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Standard output as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// Standard output as one JSON value a line.
+    pub(crate) fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The same, for a program that has to have ended with that code.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stderr: {}", self.stderr);
+        self
+    }
+}
+
+/// A program by its name.
+pub(crate) fn program(name: &str) -> Command {
+    let path = match name {
+        "sg-consume" => env!("CARGO_BIN_EXE_sg-consume"),
+        "sg-gen" => env!("CARGO_BIN_EXE_sg-gen"),
+        "sg-query" => env!("CARGO_BIN_EXE_sg-query"),
+        "sg-run" => env!("CARGO_BIN_EXE_sg-run"),
+        "sg-score" => env!("CARGO_BIN_EXE_sg-score"),
+        "sg-store" => env!("CARGO_BIN_EXE_sg-store"),
+        _ => panic!("there is no program {name}"),
+    };
+    let mut command = Command::new(path);
+    command.env_remove("SG_DB");
+    command
+}
+
+/// Runs a program to its end, with `stdin` as its input.
+pub(crate) fn run(name: &str, args: &[&str], stdin: &[u8]) -> Ran {
+    let mut child = program(name)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let stdin = stdin.to_vec();
+    let writer = thread::spawn(move || {
+        // A program that stops early closes its input.
+        let _ = input.write_all(&stdin);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs a line of shell with the programs on its PATH.
+pub(crate) fn shell(script: &str) -> Ran {
+    let folder = Path::new(env!("CARGO_BIN_EXE_sg-run"))
+        .parent()
+        .unwrap()
+        .to_owned();
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -o pipefail; {script}")])
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env_remove("SG_DB")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A file that is shipped for tests.
+pub(crate) fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata")
+        .join(name)
+}
+
+/// Made-up events, as `sg-gen` writes them.
+pub(crate) fn generated(n_events: u64, n_users: u32, seed: u64) -> Vec<u8> {
+    let config = streamguard::generate::GenerateConfig {
+        n_events,
+        n_users,
+        seed,
+        ..Default::default()
+    };
+    let mut lines = Vec::new();
+    streamguard::generate::generate(&config, &mut lines, None).unwrap();
+    lines
+}
+
+/// A smallest valid event.
+pub(crate) fn event(id: &str, user: &str, timestamp_ms: i64) -> String {
+    format!(
+        r#"{{"event_id":"{id}","user":"{user}","timestamp":{timestamp_ms},"type":"LOGIN_SUCCESS"}}"#
+    )
+}
+
+/// The digest of a database's contents, after a check of everything in it.
+pub(crate) fn digest(db: &Path) -> String {
+    let ran = run(
+        "sg-store",
+        &["verify", "--digest", "--db", db.to_str().unwrap()],
+        b"",
+    );
+    let report = &ran.expect_code(0).json_lines()[0];
+    report["digest"].as_str().unwrap().to_owned()
+}
