@@ -13,7 +13,11 @@ use streamguard::record::LINE_BYTES_MAX;
 
 /// The fields that the stages need.
 #[derive(Deserialize)]
-#[expect(dead_code, reason = "they are read to be measured")]
+#[expect(
+    dead_code,
+    clippy::struct_field_names,
+    reason = "fields of the format, read to be measured"
+)]
 struct Event<'a> {
     #[serde(borrow)]
     event_id: Cow<'a, str>,

@@ -125,7 +125,10 @@ pub fn run(
                 shutdown,
                 batch_bytes: options.batch_bytes,
             };
-            runner.process(&input, stages, dead_letters, batch_sender)
+            let result = runner.process(&input, stages, dead_letters, &batch_sender);
+            // The writer ends with the last batch.
+            drop(batch_sender);
+            result
         });
         let written = writer
             .join()
@@ -269,7 +272,7 @@ impl Runner<'_> {
         input: &Input<'_>,
         stages: &mut [&mut dyn Stage],
         dead_letters: &mut DeadLetters,
-        batches: Sender<Batch>,
+        batches: &Sender<Batch>,
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
         let mut is_stopped = false;

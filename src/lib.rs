@@ -1,7 +1,7 @@
 //! StreamGuard: behavioural security analytics on the command line.
 //!
 //! Events come in as NDJSON, each user's habits are learned, every event is scored against
-//! them, and everything is kept in an embedded `RocksDB`. The same stages run as small
+//! them, and everything is kept in an embedded RocksDB. The same stages run as small
 //! programs joined by pipes and fused in one process.
 //!
 //! Dependencies run downward only; `tests/it/tidy.rs` holds it:
@@ -15,7 +15,7 @@
 //! | [`stage`] | what happens to a batch | `batch`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
-//! | [`store`] | `RocksDB`: write, read, verify, prune | `schema`, `batch` |
+//! | [`store`] | RocksDB: write, read, verify, prune | `schema`, `batch` |
 //! | [`query`] | questions to a store | `store` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
 //! | [`cli`] | what was typed, and what it means | all of them |

@@ -122,11 +122,11 @@ pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found
         ..filter.clone()
     };
     search(store, Wanted::Anomalies, &all, |found| {
-        let score = found
+        let anomaly_score = found
             .anomaly
             .as_ref()
             .map_or(0.0, |anomaly| anomaly.anomaly_score);
-        best.push(Reverse((score.to_bits(), found.key.clone())));
+        best.push(Reverse((anomaly_score.to_bits(), found.key.clone())));
         if best.len() > filter.limit {
             best.pop();
         }

@@ -1,4 +1,4 @@
-//! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or `RocksDB`.
+//! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or RocksDB.
 
 mod score;
 

@@ -153,7 +153,7 @@ impl Store {
     }
 }
 
-/// One writer alone, or any number of readers: `RocksDB` supports no reader beside a writer of
+/// One writer alone, or any number of readers: RocksDB supports no reader beside a writer of
 /// another process.
 fn lock(path: &Path, access: Access) -> anyhow::Result<File> {
     let lock_path = path.join("streamguard.lock");

@@ -45,9 +45,10 @@ pub fn parse_span(text: &str) -> Option<i64> {
 /// RFC 3339 in UTC to the second: `2026-11-24T08:00:00Z`.
 #[must_use]
 pub fn format_time(timestamp_ms: i64) -> String {
-    Timestamp::from_millisecond(timestamp_ms)
-        .map(|timestamp| timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_else(|_| timestamp_ms.to_string())
+    match Timestamp::from_millisecond(timestamp_ms) {
+        Ok(timestamp) => timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => timestamp_ms.to_string(),
+    }
 }
 
 /// Hour of the day in UTC, 0..=23.

@@ -12,8 +12,8 @@ pub const NAME: &str = "sg-consume";
 
 /// Read events, check them, and pass the valid ones on
 ///
-/// An event is one JSON object a line with at least event_id, user, timestamp (ms since 1970)
-/// and type. Valid lines leave byte for byte; every other line is counted, explained on stderr
+/// An event is one JSON object a line with at least `event_id`, `user`, `timestamp` (ms since
+/// 1970) and `type`. Valid lines leave byte for byte; every other line is counted, explained on stderr
 /// and, with --dead-letter, kept.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]

@@ -41,7 +41,7 @@ pub struct GenArgs {
     #[arg(long, value_name = "TIME", default_value = "2025-01-01")]
     start: String,
 
-    /// Write the labels of attack events to FILE: event_id, scenario, episode
+    /// Write the labels of attack events to FILE: `event_id`, `scenario`, `episode`
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 

@@ -40,13 +40,18 @@ const REASONS_CHARS_MAX: usize = 160;
 
 /// A table that fits the terminal.
 fn table(header: &[&str]) -> Table {
+    let mut table = table_without_header();
+    table.set_header(header.to_vec());
+    table
+}
+
+fn table_without_header() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     if !io::stdout().is_terminal() {
         table.set_width(160);
     }
-    table.set_header(header.to_vec());
     table
 }
 
@@ -257,8 +262,7 @@ pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
         ("types", &profile.types),
     ] {
         writeln!(output, "\n  {name} ({})", usual.distinct)?;
-        let mut rows = table(&["", "", "", ""]);
-        rows.set_header(Vec::<String>::new());
+        let mut rows = table_without_header();
         for value in &usual.top {
             rows.add_row(vec![
                 "  ".to_owned(),
@@ -284,8 +288,7 @@ pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
 
 /// Names and values in two columns.
 pub(super) fn print_pairs(pairs: &[(String, String)]) -> io::Result<()> {
-    let mut rows = table(&["", ""]);
-    rows.set_header(Vec::<String>::new());
+    let mut rows = table_without_header();
     for (name, value) in pairs {
         rows.add_row(vec![cell(name), printable(value).into_owned()]);
     }

@@ -62,13 +62,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
-    let mut score = Score::new(ScoreConfig {
+    let mut scorer = Score::new(ScoreConfig {
         detector: args.detector.config(),
         only_anomalies: false,
         with_baselines: true,
         known_events: known_events(&store)?,
     });
-    store.baselines(|user, record| Ok(score.load(user, record)?))?;
+    store.baselines(|user, record| Ok(scorer.load(user, record)?))?;
     let positions = if args.from_start {
         Positions::default()
     } else {
@@ -84,7 +84,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let options = args.lines.options(NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
-        &mut [&mut score],
+        &mut [&mut scorer],
         &mut writer,
         &mut dead_letters,
         &shutdown,

@@ -1,5 +1,5 @@
 //! The classic detector: a weighted sum of how rare each of an event's features is for its user
-//! (StreamGuard's detector specification, section C). Kept exact and simple; a plain model in
+//! (detector specification, section C). Kept exact and simple; a plain model in
 //! `tests/it/classic_model.rs` holds it to its word.
 
 use std::fmt::Write;
@@ -296,9 +296,9 @@ impl Baseline {
                 let share = (1.0 - part) * 100.0;
                 let total = self.n_events;
                 let reason = if n_events == 0 {
-                    format!("{what}: never seen in {total} events")
+                    format!("{what}: new (0 of {total} events)")
                 } else {
-                    format!("{what}: seen in {n_events} of {total} events ({share:.1}%)")
+                    format!("{what}: {n_events} of {total} events ({share:.1}%)")
                 };
                 reasons.push((weight * part, reason));
             }

@@ -113,7 +113,7 @@ impl StateFolder {
             let file = writer
                 .file
                 .into_inner()
-                .map_err(|error| error.into_error())?;
+                .map_err(std::io::IntoInnerError::into_error)?;
             file.sync_all()?;
             fs::rename(&new_path, &path)?;
             File::open(&self.path)?.sync_all()?;

@@ -146,7 +146,7 @@ impl<'a> Keys<'a> {
 impl Ahead<'_> {
     /// The event key of the next entry that can match; none at the end of the walk.
     fn step(&mut self, min_score: Option<f64>) -> anyhow::Result<Option<Vec<u8>>> {
-        while let Some((key, value)) = self.walk.next()? {
+        while let Some((key, value)) = self.walk.next_entry()? {
             let split = match self.kind {
                 Kind::Time => return Ok(Some(key)),
                 Kind::User {

@@ -125,7 +125,7 @@ pub fn parse(
         threat_score,
         status,
         is_failure,
-        stage_fields: fields.stage_fields.map_or(0, |mut found| {
+        stage_fields: fields.added.map_or(0, |mut found| {
             found.move_by(offset);
             stage_fields.push(found);
             stage_fields.len() as u32
@@ -147,7 +147,7 @@ struct Fields {
     status: Option<Value>,
     metadata: Option<Value>,
     metadata_geo_location: Option<Value>,
-    stage_fields: Option<StageFields>,
+    added: Option<StageFields>,
     close: usize,
 }
 
@@ -236,7 +236,7 @@ impl Fields {
         let value_start = scanner.at();
         scanner.value(1)?;
         let Some(field) = field else { return Ok(()) };
-        let found = self.stage_fields.get_or_insert_default();
+        let found = self.added.get_or_insert_default();
         if !found.members[field as usize].is_none() {
             return Err(duplicate(field.name()));
         }

@@ -3,7 +3,7 @@
 //! Why not a library: the stages need to know where each member begins and ends, so that they
 //! can append and replace fields without re-serialising; nesting must be bounded, and so must
 //! the stack. `benches/parse.rs` compares the cost with `serde_json` and `sonic-rs`; a property
-//! test and `JSONTestSuite` hold that this accepts exactly what `serde_json` accepts.
+//! test and JSONTestSuite hold that this accepts exactly what `serde_json` accepts.
 
 use super::{Checked, Code, DEPTH_MAX, Reason};
 
@@ -177,7 +177,7 @@ impl<'a> Scanner<'a> {
     /// Reads an object or array, however nested, without recursion.
     fn container(&mut self, depth: u32) -> Checked<Value> {
         // One bit a level: 1 is an object. DEPTH_MAX levels fit.
-        let mut is_object: u64 = 0;
+        let mut kinds: u64 = 0;
         let mut level = 0;
         let mut first = None;
         loop {
@@ -194,7 +194,7 @@ impl<'a> Scanner<'a> {
                         Value::Array
                     });
                     level += 1;
-                    is_object = is_object << 1 | u64::from(open == b'{');
+                    kinds = kinds << 1 | u64::from(open == b'{');
                     self.at += 1;
                     if open == b'{' && self.peek() != Some(b'}') {
                         self.key()?;
@@ -213,22 +213,22 @@ impl<'a> Scanner<'a> {
             }
             // A value has ended, or an empty container is about to: close what closes.
             loop {
-                let in_object = is_object & 1 == 1;
+                let is_in_object = kinds & 1 == 1;
                 match self.peek() {
-                    Some(b'}') if in_object => {}
-                    Some(b']') if !in_object => {}
+                    Some(b'}') if is_in_object => {}
+                    Some(b']') if !is_in_object => {}
                     Some(b',') => {
                         self.at += 1;
-                        if in_object {
+                        if is_in_object {
                             self.key()?;
                         }
                         break;
                     }
-                    _ if in_object => return Err(self.unexpected("',' or '}'")),
+                    _ if is_in_object => return Err(self.unexpected("',' or '}'")),
                     _ => return Err(self.unexpected("',' or ']'")),
                 }
                 self.at += 1;
-                is_object >>= 1;
+                kinds >>= 1;
                 level -= 1;
                 if level == 0 {
                     return Ok(first.unwrap_or(Value::Array));
@@ -358,18 +358,14 @@ fn span(start: usize, end: usize) -> Span {
 /// Offset of the first byte from `at` on that ends or interrupts a string: a quote, a
 /// backslash or a control character. Eight bytes at a time, by carries in one word
 /// (Mycroft's test; see "Bit Twiddling Hacks", determine if a word has a byte less than n).
-#[expect(
-    clippy::inline_always,
-    reason = "a fifth of the cost of a line, by benches/parse.rs"
-)]
-#[inline(always)]
+#[inline]
 fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
     while let Some(chunk) = bytes.get(at..at + 8) {
         let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes were taken"));
-        let quote = word ^ (ONES * b'"' as u64);
-        let backslash = word ^ (ONES * b'\\' as u64);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
         let found = (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash)
             | (word.wrapping_sub(ONES * 0x20) & !word);

@@ -1,6 +1,7 @@
 //! Writes numbers and strings into JSON, always in the same bytes.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// Appends `text` as a JSON string with its quotes.
 pub fn push_json_string(output: &mut Vec<u8>, text: &str) {
@@ -105,7 +106,7 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     let mut output = String::with_capacity(text.len() + 16);
     for character in text.chars() {
         if is_unprintable(character) {
-            output.push_str(&format!("<{:04X}>", character as u32));
+            write!(output, "<{:04X}>", character as u32).expect("a string takes every write");
         } else {
             output.push(character);
         }

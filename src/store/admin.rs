@@ -110,7 +110,7 @@ impl Store {
     ) -> anyhow::Result<()> {
         let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
         let mut index_key = Vec::new();
-        while let Some((key, value)) = walk.next()? {
+        while let Some((key, value)) = walk.next_entry()? {
             let shown = show(&key);
             verified.n_events += 1;
             let block = parse_event(value);
@@ -154,7 +154,7 @@ impl Store {
         self.verify_owned(schema::ANOMALIES, verified)?;
         let mut walk = self.walk(schema::ANOMALIES, &[], Order::OldestFirst);
         let mut index_key = Vec::new();
-        while let Some((key, value)) = walk.next()? {
+        while let Some((key, value)) = walk.next_entry()? {
             verified.n_anomalies += 1;
             let Some(anomaly) = anomaly_of(&value) else {
                 verified.find(format!("{}: has an anomaly that is not valid", show(&key)));
@@ -180,7 +180,7 @@ impl Store {
     /// Every key of the family must be an event's.
     fn verify_owned(&self, family: &str, verified: &mut Verified) -> anyhow::Result<()> {
         let mut walk = self.walk(family, &[], Order::OldestFirst);
-        while let Some((key, _)) = walk.next()? {
+        while let Some((key, _)) = walk.next_entry()? {
             if self.get(schema::EVENTS, &key)?.is_none() {
                 verified.find(format!(
                     "{}: is in {family}, but there is no such event",
@@ -200,7 +200,7 @@ impl Store {
         ] {
             let mut walk = self.walk(family, &[], Order::OldestFirst);
             let mut n_entries: u64 = 0;
-            while walk.next()?.is_some() {
+            while walk.next_entry()?.is_some() {
                 n_entries += 1;
             }
             if n_entries > expected {
@@ -239,7 +239,7 @@ impl Store {
     fn digest_family(&self, family: &str) -> anyhow::Result<[u8; 32]> {
         let mut sum = Sha256::new();
         let mut walk = self.walk(family, &[], Order::OldestFirst);
-        while let Some((key, value)) = walk.next()? {
+        while let Some((key, value)) = walk.next_entry()? {
             for bytes in [key, value] {
                 sum.update((bytes.len() as u64).to_be_bytes());
                 sum.update(bytes);
@@ -262,7 +262,7 @@ impl Store {
             let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
             let mut n_taken = 0;
             while n_taken < PRUNE_BATCH
-                && let Some((key, value)) = walk.next()?
+                && let Some((key, value)) = walk.next_entry()?
                 && key < end
             {
                 n_taken += 1;

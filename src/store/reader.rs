@@ -50,7 +50,7 @@ impl Store {
         let prefix = schema::id_prefix(event_id);
         let mut keys = Vec::new();
         let mut walk = self.walk(schema::BY_ID, &prefix, Order::OldestFirst);
-        while let Some((index_key, _)) = walk.next()? {
+        while let Some((index_key, _)) = walk.next_entry()? {
             if !index_key.starts_with(&prefix) {
                 break;
             }
@@ -84,7 +84,7 @@ impl Store {
     /// If the store cannot be read.
     pub fn first_event_key(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
-        Ok(walk.next()?.map(|(key, _)| key))
+        Ok(walk.next_entry()?.map(|(key, _)| key))
     }
 
     /// The last of all event keys.
@@ -93,7 +93,7 @@ impl Store {
     /// If the store cannot be read.
     pub fn last_event_key(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let mut walk = self.walk(schema::EVENTS, &[0xFF], Order::NewestFirst);
-        Ok(walk.next()?.map(|(key, _)| key))
+        Ok(walk.next_entry()?.map(|(key, _)| key))
     }
 
     /// Walks a family from `from` on, in its order or against it. Against it, the walk begins
@@ -102,6 +102,8 @@ impl Store {
     pub fn walk(&self, family: &str, from: &[u8], order: Order) -> Walk<'_> {
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
+        // A walk sees each block once.
+        options.fill_cache(false);
         let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
         match order {
             Order::OldestFirst => iterator.seek(from),
@@ -153,7 +155,7 @@ impl Store {
         mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut walk = self.walk(schema::BASELINES, &[], Order::OldestFirst);
-        while let Some((user, record)) = walk.next()? {
+        while let Some((user, record)) = walk.next_entry()? {
             each(std::str::from_utf8(&user)?, &record)?;
         }
         Ok(())
@@ -167,7 +169,7 @@ impl Store {
         let prefix = schema::META_POSITION_PREFIX.as_bytes();
         let mut positions = Vec::new();
         let mut walk = self.walk(schema::META, prefix, Order::OldestFirst);
-        while let Some((key, value)) = walk.next()? {
+        while let Some((key, value)) = walk.next_entry()? {
             let Some(source) = key.strip_prefix(prefix) else {
                 break;
             };
@@ -203,7 +205,7 @@ impl Walk<'_> {
     ///
     /// # Errors
     /// If the store cannot be read on.
-    pub fn next(&mut self) -> anyhow::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> anyhow::Result<Option<Entry>> {
         let entry = self
             .iterator
             .item()

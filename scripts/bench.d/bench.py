@@ -1,0 +1,118 @@
+"""bench.py [EVENTS] [USERS] [ROUNDS]: every program on the same file, in turns; best round counts.
+
+Wall time includes starting the program. Peak memory is the largest process of the command (Linux VmHWM by
+wait4), so for a pipe it is its largest member.
+"""
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+N_EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+N_USERS = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
+N_ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+# jq needs minutes for a million events; its rate does not grow with the file.
+N_JQ_EVENTS = min(N_EVENTS, 100_000)
+
+
+def run(command, n_events):
+    """Runs a shell command; events/s, CPU seconds and the peak memory of its largest process in MiB."""
+    shell = f"set -o pipefail; {command}"
+    probe = ("import resource,subprocess,sys;code=subprocess.run(['bash','-c',sys.argv[1]],"
+             "stderr=subprocess.PIPE);u=resource.getrusage(resource.RUSAGE_CHILDREN);"
+             "print(code.returncode,u.ru_utime+u.ru_stime,u.ru_maxrss);sys.stderr.buffer.write(code.stderr)")
+    start = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", probe, shell], capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - start
+    code, cpu, rss = out.stdout.split()
+    if code != "0":
+        sys.exit(f"{command}: exit code {code}\n{out.stderr}")
+    return {"rate": n_events / seconds, "cpu": float(cpu), "mib": int(rss) / 1024}
+
+
+def scores(path, pick):
+    with open(path, encoding="utf-8") as lines:
+        return [pick(json.loads(line)) for line in lines]
+
+
+def check_same_arithmetic(folder, events):
+    """All programs must give the same scores, or the comparison means nothing."""
+    sample = f"{folder}/sample.ndjson"
+    subprocess.run(f"head -n {N_JQ_EVENTS} {events} > {sample}", shell=True, check=True)
+    ours = f"{folder}/ours.out"
+    minimum = 10
+    subprocess.run(f"sg-score -q --threshold 0 --min-events {minimum} < {sample} > {ours}", shell=True, check=True)
+    expected = scores(ours, lambda event: event.get("anomaly", {}).get("anomaly_score"))
+    assert sum(score is not None for score in expected) > N_JQ_EVENTS // 4, "too few scored events"
+    for name, command in rivals(sample, f"{folder}/rival.out", minimum).items():
+        subprocess.run(command, shell=True, check=True)
+        found = scores(f"{folder}/rival.out", lambda event: event["anomaly_score"])
+        assert len(found) == len(expected), name
+        for mine, theirs in zip(expected, found):
+            assert (mine is None) == (theirs is None), (name, mine, theirs)
+            assert mine is None or abs(mine - theirs) < 1e-5, (name, mine, theirs)
+    print(f"same scores from all programs on {N_JQ_EVENTS:,} events: yes\n")
+
+
+def rivals(events, output, minimum=100):
+    return {
+        "DuckDB": f"{sys.executable} {HERE}/duckdb_classic.py {events} {output} {minimum}",
+        "polars": f"{sys.executable} {HERE}/polars_classic.py {events} {output} {minimum}",
+        "jq, same score": f"jq -c -n --argjson min {minimum} -f {HERE}/jq_classic.jq {events} > {output}",
+    }
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="streamguard-bench-")
+    try:
+        measure(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(folder):
+    events, few = f"{folder}/events.ndjson", f"{folder}/few.ndjson"
+    output, database = f"{folder}/out", f"{folder}/db"
+    subprocess.run(f"sg-gen --events {N_EVENTS} --users {N_USERS} > {events}", shell=True, check=True)
+    subprocess.run(f"head -n {N_JQ_EVENTS} {events} > {few}", shell=True, check=True)
+    n_bytes = os.path.getsize(events) / N_EVENTS
+    print(f"{N_EVENTS:,} events of {n_bytes:.0f} bytes, {N_USERS:,} users, {os.cpu_count()} cores, "
+          f"{platform.machine()}, best of {N_ROUNDS} rounds in turns\n")
+    check_same_arithmetic(folder, events)
+    fresh = f"rm -rf {database}"
+    jobs = {
+        "sg-score": (f"sg-score -q < {events} > {output}", N_EVENTS),
+        "sg-score, one job": (f"sg-score -q -j1 < {events} > {output}", N_EVENTS),
+        "sg-score, every event gets its score": (f"sg-score -q --threshold 0 < {events} > {output}", N_EVENTS),
+        **{name: (command, N_EVENTS) for name, command in rivals(events, output).items() if "jq" not in name},
+        "jq, same score": (rivals(few, output)["jq, same score"], N_JQ_EVENTS),
+        "jq -c . (a copy)": (f"jq -c . {few} > {output}", N_JQ_EVENTS),
+        "sg-consume (check only)": (f"sg-consume -q {events} > {output}", N_EVENTS),
+        "sg-run into the store": (f"{fresh}; sg-run -q {events} --db {database}", N_EVENTS),
+        "pipe into the store": (
+            f"{fresh}; sg-consume -q {events} | sg-score -q | sg-store -q --db {database}", N_EVENTS),
+        "sg-gen": (f"sg-gen --events {N_EVENTS} --users {N_USERS} > {output}", N_EVENTS),
+    }
+    best = {}
+    for _ in range(N_ROUNDS):
+        for name, (command, n_events) in jobs.items():
+            result = run(command, n_events)
+            if name not in best or result["rate"] > best[name]["rate"]:
+                best[name] = result
+    ours = best["sg-score"]["rate"]
+    print(f"| {'program':37} | {'events/s':>10} | {'sg-score is':>11} | {'CPU s':>6} | {'peak MiB':>8} |")
+    print(f"|{'-' * 39}|{'-' * 11}:|{'-' * 12}:|{'-' * 7}:|{'-' * 9}:|")
+    for name, result in best.items():
+        print(f"| {name:37} | {result['rate']:10,.0f} | {ours / result['rate']:10.1f}x | "
+              f"{result['cpu']:6.2f} | {result['mib']:8.0f} |")
+    disk = subprocess.run(["du", "-sb", database], capture_output=True, text=True, check=True).stdout.split()[0]
+    print(f"\nstore on disk after sg-run and before compaction: {int(disk) / N_EVENTS:.0f} bytes an event")
+
+
+if __name__ == "__main__":
+    main()
