@@ -135,9 +135,6 @@ pub fn run(
             .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
         let written = written?;
         result?;
-        for stage in stages.iter_mut() {
-            stage.finish()?;
-        }
         dead_letters.finish()?;
         let mut outcome = runner.outcome;
         outcome.n_out = written.n_out;

@@ -2,7 +2,7 @@
 
 mod score;
 
-pub use score::{KnownEvents, Score, ScoreConfig};
+pub use score::{Score, ScoreConfig};
 
 use crate::batch::Batch;
 
@@ -17,10 +17,4 @@ pub trait Stage: Send {
     /// # Errors
     /// An error ends the run; bad events are not errors.
     fn process(&mut self, batch: &mut Batch) -> anyhow::Result<()>;
-
-    /// Called once after the last batch.
-    ///
-    /// # Errors
-    /// If what the stage has to keep cannot be kept.
-    fn finish(&mut self) -> anyhow::Result<()>;
 }

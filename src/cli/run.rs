@@ -11,7 +11,7 @@ use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine;
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
-use crate::stage::{KnownEvents, Score, ScoreConfig};
+use crate::stage::{Score, ScoreConfig};
 use crate::store::{Access, Store, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
@@ -30,10 +30,6 @@ pub struct RunArgs {
     /// The database folder; it is made if it is not there
     #[arg(long, value_name = "DIR", env = "SG_DB")]
     db: PathBuf,
-
-    /// Read files from their start, whatever was read before
-    #[arg(long)]
-    from_start: bool,
 
     #[command(flatten)]
     detector: DetectorArgs,
@@ -66,19 +62,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         detector: args.detector.config(),
         only_anomalies: false,
         with_baselines: true,
-        known_events: known_events(&store)?,
     });
     store.baselines(|user, record| Ok(scorer.load(user, record)?))?;
-    let positions = if args.from_start {
-        Positions::default()
-    } else {
-        Positions::new(store.positions()?)
-    };
+    let positions = Positions::new(store.positions()?);
     let source = args.files.open(&args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         with_positions: true,
         tee: None,
+        rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;
     let options = args.lines.options(NAME, STORE_BATCH_BYTES);
@@ -91,18 +83,4 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         &options,
     )?;
     conclude(&options, &outcome)
-}
-
-/// Tells which events the store holds before the run. They were learned when they were stored,
-/// and must not be learned again.
-fn known_events(store: &Arc<Store>) -> anyhow::Result<Option<KnownEvents>> {
-    let Some(last_key) = store.last_event_key()? else {
-        return Ok(None);
-    };
-    let last_ms = crate::schema::split_event_key(&last_key).map_or(i64::MAX, |(ms, _)| ms);
-    let store = Arc::clone(store);
-    Ok(Some(Arc::new(move |timestamp_ms, event_id| {
-        // A read error surfaces when the event is written; until then it counts as new.
-        timestamp_ms <= last_ms && store.holds(timestamp_ms, event_id).unwrap_or(false)
-    })))
 }

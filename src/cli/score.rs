@@ -127,7 +127,6 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         detector: args.detector.config(),
         only_anomalies: args.emit == Emit::Anomalies,
         with_baselines: false,
-        known_events: None,
     });
     if let Some(folder) = &folder {
         folder.load(classic::NAME, |user, record| Ok(score.load(user, record)?))?;
@@ -196,7 +195,6 @@ fn import(state: &std::path::Path, args: &ScoreArgs) -> anyhow::Result<Ended> {
         detector: args.detector.config(),
         only_anomalies: false,
         with_baselines: false,
-        known_events: None,
     });
     folder.load(classic::NAME, |user, record| Ok(score.load(user, record)?))?;
     let mut record = Vec::new();

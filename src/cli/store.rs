@@ -36,6 +36,10 @@ pub struct StoreArgs {
     #[arg(long)]
     tee: bool,
 
+    /// Replace the anomalies of events that are stored already by those that come in
+    #[arg(long)]
+    rescore: bool,
+
     #[command(flatten)]
     tuning: TuningArgs,
     #[command(flatten)]
@@ -187,6 +191,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         with_positions: false,
+        rescore: args.rescore,
         tee: args.tee.then(NdjsonSink::stdout),
     };
     let mut writer = Writer::new(store, writer_options)?;

@@ -3,7 +3,6 @@
 //! fixed and the number of threads shows nowhere in the output.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -16,9 +15,6 @@ use crate::record::StageField;
 /// More shards than cores of any machine this runs on, so that rayon can balance them.
 const N_SHARDS: usize = 64;
 
-/// Tells whether the store held an event before this run: such an event was learned then.
-pub type KnownEvents = Arc<dyn Fn(i64, &str) -> bool + Send + Sync>;
-
 /// What to score, and what to let through.
 #[derive(Clone)]
 pub struct ScoreConfig {
@@ -27,7 +23,6 @@ pub struct ScoreConfig {
     pub only_anomalies: bool,
     /// Hand the changed baselines on with each commit, for a sink that keeps them.
     pub with_baselines: bool,
-    pub known_events: Option<KnownEvents>,
 }
 
 /// The scoring stage.
@@ -106,12 +101,6 @@ impl Score {
 
 impl Stage for Score {
     fn process(&mut self, batch: &mut Batch) -> anyhow::Result<()> {
-        if let Some(known_events) = &self.config.known_events {
-            batch
-                .blocks
-                .par_iter_mut()
-                .for_each(|block| drop_known(block, known_events));
-        }
         let hasher = &self.hasher;
         self.routes.resize_with(batch.blocks.len(), Route::default);
         self.routes
@@ -137,10 +126,6 @@ impl Stage for Score {
         }
         Ok(())
     }
-
-    fn finish(&mut self) -> anyhow::Result<()> {
-        Ok(())
-    }
 }
 
 impl Score {
@@ -159,18 +144,6 @@ impl Score {
         baselines.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
         batch.baselines = baselines;
     }
-}
-
-/// Takes out what the store held before this run.
-fn drop_known(block: &mut Block, known_events: &KnownEvents) {
-    let events = std::mem::take(&mut block.events);
-    let n_before = events.len();
-    let events: Vec<_> = events
-        .into_iter()
-        .filter(|event| !known_events(event.timestamp_ms, block.text(event.event_id)))
-        .collect();
-    block.n_filtered += (n_before - events.len()) as u64;
-    block.events = events;
 }
 
 /// Which events of a block go to which shard.

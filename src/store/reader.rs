@@ -68,16 +68,6 @@ impl Store {
         Ok(keys)
     }
 
-    /// True if the store holds an event of that time and id.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn holds(&self, timestamp_ms: i64, event_id: &str) -> anyhow::Result<bool> {
-        let mut key = Vec::new();
-        schema::push_event_key(&mut key, timestamp_ms, event_id);
-        Ok(self.get(schema::EVENTS, &key)?.is_some())
-    }
-
     /// The first of all event keys.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Writes batches: events, indexes, anomalies, counters, baselines and positions of a batch go
 //! into one `WriteBatch`. What is there already is not written or counted again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub struct WriterOptions {
     pub sync: bool,
     /// Keep how far the sources were read, so that the next run goes on there.
     pub with_positions: bool,
+    /// Replace what stages said of an event that is stored already. Else it stays as it is.
+    pub rescore: bool,
     /// Pass the lines on once they are stored.
     pub tee: Option<NdjsonSink>,
 }
@@ -53,6 +55,8 @@ struct Pending {
     ends: Vec<usize>,
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
+    /// Anomalies in the write batch by key, for a rescore.
+    anomalies: HashMap<u32, Vec<u8>>,
 }
 
 impl Writer {
@@ -87,13 +91,11 @@ impl Writer {
         for event in &block.events {
             key.clear();
             schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
-            if self.pending.contains(&key) {
-                // The second of two equal events in one batch has to see what the first wrote.
-                self.commit(families, writes, false)?;
-            }
             if self.is_known(&key)? {
                 n_duplicates += 1;
-                self.update(block, event, &key, families, writes)?;
+                if self.options.rescore {
+                    self.update(block, event, &key, families, writes)?;
+                }
             } else {
                 self.insert(block, event, &key, families, writes);
             }
@@ -104,6 +106,9 @@ impl Writer {
     fn is_known(&self, key: &[u8]) -> anyhow::Result<bool> {
         if *key > *self.key_max {
             return Ok(false);
+        }
+        if self.pending.find(key).is_some() {
+            return Ok(true);
         }
         Ok(self.store.get(schema::EVENTS, key)?.is_some())
     }
@@ -121,8 +126,13 @@ impl Writer {
             self.key_max.clear();
             self.key_max.extend_from_slice(key);
         }
-        self.pending.insert(key);
+        let i = self.pending.insert(key);
         let anomaly = anomaly_of_event(block, event);
+        if self.options.rescore
+            && let Some(value) = block.stage_value(event, StageField::Anomaly)
+        {
+            self.pending.anomalies.insert(i, value.to_vec());
+        }
         let line = &mut self.scratch;
         line.clear();
         if anomaly.is_none() && block.stage_value(event, StageField::Anomaly).is_some() {
@@ -172,7 +182,10 @@ impl Writer {
         if anomaly_of_event(block, event).is_none() {
             return Ok(());
         }
-        let old = self.store.get(schema::ANOMALIES, key)?;
+        let old = match self.pending.find(key) {
+            Some(i) => self.pending.anomalies.get(&i).cloned(),
+            None => self.store.get(schema::ANOMALIES, key)?,
+        };
         if old.as_deref() == Some(value) {
             return Ok(());
         }
@@ -196,7 +209,11 @@ impl Writer {
             &index_key,
             [schema::severity_byte(severity)],
         );
-        self.pending.insert(key);
+        let i = self
+            .pending
+            .find(key)
+            .unwrap_or_else(|| self.pending.insert(key));
+        self.pending.anomalies.insert(i, value.to_vec());
         Ok(())
     }
 
@@ -250,18 +267,13 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(
-        &mut self,
-        families: &Families<'_>,
-        writes: &mut WriteBatch,
-        sync: bool,
-    ) -> anyhow::Result<()> {
+    fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
         if !self.pending.ends.is_empty() {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);
         }
         let mut options = WriteOptions::default();
-        options.set_sync(sync && self.options.sync);
+        options.set_sync(self.options.sync);
         if !writes.is_empty() {
             let written = self.store.db.write_opt(std::mem::take(writes), &options);
             written.map_err(|error| write_error(&self.store.path, &error))?;
@@ -293,7 +305,7 @@ impl Sink for Writer {
         // Lines are passed on only when they are kept.
         if batch.is_commit || self.options.tee.is_some() {
             self.put_positions(&families, &mut writes)?;
-            self.commit(&families, &mut writes, true)?;
+            self.commit(&families, &mut writes)?;
         }
         self.writes = writes;
         match &mut self.options.tee {
@@ -319,19 +331,20 @@ impl Sink for Writer {
 }
 
 impl Pending {
-    fn contains(&self, key: &[u8]) -> bool {
+    fn find(&self, key: &[u8]) -> Option<u32> {
         self.index
             .find(self.hasher.hash_one(key), |&i| self.key(i) == key)
-            .is_some()
+            .copied()
     }
 
-    fn insert(&mut self, key: &[u8]) {
+    fn insert(&mut self, key: &[u8]) -> u32 {
         let i = self.ends.len() as u32;
         self.keys.extend_from_slice(key);
         self.ends.push(self.keys.len());
         let (keys, ends, hasher) = (&self.keys, &self.ends, &self.hasher);
         let rehash = |&i: &u32| hasher.hash_one(key_at(keys, ends, i));
         self.index.insert_unique(hasher.hash_one(key), i, rehash);
+        i
     }
 
     fn key(&self, i: u32) -> &[u8] {
@@ -342,6 +355,7 @@ impl Pending {
         self.keys.clear();
         self.ends.clear();
         self.index.clear();
+        self.anomalies.clear();
     }
 }
 
