@@ -118,7 +118,8 @@ pub fn run(
     };
     let (batch_sender, batch_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     thread::scope(|scope| {
-        let writer = scope.spawn(|| write(sink, &batch_receiver, &free_sender));
+        // The receiver goes with its thread: once that ends, sending fails instead of waiting.
+        let writer = scope.spawn(move || write(sink, &batch_receiver, &free_sender));
         let result = pool.install(|| {
             let input = Input {
                 blocks: &block_receiver,
