@@ -136,7 +136,6 @@ pub fn run(
             .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
         let written = written?;
         result?;
-        dead_letters.finish()?;
         let mut outcome = runner.outcome;
         outcome.n_out = written.n_out;
         outcome.n_filtered += written.n_duplicates;
@@ -339,7 +338,10 @@ impl Runner<'_> {
                 dead_letters.keep(block, reject)?;
             }
         }
-        dead_letters.flush()
+        if batch.is_commit {
+            dead_letters.sync()?;
+        }
+        Ok(())
     }
 
     fn explain(&mut self, block: &Block, reject: &crate::batch::Reject) {

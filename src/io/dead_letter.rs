@@ -54,13 +54,18 @@ struct ReadLetter {
 /// Where rejected lines are kept, if anywhere.
 pub struct DeadLetters {
     file: Option<(PathBuf, BufWriter<File>)>,
+    /// Something was kept that is not on the disk yet.
+    is_dirty: bool,
 }
 
 impl DeadLetters {
     /// Rejected lines are counted and explained, but not kept.
     #[must_use]
     pub fn nowhere() -> Self {
-        Self { file: None }
+        Self {
+            file: None,
+            is_dirty: false,
+        }
     }
 
     /// Rejected lines are appended to a file.
@@ -75,6 +80,7 @@ impl DeadLetters {
             .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
         Ok(Self {
             file: Some((path.to_owned(), BufWriter::new(file))),
+            is_dirty: false,
         })
     }
 
@@ -86,6 +92,7 @@ impl DeadLetters {
         let Some((path, file)) = &mut self.file else {
             return Ok(());
         };
+        self.is_dirty = true;
         let origin = block.origin_of(reject.line_index, reject.line);
         let letter = Letter {
             source: &origin.source,
@@ -106,29 +113,20 @@ impl DeadLetters {
             .with_context(|| format!("cannot write dead letters to {}", path.display()))
     }
 
-    /// Hands what was kept to the system, before the events around it move on.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn flush(&mut self) -> anyhow::Result<()> {
-        let Some((path, file)) = &mut self.file else {
-            return Ok(());
-        };
-        file.flush()
-            .with_context(|| format!("cannot write dead letters to {}", path.display()))
-    }
-
-    /// Makes sure that what was kept survives a power cut.
+    /// Makes sure that what was kept survives a power cut, before positions beyond it are kept.
     ///
     /// # Errors
     /// If it cannot be brought to the disk.
-    pub fn finish(&mut self) -> anyhow::Result<()> {
-        self.flush()?;
+    pub fn sync(&mut self) -> anyhow::Result<()> {
         let Some((path, file)) = &mut self.file else {
             return Ok(());
         };
-        let synced = file.get_ref().sync_all();
-        synced.with_context(|| format!("cannot write dead letters to {}", path.display()))
+        if std::mem::take(&mut self.is_dirty) {
+            file.flush()
+                .and_then(|()| file.get_ref().sync_data())
+                .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
+        }
+        Ok(())
     }
 }
 

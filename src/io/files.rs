@@ -76,6 +76,8 @@ impl Source for Files {
                             return Ok(true);
                         }
                     }
+                    // A decompressor takes being stopped for a truncated file.
+                    Err(_) if self.shutdown.is_requested() => return Ok(false),
                     Err(error) => {
                         self.current = None;
                         return Err(error).with_context(|| format!("cannot read on in {name}"));
