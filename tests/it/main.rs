@@ -9,4 +9,5 @@
 mod tools;
 
 mod pipeline;
+mod schema;
 mod tidy;
