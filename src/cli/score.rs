@@ -213,7 +213,9 @@ fn import(state: &std::path::Path, args: &ScoreArgs) -> anyhow::Result<Ended> {
             classic::RECORD_VERSION
         );
         record.clear();
-        Baseline::from_summary(line.baseline).write_record(&mut record);
+        let baseline = Baseline::from_summary(line.baseline)
+            .with_context(|| format!("line {number} cannot be used; nothing was changed"))?;
+        baseline.write_record(&mut record);
         score.load(&line.user, &record)?;
     }
     save(&folder, &score)?;

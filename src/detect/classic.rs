@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
-use super::table::{Dimension, Seen, Table, tag};
+use super::table::{Dimension, Seen, Table, VALUES_MAX, tag};
 use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, Verdict};
 use crate::record::EventView;
 use crate::record::anomaly::Anomaly;
@@ -386,7 +386,7 @@ impl Baseline {
         }
         let summary: Summary = postcard::from_bytes(record)
             .map_err(|error| RecordError::Damaged(error.to_string()))?;
-        Ok(Self::from_summary(summary))
+        Self::from_summary(summary)
     }
 
     /// The baseline as plain values, the most frequent first.
@@ -408,8 +408,12 @@ impl Baseline {
         }
     }
 
-    #[must_use]
-    pub fn from_summary(summary: Summary) -> Self {
+    /// Takes over plain values.
+    ///
+    /// # Errors
+    /// If no history can have led to them: they would give scores outside of 0..=1.
+    pub fn from_summary(summary: Summary) -> Result<Self, RecordError> {
+        summary.check().map_err(RecordError::Damaged)?;
         let mut values = Table::default();
         for (dimension, seen) in [
             (Dimension::Ip, summary.ips),
@@ -420,7 +424,7 @@ impl Baseline {
                 values.insert(dimension, seen);
             }
         }
-        Self {
+        Ok(Self {
             n_events: summary.n_events,
             n_failed: summary.n_failed,
             hours: summary.hours,
@@ -431,7 +435,7 @@ impl Baseline {
             first_ms: summary.first_ms,
             last_ms: summary.last_ms,
             is_changed: false,
-        }
+        })
     }
 }
 
@@ -454,4 +458,35 @@ pub struct Summary {
     pub ips: Vec<Seen>,
     pub locations: Vec<Seen>,
     pub types: Vec<Seen>,
+}
+
+impl Summary {
+    /// Whether the counts can come from a history; if not, which ones.
+    fn check(&self) -> Result<(), String> {
+        let total = self.n_events;
+        let n_by_hour: u64 = self.hours.iter().copied().map(u64::from).sum();
+        let n_scores = self.n_threat_scores;
+        let is_possible = self.n_failed <= total
+            && n_by_hour <= total
+            && n_scores <= total
+            && (0.0..=n_scores as f64).contains(&self.threat_score_sum)
+            && u64::from(self.recent_failures.count_ones()) <= self.n_failed
+            && self.recent_failures >> N_RECENT == 0;
+        if !is_possible {
+            return Err(format!("counts beyond those of {total} events"));
+        }
+        for (name, seen) in [
+            ("ips", &self.ips),
+            ("locations", &self.locations),
+            ("types", &self.types),
+        ] {
+            let n_seen: u64 = seen.iter().map(|seen| u64::from(seen.n_events)).sum();
+            let distinct: std::collections::HashSet<_> =
+                seen.iter().map(|seen| &seen.value).collect();
+            if n_seen > total || distinct.len() < seen.len() || seen.len() > VALUES_MAX {
+                return Err(format!("{name} beyond those of {total} events"));
+            }
+        }
+        Ok(())
+    }
 }

@@ -8,6 +8,9 @@
 
 mod tools;
 
+mod classic_model;
 mod pipeline;
 mod schema;
+mod score;
+mod state;
 mod tidy;
