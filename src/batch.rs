@@ -122,7 +122,7 @@ impl Block {
             Err(_) => {
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', &lines) {
-                    let text = std::str::from_utf8(&lines[start..end]);
+                    let text = decode(&lines[start..end], line_bytes_max);
                     self.parse_line(text, start, end, line_bytes_max);
                     start = end + 1;
                 }
@@ -133,18 +133,14 @@ impl Block {
 
     fn parse_line(
         &mut self,
-        text: Result<&str, std::str::Utf8Error>,
+        text: record::Checked<&str>,
         start: usize,
         end: usize,
         line_bytes_max: usize,
     ) {
         let line_index = self.n_lines as u32;
         self.n_lines += 1;
-        let result = text.map_err(|error| {
-            let at = error.valid_up_to();
-            Reason::of_line(Code::InvalidUtf8, format!("invalid UTF-8 at byte {at}"))
-        });
-        let result = result.and_then(|line| {
+        let result = text.and_then(|line| {
             let line = line.strip_suffix('\r').unwrap_or(line);
             if line.len() > line_bytes_max {
                 return Err(line_too_long(line_bytes_max));
@@ -337,6 +333,17 @@ impl StageFields {
             .filter(|member| !member.is_none())
             .collect()
     }
+}
+
+/// The text of a line. Its length is looked at first: a line that came in parts was, too.
+fn decode(line: &[u8], line_bytes_max: usize) -> record::Checked<&str> {
+    if line.strip_suffix(b"\r").unwrap_or(line).len() > line_bytes_max {
+        return Err(line_too_long(line_bytes_max));
+    }
+    std::str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        Reason::of_line(Code::InvalidUtf8, format!("invalid UTF-8 at byte {at}"))
+    })
 }
 
 fn line_too_long(line_bytes_max: usize) -> Box<Reason> {

@@ -29,6 +29,8 @@ pub const NAME: &str = "sg-score";
 pub struct ScoreArgs {
     #[command(subcommand)]
     command: Option<StateCommand>,
+    #[command(flatten)]
+    detector: DetectorArgs,
 
     /// Which events to pass on
     #[arg(long, value_enum, default_value_t = Emit::All)]
@@ -38,8 +40,6 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 
-    #[command(flatten)]
-    detector: DetectorArgs,
     #[command(flatten)]
     lines: LineArgs,
 }

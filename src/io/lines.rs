@@ -70,7 +70,8 @@ impl LineReader {
                 return Ok(true);
             }
             n_searched = block.lines.len();
-            if n_searched > self.line_bytes_max {
+            // The last byte may be the first of `\r\n`, which is no part of the line.
+            if n_searched > self.line_bytes_max + 1 {
                 self.place(block, false);
                 return Ok(true);
             }

@@ -9,6 +9,7 @@
 mod tools;
 
 mod classic_model;
+mod consume;
 mod pipeline;
 mod schema;
 mod score;

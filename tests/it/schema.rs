@@ -18,7 +18,13 @@ fn a_database_of_schema_1_is_read() {
     // And it can be written to: what it holds is known, what is new is added.
     let known = run("sg-query", &["export", "--db", db], b"").expect_code(0);
     let again = run("sg-store", &["--db", db], &known.stdout).expect_code(0);
-    assert!(again.stderr.contains("in 800 = out 0 + rejected 0 + filtered 800"), "{}", again.stderr);
+    assert!(
+        again
+            .stderr
+            .contains("in 800 = out 0 + rejected 0 + filtered 800"),
+        "{}",
+        again.stderr
+    );
     let user = run("sg-query", &["user", "user00009", "--db", db], b"").expect_code(0);
     assert_eq!(user.json_lines()[0]["source"], "baseline");
 }
