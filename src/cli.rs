@@ -11,7 +11,8 @@ pub mod store;
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -107,22 +108,19 @@ impl FileArgs {
     ) -> anyhow::Result<Box<dyn Source>> {
         let line_bytes_max = lines.line_bytes_max;
         if let Some(path) = &self.replay {
-            let is_same = |other: &PathBuf| {
-                std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok()
-            };
-            anyhow::ensure!(
-                !lines.dead_letter.as_ref().is_some_and(is_same),
-                "--replay and --dead-letter name the same file: it would never end"
-            );
-            return Ok(Box::new(Replay::open(path, line_bytes_max)?));
+            lines.refuse_as_dead_letter(path)?;
+            return Ok(Box::new(Replay::open(path, shutdown, line_bytes_max)?));
         }
-        files::open(
-            &self.inputs,
-            self.follow,
-            positions,
-            shutdown,
-            line_bytes_max,
-        )
+        let inputs = files::expand(&self.inputs)?;
+        for input in &inputs {
+            let path = if input == files::STDIN {
+                "/dev/stdin"
+            } else {
+                input
+            };
+            lines.refuse_as_dead_letter(Path::new(path))?;
+        }
+        files::open(inputs, self.follow, positions, shutdown, line_bytes_max)
     }
 }
 
@@ -131,6 +129,21 @@ impl LineArgs {
         self.dead_letter
             .as_deref()
             .map_or_else(|| Ok(DeadLetters::nowhere()), DeadLetters::append)
+    }
+
+    /// Letters about the letters would be read again, without end.
+    fn refuse_as_dead_letter(&self, input: &Path) -> anyhow::Result<()> {
+        let identity = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
+        };
+        let dead_letter = self.dead_letter.as_deref().and_then(identity);
+        anyhow::ensure!(
+            dead_letter.is_none() || dead_letter != identity(input),
+            "{} is the --dead-letter file too: it would never end",
+            input.display()
+        );
+        Ok(())
     }
 
     pub(crate) fn options(&self, name: &'static str, batch_bytes: usize) -> Options {
@@ -149,7 +162,7 @@ impl LineArgs {
     /// Reads standard input, as every program of a pipe does that is not its first.
     pub(crate) fn stdin(&self, shutdown: &Shutdown) -> anyhow::Result<Box<dyn Source>> {
         files::open(
-            &[],
+            vec![files::STDIN.to_owned()],
             false,
             Positions::default(),
             shutdown,

@@ -19,6 +19,8 @@ use super::lines::{LineReader, start_of};
 use crate::batch::{Block, Origin, Part, Reject};
 use crate::engine::Source;
 use crate::record::Reason;
+use crate::record::text::printable;
+use crate::shutdown::Shutdown;
 
 #[derive(Serialize)]
 struct Letter<'a> {
@@ -54,6 +56,8 @@ struct ReadLetter {
 /// Where rejected lines are kept, if anywhere.
 pub struct DeadLetters {
     file: Option<(PathBuf, BufWriter<File>)>,
+    /// False for pipes and devices, which cannot be synced.
+    is_regular: bool,
     /// Something was kept that is not on the disk yet.
     is_dirty: bool,
 }
@@ -64,6 +68,7 @@ impl DeadLetters {
     pub fn nowhere() -> Self {
         Self {
             file: None,
+            is_regular: false,
             is_dirty: false,
         }
     }
@@ -79,6 +84,7 @@ impl DeadLetters {
             .open(path)
             .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
         Ok(Self {
+            is_regular: file.metadata().is_ok_and(|metadata| metadata.is_file()),
             file: Some((path.to_owned(), BufWriter::new(file))),
             is_dirty: false,
         })
@@ -110,7 +116,7 @@ impl DeadLetters {
         serde_json::to_writer(&mut *file, &letter)
             .map_err(std::io::Error::from)
             .and_then(|()| file.write_all(b"\n"))
-            .with_context(|| format!("cannot write dead letters to {}", path.display()))
+            .map_err(|error| cannot_write(path, &error))
     }
 
     /// Makes sure that what was kept survives a power cut, before positions beyond it are kept.
@@ -122,12 +128,20 @@ impl DeadLetters {
             return Ok(());
         };
         if std::mem::take(&mut self.is_dirty) {
-            file.flush()
-                .and_then(|()| file.get_ref().sync_data())
-                .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
+            let mut synced = file.flush();
+            if self.is_regular {
+                synced = synced.and_then(|()| file.get_ref().sync_data());
+            }
+            synced.map_err(|error| cannot_write(path, &error))?;
         }
         Ok(())
     }
+}
+
+/// Only its text is kept of the cause: a pipe that is closed here loses lines, and must not
+/// pass for standard output being closed.
+fn cannot_write(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("cannot write dead letters to {}: {error}", path.display())
 }
 
 /// The source over dead letters: the lines as they were, with where they came from first.
@@ -139,8 +153,17 @@ pub struct Replay {
     /// Parts of a long line that have been read so far, and where the line came from.
     long_line: Option<(Origin, Vec<u8>)>,
     n_parts_passed: u64,
+    /// The part that the next letter has to be, if a long line has begun.
+    due: Option<PartPlace>,
+    /// Within the parts of a line whose beginning is missing.
+    is_skipping: bool,
+    is_over: bool,
+    shutdown: Shutdown,
     line_bytes_max: usize,
 }
+
+/// Source, line and index of a part.
+type PartPlace = (Arc<str>, u64, u64);
 
 /// A letter, opened.
 struct RawLine {
@@ -154,11 +177,12 @@ impl Replay {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn open(path: &Path, line_bytes_max: usize) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, shutdown: &Shutdown, line_bytes_max: usize) -> anyhow::Result<Self> {
+        // A letter is longer than the line in it: base64, and what is said about it. It may have
+        // been written under a larger limit than this one.
+        let letter_bytes_max = line_bytes_max.saturating_mul(2).max(64 << 20) + (64 << 10);
         let file = open_file(path)?;
         let name = path.to_string_lossy();
-        // A letter is longer than the line in it: base64, and what is said about it.
-        let letter_bytes_max = line_bytes_max.saturating_mul(2).saturating_add(64 << 10);
         let letters = LineReader::new(Box::new(file), start_of(&name), letter_bytes_max);
         Ok(Self {
             letters,
@@ -166,30 +190,68 @@ impl Replay {
             waiting: VecDeque::new(),
             long_line: None,
             n_parts_passed: 0,
+            due: None,
+            is_skipping: false,
+            is_over: false,
+            shutdown: shutdown.clone(),
             line_bytes_max,
         })
     }
 
     /// Reads more letters; false at the end.
     fn read_letters(&mut self) -> anyhow::Result<bool> {
+        if self.is_over || self.shutdown.is_requested() {
+            return Ok(false);
+        }
         let mut block = Block::new();
         let path = self.path.display().to_string();
-        let is_filled = self
-            .letters
-            .fill(&mut block)
-            .with_context(|| format!("cannot read {path}"))?
-            || self.letters.fill_rest(&mut block);
-        if !is_filled {
-            return Ok(false);
+        let is_filled = self.letters.fill(&mut block).with_context(|| {
+            self.is_over = true;
+            format!("cannot read {path}")
+        })?;
+        if !is_filled && !self.letters.fill_rest(&mut block) {
+            self.is_over = true;
+            if let Some(due) = self.due.take() {
+                self.waiting.push_back(Err(not_whole(&due)));
+            }
+            return Ok(true);
         }
         let lines = block.lines.strip_suffix(b"\n").unwrap_or(&block.lines);
         for (i, line) in lines.split(|&byte| byte == b'\n').enumerate() {
             let number = block.origin.line + i as u64;
-            self.waiting.push_back(
-                open_letter(line).with_context(|| format!("{path}:{number} is not a dead letter")),
-            );
+            match open_letter(line) {
+                Ok(line) => self.receive(line),
+                Err(error) => {
+                    let error = error.context(format!("{path}:{number} is not a dead letter"));
+                    self.waiting.push_back(Err(error));
+                }
+            }
         }
         Ok(true)
+    }
+
+    /// Lets a line wait, unless it is a part and does not follow the part before it: a run that
+    /// was stopped leaves long lines without their end.
+    fn receive(&mut self, line: RawLine) {
+        let (index, is_last) = line
+            .part
+            .map_or((0, true), |part| (part.index, part.is_last));
+        let place = (Arc::clone(&line.origin.source), line.origin.line, index);
+        let due = self.due.take();
+        let is_due = due.as_ref() == Some(&place);
+        let has_beginning = index == 0 || is_due;
+        match due {
+            Some(due) if !is_due => self.waiting.push_back(Err(not_whole(&due))),
+            None if !has_beginning && !self.is_skipping => {
+                self.waiting.push_back(Err(not_whole(&place)));
+            }
+            _ => {}
+        }
+        self.is_skipping = !has_beginning;
+        if has_beginning {
+            self.due = (!is_last).then_some((place.0, place.1, index + 1));
+            self.waiting.push_back(Ok(line));
+        }
     }
 
     /// Takes a line into the block, or gives it back if the block has to go first.
@@ -198,12 +260,18 @@ impl Replay {
             push_line(block, line.origin, &line.raw);
             return None;
         };
+        if part.index == 0 {
+            // What may be left is of a line that never ended.
+            self.long_line = None;
+            self.n_parts_passed = 0;
+        }
         let n_before = self
             .long_line
             .as_ref()
             .map_or(0, |(_, before)| before.len());
+        // The last byte may be the `\r` of the line's end.
         let is_too_long =
-            self.n_parts_passed > 0 || n_before + line.raw.len() > self.line_bytes_max;
+            self.n_parts_passed > 0 || n_before + line.raw.len() > self.line_bytes_max + 1;
         if is_too_long && !block.lines.is_empty() {
             return Some(line);
         }
@@ -276,6 +344,11 @@ fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
         part: letter.part,
         raw,
     })
+}
+
+fn not_whole((source, line, _): &PartPlace) -> anyhow::Error {
+    let source = printable(source);
+    anyhow::anyhow!("{source}:{line} is not whole: letters with parts of it are missing")
 }
 
 fn push_line(block: &mut Block, origin: Origin, line: &[u8]) {

@@ -27,19 +27,18 @@ pub struct Files {
     line_bytes_max: usize,
 }
 
-/// The source over files: `inputs` are paths, glob patterns or `-`; none means `-`. Files that
-/// `positions` knows are read from there on. With `follow`, waits for more at their ends.
+/// The source over files: `inputs` are paths or `-`, see [`expand`]. Files that `positions` knows
+/// are read from there on. With `follow`, waits for more at their ends.
 ///
 /// # Errors
-/// If a pattern is invalid or matches nothing, or standard input is a terminal.
+/// If standard input is a terminal, or a file cannot be followed.
 pub fn open(
-    inputs: &[String],
+    inputs: Vec<String>,
     follow: bool,
     positions: Positions,
     shutdown: &Shutdown,
     line_bytes_max: usize,
 ) -> anyhow::Result<Box<dyn Source>> {
-    let inputs = expand(inputs)?;
     if inputs.iter().any(|input| input == STDIN) && io::IsTerminal::is_terminal(&io::stdin()) {
         bail!("nothing to read: give a FILE, or pipe events in (--help has examples)");
     }
@@ -132,8 +131,12 @@ fn skip(stream: &mut dyn Read, n_bytes: u64) -> io::Result<()> {
     io::copy(&mut stream.take(n_bytes), &mut io::sink()).map(drop)
 }
 
-/// The files that paths and patterns name, each pattern's in the order of their names.
-fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
+/// The files that paths and glob patterns name, each pattern's in the order of their names;
+/// standard input if there is none.
+///
+/// # Errors
+/// If a pattern is invalid, matches nothing, or needs a folder that cannot be read.
+pub fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
     if inputs.is_empty() {
         return Ok(vec![STDIN.to_owned()]);
     }
@@ -145,7 +148,7 @@ fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
             continue;
         }
         let paths = glob::glob(input).with_context(|| format!("invalid pattern {input}"))?;
-        let matches: Vec<PathBuf> = paths.filter_map(Result::ok).collect();
+        let matches: Vec<PathBuf> = paths.collect::<Result<_, _>>()?;
         if matches.is_empty() {
             bail!("no file matches {input}");
         }

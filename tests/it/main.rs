@@ -10,6 +10,7 @@ mod tools;
 
 mod classic_model;
 mod consume;
+mod dead_letters;
 mod pipeline;
 mod schema;
 mod score;
