@@ -11,6 +11,7 @@ mod tools;
 mod classic_model;
 mod consume;
 mod dead_letters;
+mod follow;
 mod pipeline;
 mod schema;
 mod score;

@@ -1,9 +1,13 @@
 //! Starts the programs under test and makes their input.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What a program has left behind.
 #[derive(Debug)]
@@ -73,6 +77,109 @@ pub(crate) fn run(name: &str, args: &[&str], stdin: &[u8]) -> Ran {
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// A program that is running.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts a program; what it writes is read at once.
+    pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        let mut child = program(name)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut running = Self {
+            stdin: child.stdin.take(),
+            stdout: Arc::default(),
+            stderr: Arc::default(),
+            readers: Vec::new(),
+            child,
+        };
+        let stdout = running.child.stdout.take().unwrap();
+        let stderr = running.child.stderr.take().unwrap();
+        running.gather(stdout, Arc::clone(&running.stdout));
+        running.gather(stderr, Arc::clone(&running.stderr));
+        running
+    }
+
+    fn gather(&mut self, mut stream: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) {
+        self.readers.push(thread::spawn(move || {
+            let mut buffer = [0; 1 << 16];
+            while let Ok(n_read @ 1..) = stream.read(&mut buffer) {
+                output.lock().unwrap().extend_from_slice(&buffer[..n_read]);
+            }
+        }));
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.lock().unwrap()).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until standard output is as expected.
+    #[track_caller]
+    pub(crate) fn expect_stdout(&self, expected: &str) {
+        let is_there = wait_for(|| self.stdout().len() >= expected.len());
+        assert_eq!(self.stdout(), expected, "stderr: {}", self.stderr());
+        assert!(is_there);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end, which has to come by itself; standard input stays as it is.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Ran {
+        if !wait_for(|| self.has_ended()) {
+            self.child.kill().unwrap();
+            panic!("it does not end; stderr: {}", self.stderr());
+        }
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        Ran {
+            code: self.child.wait().unwrap().code().unwrap_or(-1),
+            stdout: self.stdout.lock().unwrap().clone(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After a failed test, so that nothing is left running.
+        let _ = self.child.kill();
+    }
+}
+
+/// Waits until something is so; false if it does not come to that in time.
+pub(crate) fn wait_for(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(7);
+    while !is_so() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// Runs a line of shell with the programs on its PATH.
