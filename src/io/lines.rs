@@ -85,7 +85,11 @@ impl LineReader {
                     std::mem::swap(&mut block.lines, &mut self.carry);
                     return Ok(false);
                 }
-                Ok(_) => self.skip_byte_order_mark(&mut block.lines, n_searched),
+                Ok(_) => {
+                    if self.skip_byte_order_mark(&mut block.lines, n_searched) {
+                        n_searched = 0;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     std::mem::swap(&mut block.lines, &mut self.carry);
@@ -119,11 +123,14 @@ impl LineReader {
         block.lines.truncate(end);
     }
 
-    fn skip_byte_order_mark(&mut self, lines: &mut Vec<u8>, n_before: usize) {
-        if self.next.offset == 0 && n_before < 3 && lines.starts_with(BYTE_ORDER_MARK) {
+    /// True if there was one at the start of the stream, and is no longer.
+    fn skip_byte_order_mark(&mut self, lines: &mut Vec<u8>, n_before: usize) -> bool {
+        let is_there = self.next.offset == 0 && n_before < 3 && lines.starts_with(BYTE_ORDER_MARK);
+        if is_there {
             lines.drain(..3);
             self.next.offset = 3;
         }
+        is_there
     }
 
     /// Says where the block's lines stand, and moves on to the line after them. Without a line
@@ -157,5 +164,44 @@ pub fn start_of(source: &str) -> Origin {
         source: Arc::from(source),
         line: 1,
         offset: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One byte a read.
+    struct Slow(io::Cursor<&'static [u8]>);
+
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n_bytes = buffer.len().min(1);
+            self.0.read(&mut buffer[..n_bytes])
+        }
+    }
+
+    /// A mark whose bytes came one by one made the reader look behind the end of its buffer.
+    #[test]
+    fn a_byte_order_mark_may_come_in_pieces() {
+        let input: &[u8] = b"\xEF\xBB\xBF\none\n\xEF\xBB\xBFtwo";
+        let reader = Box::new(Slow(io::Cursor::new(input)));
+        let mut reader = LineReader::new(reader, start_of("-"), 100);
+        let mut block = Block::new();
+        let mut found = Vec::new();
+        while reader.fill(&mut block).expect("a cursor does not fail")
+            || reader.fill_rest(&mut block)
+        {
+            found.push((block.lines.clone(), block.origin.line, block.origin.offset));
+            block.clear();
+        }
+        assert_eq!(
+            found,
+            [
+                (b"\n".to_vec(), 1, 3),
+                (b"one\n".to_vec(), 2, 4),
+                (b"\xEF\xBB\xBFtwo\n".to_vec(), 3, 8),
+            ]
+        );
     }
 }
