@@ -22,6 +22,7 @@ use crate::io::dead_letter::{DeadLetters, Replay};
 use crate::io::files;
 use crate::io::position::Positions;
 use crate::record::LINE_BYTES_MAX;
+use crate::record::text::printable;
 use crate::shutdown::Shutdown;
 
 /// How a program ended, if it did not fail.
@@ -43,7 +44,8 @@ pub fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
         Ok(Ended::Failed) => ExitCode::from(2),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            // File names are anybody's text.
+            eprintln!("{name}: {}", printable(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }

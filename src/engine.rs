@@ -3,6 +3,7 @@
 //! dropped. The same engine is behind the pipe programs and `sg-run`.
 
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
 use crate::record::Code;
+use crate::record::text::printable;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 
@@ -153,10 +155,18 @@ fn read(
     loop {
         let mut block = free.try_recv().unwrap_or_default();
         block.clear();
-        let message = match source.fill(&mut block) {
-            Ok(false) => return,
-            Ok(true) => Ok(block),
-            Err(error) => Err(error),
+        // A source that panics must not pass for one that has ended.
+        let filled = panic::catch_unwind(AssertUnwindSafe(|| source.fill(&mut block)));
+        let message = match filled {
+            Ok(Ok(false)) => return,
+            Ok(Ok(true)) => Ok(block),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let error = anyhow::anyhow!("the reading thread panicked");
+                // Nobody to tell it to is no harm: the run is over then.
+                let _ = blocks.send(Err(error));
+                return;
+            }
         };
         if blocks.send(message).is_err() {
             return;
@@ -282,7 +292,8 @@ impl Runner<'_> {
             }
             for failure in failures.drain(..) {
                 self.outcome.n_failures += 1;
-                eprintln!("{}: {failure:#}", self.options.name);
+                let failure = format!("{failure:#}");
+                eprintln!("{}: {}", self.options.name, printable(&failure));
             }
             let line_bytes_max = self.options.line_bytes_max;
             batch
@@ -350,7 +361,7 @@ impl Runner<'_> {
         }
         self.n_explained += 1;
         let origin = block.origin_of(reject.line_index, reject.line);
-        let source = crate::record::text::printable(&origin.source).into_owned();
+        let source = printable(&origin.source);
         let field = reject
             .reason
             .field
@@ -366,12 +377,13 @@ impl Runner<'_> {
     }
 }
 
-/// Takes out all that comes after the first reject; true if there was one.
+/// Takes out all that comes after the first reject; true if there was one. A line that comes in
+/// parts is one with its last part: it is counted and kept as a whole.
 fn cut_at_first_reject(batch: &mut Batch) -> bool {
     let Some(at) = batch
         .blocks
         .iter()
-        .position(|block| !block.rejects.is_empty())
+        .position(|block| !block.rejects.is_empty() && block.part.is_none_or(|part| part.is_last))
     else {
         return false;
     };
