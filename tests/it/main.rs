@@ -12,6 +12,7 @@ mod classic_model;
 mod consume;
 mod dead_letters;
 mod follow;
+mod json;
 mod manners;
 mod pipeline;
 mod schema;
