@@ -279,6 +279,14 @@ fn text_that_is_no_text() {
     check(event_and("\"other\":\"a\u{0}b\""), "invalid_json");
     check(format!("{}\u{0}", event("e", "u", 1)), "invalid_json");
     check("\u{0}", "invalid_json");
+    for escape in [
+        r"\u12g4", r"\u123", r"\u", r"\x41", r"\'", r"\U0041", r"\u-123",
+    ] {
+        check(
+            event_and(&format!("\"other\":\"{escape}\"")),
+            "invalid_json",
+        );
+    }
     for bytes in [
         &b"\xFF"[..],
         b"\xC0\xAF",

@@ -193,6 +193,40 @@ fn places_are_right_whatever_the_input_comes_in() {
 }
 
 #[test]
+fn places_after_a_long_line_are_right() {
+    for n_bytes in [200, 700_000] {
+        let long = vec![b'x'; n_bytes];
+        let lines = [b"a\n", &*long, b"\r\nb\n", &*long].concat();
+        let fixture = Fixture::new(&[("in", &lines)]);
+        let args = ["@in", "--line-bytes-max", "100", "--dead-letter", "@dead"];
+        let ran = fixture.consume(&args, b"");
+        let counts = "in 4 = out 0 + rejected 4 + filtered 0 \
+                      (rejected: line_too_long 2, invalid_json 2)\n";
+        assert!(ran.stderr.ends_with(counts), "{}", ran.stderr);
+        let after = n_bytes as u64 + 4;
+        let mut offset = 0;
+        for (_, line, found, raw) in fixture.places("dead") {
+            let expected = match line {
+                2 => 2 + offset,
+                3 => after,
+                4 => after + 2 + offset,
+                _ => 0,
+            };
+            assert_eq!(found, expected, "line {line} of {n_bytes} bytes");
+            let is_long = raw.starts_with(b"x") || line == 2;
+            offset = if is_long {
+                offset + raw.len() as u64
+            } else {
+                0
+            };
+        }
+        let mut found: Vec<u64> = fixture.places("dead").iter().map(|place| place.1).collect();
+        found.dedup();
+        assert_eq!(found, [1, 2, 3, 4]);
+    }
+}
+
+#[test]
 fn a_replay_keeps_the_first_place() {
     let (lines, places) = mixed();
     let fixture = Fixture::new(&[("in", &lines)]);
