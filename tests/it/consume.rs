@@ -1,8 +1,6 @@
-//! `sg-consume`: what is an event, what leaves byte for byte, and how long a line may be.
+//! `sg-consume`: what is an event, and what leaves byte for byte.
 
-use std::io::Write;
-
-use crate::tools::{Ran, event, program, run};
+use crate::tools::{event, event_and, n_lines, run};
 
 /// A valid event with one of its members given, or left out if `value` is empty.
 fn event_with(name: &str, value: &str) -> String {
@@ -21,12 +19,6 @@ fn event_with(name: &str, value: &str) -> String {
         .map(|(name, value)| format!("\"{name}\":{value}"))
         .collect();
     format!("{{{}}}", members.join(","))
-}
-
-/// A valid event with more members.
-fn event_and(members: &str) -> String {
-    let event = event("e", "u", 1);
-    format!("{},{members}}}", &event[..event.len() - 1])
 }
 
 /// Feeds one line; `expected` is `ok`, or code and field of the reason for its reject.
@@ -280,7 +272,7 @@ fn text_that_is_no_text() {
     check(format!("{}\u{0}", event("e", "u", 1)), "invalid_json");
     check("\u{0}", "invalid_json");
     for escape in [
-        r"\u12g4", r"\u123", r"\u", r"\x41", r"\'", r"\U0041", r"\u-123",
+        r"\u12g4", r"\u123", r"\u123g", r"\u", r"\x41", r"\'", r"\U0041", r"\u-123",
     ] {
         check(
             event_and(&format!("\"other\":\"{escape}\"")),
@@ -368,7 +360,7 @@ fn check_bytes(input: impl AsRef<[u8]>, expected: impl AsRef<[u8]>, n_filtered: 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.ndjson");
     std::fs::write(&file, input).unwrap();
-    let n_out = expected.iter().filter(|&&byte| byte == b'\n').count() as u64;
+    let n_out = n_lines(expected) as u64;
     let n_in = n_out + n_filtered;
     for ran in [
         run("sg-consume", &[], input),
@@ -434,103 +426,4 @@ fn a_byte_order_mark_counts_only_at_the_start() {
         ran.stderr
     );
     assert_eq!(ran.code, 1);
-}
-
-/// An event of exactly that many bytes.
-fn event_of(n_bytes: usize) -> String {
-    let empty = event_and("\"other\":\"\"");
-    event_and(&format!(
-        "\"other\":\"{}\"",
-        "x".repeat(n_bytes - empty.len())
-    ))
-}
-
-#[track_caller]
-fn expect_counts(ran: &Ran, counts: &str) {
-    assert!(
-        ran.stderr.contains(&format!("sg-consume: {counts}")),
-        "{}",
-        ran.stderr
-    );
-}
-
-#[test]
-fn the_limit_of_a_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.ndjson");
-    // 4 + 256 KiB bytes are what the first two reads of a file bring: the limits around that
-    // show whether the cut between a line and its end is seen.
-    for (limit, args) in [
-        (1 << 20, &[][..]),
-        (100, &["--line-bytes-max", "100"]),
-        (262_146, &["--line-bytes-max", "262146"]),
-        (262_147, &["--line-bytes-max", "262147"]),
-        (262_148, &["--line-bytes-max", "262148"]),
-        (3_000_000, &["--line-bytes-max", "3000000"]),
-    ] {
-        for end in ["\n", "\r\n", ""] {
-            let fits = event_of(limit);
-            std::fs::write(&file, format!("{fits}{end}")).unwrap();
-            let args = [args, &[file.to_str().unwrap()]].concat();
-            let ran = run("sg-consume", &args, b"");
-            expect_counts(&ran, "in 1 = out 1 + rejected 0 + filtered 0");
-            assert!(ran.stdout == format!("{fits}\n").as_bytes());
-            assert_eq!(ran.code, 0);
-
-            std::fs::write(&file, format!("{}{end}", event_of(limit + 1))).unwrap();
-            let ran = run("sg-consume", &args, b"");
-            let counts = "in 1 = out 0 + rejected 1 + filtered 0 (rejected: line_too_long 1)";
-            expect_counts(&ran, counts);
-            assert_eq!((ran.text(), ran.code), ("", 1));
-        }
-    }
-    for wrong in ["0", "-1", "x", "1MiB", "536870913"] {
-        let ran = run("sg-consume", &["--line-bytes-max", wrong], b"");
-        assert_eq!(ran.code, 2, "{wrong}");
-    }
-}
-
-#[test]
-fn the_reason_does_not_depend_on_where_reads_cut_a_line() {
-    // Invalid UTF-8 and too long: short enough for one read, and longer than it.
-    for n_bytes in [200, 2 << 20] {
-        let line = [vec![0xFF; n_bytes], vec![b'\n']].concat();
-        let ran = run("sg-consume", &["--line-bytes-max", "100"], &line);
-        let counts = "in 1 = out 0 + rejected 1 + filtered 0 (rejected: line_too_long 1)";
-        expect_counts(&ran, counts);
-    }
-}
-
-#[test]
-fn a_huge_line_spares_its_neighbours_and_the_memory() {
-    const HUGE: usize = 200 << 20;
-    let mut child = program("sg-consume")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    writeln!(input, "{}", event("before", "u", 1)).unwrap();
-    for _ in 0..HUGE >> 20 {
-        input.write_all(&[b'x'; 1 << 20]).unwrap();
-    }
-    writeln!(input, "\n{}", event("after", "u", 2)).unwrap();
-    // Nearly all of it has been read: the pipe holds a MiB at the most.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-    let peak_kib: usize = peak.unwrap().parse().unwrap();
-    assert!(peak_kib < 100 << 10, "{peak_kib} KiB for one line");
-    drop(input);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        stderr.ends_with("in 3 = out 2 + rejected 1 + filtered 0 (rejected: line_too_long 1)\n"),
-        "{stderr}"
-    );
-    let expected = format!("{}\n{}\n", event("before", "u", 1), event("after", "u", 2));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
-    assert_eq!(output.status.code(), Some(1));
 }

@@ -40,7 +40,7 @@ impl Fixture {
         let ran = self.running.end();
         let stderr = ran.stderr.lines().last().unwrap_or_default();
         assert_eq!(stderr, format!("sg-consume: {counts}"), "{}", ran.stderr);
-        let code = if counts.contains("rejected 0") { 0 } else { 1 };
+        let code = i32::from(!counts.contains("rejected 0"));
         assert_eq!(ran.code, code);
     }
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::tools::{Running, event, generated, program, run, shell, wait_for};
+use crate::tools::{Running, event, generated, n_lines, program, run, shell, wait_for};
 
 const PROGRAMS: [&str; 6] = [
     "sg-consume",
@@ -232,7 +232,7 @@ fn sigterm_within_a_file_ends_it_at_a_line() {
         assert!(output.len() < events.len(), "{args:?} was not stopped");
         assert!(events.starts_with(&output), "{args:?}");
         assert!(output.ends_with(b"\n"), "{args:?}");
-        let n_out = output.iter().filter(|&&byte| byte == b'\n').count();
+        let n_out = n_lines(&output);
         assert_eq!(
             stderr,
             format!("sg-consume: in {n_out} = out {n_out} + rejected 0 + filtered 0\n")
@@ -361,7 +361,7 @@ fn compressed_files_may_be_cut_off_or_damaged() {
             // A zstd block is up to 128 KiB of text.
             let n_expected = (lines.len() * n_left / n_bytes).saturating_sub(300 << 10);
             assert!(ran.stdout.len() >= n_expected, "{n_left} of {n_bytes}");
-            let n_out = ran.stdout.iter().filter(|&&byte| byte == b'\n').count();
+            let n_out = n_lines(&ran.stdout);
             let counts = format!("in {n_out} = out {n_out} + rejected 0 + filtered 0\n");
             assert!(ran.stderr.ends_with(&counts), "{}", ran.stderr);
         }

@@ -114,7 +114,7 @@ impl Running {
 
     fn gather(&mut self, mut stream: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) {
         self.readers.push(thread::spawn(move || {
-            let mut buffer = [0; 1 << 16];
+            let mut buffer = [0; 1 << 13];
             while let Ok(n_read @ 1..) = stream.read(&mut buffer) {
                 output.lock().unwrap().extend_from_slice(&buffer[..n_read]);
             }
@@ -228,6 +228,17 @@ pub(crate) fn event(id: &str, user: &str, timestamp_ms: i64) -> String {
     format!(
         r#"{{"event_id":"{id}","user":"{user}","timestamp":{timestamp_ms},"type":"LOGIN_SUCCESS"}}"#
     )
+}
+
+/// A smallest valid event with more members.
+pub(crate) fn event_and(members: &str) -> String {
+    let event = event("e", "u", 1);
+    format!("{},{members}}}", &event[..event.len() - 1])
+}
+
+/// How many lines end in `bytes`.
+pub(crate) fn n_lines(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', bytes).count()
 }
 
 /// The digest of a database's contents, after a check of everything in it.
