@@ -54,7 +54,7 @@ fn main() {
             lines
         }
     };
-    let n_lines = lines.iter().filter(|&&byte| byte == b'\n').count();
+    let n_lines = memchr::memchr_iter(b'\n', &lines).count();
     println!(
         "{n_lines} lines, {} bytes each on average",
         lines.len() / n_lines

@@ -1,6 +1,7 @@
 //! Lines that travel together: a block is what one read brought, a batch is what the stages
 //! take at a time. Results never depend on where the cuts between them fall.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
@@ -25,6 +26,8 @@ pub struct Origin {
     pub line: u64,
     /// Offset of its first byte, after decompression.
     pub offset: u64,
+    /// The open file, if it is one: its name may be another file's by now.
+    pub file: Option<Arc<File>>,
 }
 
 /// A line that is not an event.
@@ -41,8 +44,10 @@ pub struct Block {
     /// Whole lines with their ends. A line longer than any block comes in parts, see `part`.
     pub lines: Vec<u8>,
     pub origin: Origin,
-    /// Where the line after the last one stands.
+    /// Where the line after the last one stands; within a line that comes in parts, that line.
     pub end: Origin,
+    /// The block is a last line without an end: more of it may follow another time.
+    pub is_unended: bool,
     /// Unescaped and produced text; whole UTF-8 strings.
     pub arena: Vec<u8>,
     pub events: Vec<Event>,
@@ -73,11 +78,13 @@ impl Block {
             source: "-".into(),
             line: 1,
             offset: 0,
+            file: None,
         };
         Self {
             lines: Vec::new(),
             origin: start.clone(),
             end: start,
+            is_unended: false,
             arena: Vec::new(),
             events: Vec::new(),
             stage_fields: Vec::new(),
@@ -102,6 +109,7 @@ impl Block {
         self.n_blank = 0;
         self.origins.clear();
         self.n_filtered = 0;
+        self.is_unended = false;
     }
 
     /// Fills `events` and `rejects` from `lines`.
@@ -296,6 +304,16 @@ impl Block {
         output.push(b'\n');
     }
 
+    /// Where another run has to go on, once this block is kept. A last line that had no end and
+    /// was no event may have been half written: it is read again.
+    #[must_use]
+    pub fn next(&self) -> &Origin {
+        if self.is_unended && self.events.is_empty() {
+            return &self.origin;
+        }
+        &self.end
+    }
+
     /// Where the line with that number within the block stands.
     #[must_use]
     pub fn origin_of(&self, line_index: u32, line: Text) -> Origin {
@@ -306,6 +324,7 @@ impl Block {
             source: Arc::clone(&self.origin.source),
             line: self.origin.line + u64::from(line_index),
             offset: self.origin.offset + line.start() as u64,
+            file: self.origin.file.clone(),
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::engine::{Options, Outcome, Source};
 use crate::io::dead_letter::{DeadLetters, Replay};
 use crate::io::files;
 use crate::io::position::Positions;
-use crate::record::LINE_BYTES_MAX;
-use crate::record::text::printable;
+use crate::record::{LINE_BYTES_MAX, STAGE_FIELDS_BYTES_MAX};
+use crate::report::say;
 use crate::shutdown::Shutdown;
 
 /// How a program ended, if it did not fail.
@@ -45,7 +45,7 @@ pub fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // File names are anybody's text.
-            eprintln!("{name}: {}", printable(&format!("{error:#}")));
+            say(name, &format!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -59,7 +59,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Where lines come from, and what becomes of bad ones.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Input")]
 pub struct LineArgs {
     /// Append rejected lines to FILE, with the reason and where they came from
@@ -161,6 +161,12 @@ impl LineArgs {
         }
     }
 
+    /// For a program that is not the first of its pipe: lines have grown since they were checked.
+    pub(crate) fn after_others(mut self) -> Self {
+        self.line_bytes_max += STAGE_FIELDS_BYTES_MAX;
+        self
+    }
+
     /// Reads standard input, as every program of a pipe does that is not its first.
     pub(crate) fn stdin(&self, shutdown: &Shutdown) -> anyhow::Result<Box<dyn Source>> {
         files::open(
@@ -193,10 +199,8 @@ pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<E
         ..
     } = outcome;
     if !options.quiet {
-        let mut summary = format!(
-            "{}: in {n_in} = out {n_out} + rejected {n_rejected} + filtered {n_filtered}",
-            options.name
-        );
+        let mut summary =
+            format!("in {n_in} = out {n_out} + rejected {n_rejected} + filtered {n_filtered}");
         for (i, (code, n)) in outcome.rejected_by_code.iter().enumerate() {
             let before = if i == 0 { " (rejected: " } else { ", " };
             write!(summary, "{before}{} {n}", code.name())?;
@@ -204,7 +208,7 @@ pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<E
         if *n_rejected > 0 {
             summary.push(')');
         }
-        eprintln!("{summary}");
+        say(options.name, &summary);
     }
     anyhow::ensure!(
         *n_in == n_out + n_rejected + n_filtered,

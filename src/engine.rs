@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
 use crate::record::Code;
-use crate::record::text::printable;
+use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 
@@ -292,8 +292,7 @@ impl Runner<'_> {
             }
             for failure in failures.drain(..) {
                 self.outcome.n_failures += 1;
-                let failure = format!("{failure:#}");
-                eprintln!("{}: {}", self.options.name, printable(&failure));
+                say(self.options.name, &format!("{failure:#}"));
             }
             let line_bytes_max = self.options.line_bytes_max;
             batch
@@ -361,19 +360,18 @@ impl Runner<'_> {
         }
         self.n_explained += 1;
         let origin = block.origin_of(reject.line_index, reject.line);
-        let source = printable(&origin.source);
+        let source = &origin.source;
         let field = reject
             .reason
             .field
             .map(|field| format!(" {field}:"))
             .unwrap_or_default();
-        eprintln!(
-            "{}: {source}:{}: rejected, {}:{field} {}",
-            self.options.name,
-            origin.line,
-            reject.reason.code.name(),
-            reject.reason.message
+        let (code, message) = (reject.reason.code.name(), &reject.reason.message);
+        let text = format!(
+            "{source}:{}: rejected, {code}:{field} {message}",
+            origin.line
         );
+        say(self.options.name, &text);
     }
 }
 
@@ -392,6 +390,8 @@ fn cut_at_first_reject(batch: &mut Batch) -> bool {
     block.rejects.truncate(1);
     let line_index = block.rejects[0].line_index;
     block.events.retain(|event| event.line_index < line_index);
+    // Where to go on: at that line, which has to be dealt with first.
+    block.end = block.origin_of(line_index, block.rejects[0].line);
     block.n_lines = u64::from(line_index) + 1;
     block.n_blank = block.n_lines - 1 - block.events.len() as u64;
     true

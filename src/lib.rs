@@ -28,6 +28,7 @@ pub mod generate;
 pub mod io;
 pub mod query;
 pub mod record;
+pub mod report;
 pub mod schema;
 pub mod shutdown;
 pub mod stage;

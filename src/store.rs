@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    MemtableFactory, Options, WriteBufferManager,
+    MemtableFactory, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use rustix::fs::{FlockOperation, flock};
 
@@ -57,6 +57,8 @@ pub enum Access {
     Read,
 }
 
+/// Made before the database itself.
+const LOCK_FILE: &str = "streamguard.lock";
 /// How long to wait for another program to let go of the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memtables of index families: small ones stay in the processor's cache, where keys in random
@@ -69,6 +71,9 @@ const WAL_BYTES_MAX: u64 = 256 << 20;
 pub struct Store {
     db: DB,
     path: PathBuf,
+    /// All memtables together, those being written out too.
+    memtables: WriteBufferManager,
+    memtables_bytes_max: usize,
     // Dropped after the database, so that nobody sees it unlocked and still open.
     _lock: File,
 }
@@ -89,12 +94,18 @@ impl Store {
                 "there is no database at {shown}"
             );
         }
+        refuse_others_data(path)?;
         let lock = lock(path, access)?;
         let cache = Cache::new_lru_cache(tuning.cache_bytes);
         let families = schema::FAMILIES.iter().map(|name| {
             ColumnFamilyDescriptor::new(*name, family_options(name, access, tuning, &cache))
         });
-        let options = database_options(tuning);
+        // A quarter of the limit is for what comes in while RocksDB writes out, which it begins
+        // at seven eighths of what it is told.
+        let memtables_bytes_max = tuning.memtable_bytes * 4;
+        let memtables =
+            WriteBufferManager::new_write_buffer_manager(memtables_bytes_max / 4 * 3, false);
+        let options = database_options(tuning, &memtables);
         let opened = if access == Access::Read {
             DB::open_cf_descriptors_read_only(&options, path, families, false)
         } else {
@@ -104,6 +115,8 @@ impl Store {
         let store = Self {
             db,
             path: path.to_owned(),
+            memtables,
+            memtables_bytes_max,
             _lock: lock,
         };
         store.check_version(access)?;
@@ -119,10 +132,10 @@ impl Store {
     fn check_version(&self, access: Access) -> anyhow::Result<()> {
         let known = schema::SCHEMA_VERSION;
         let Some(found) = self.get(schema::META, schema::META_SCHEMA_VERSION.as_bytes())? else {
-            // A store is born with its version in the same write as nothing else.
+            // Just made, or a program was killed while making it.
             ensure!(
                 access != Access::Read,
-                "{} holds no StreamGuard data",
+                "database {} was never written to",
                 self.path.display()
             );
             let meta = self.family(schema::META);
@@ -142,6 +155,42 @@ impl Store {
         }
     }
 
+    /// Writes a batch as a whole, then waits until memtables are within their limit again: memory
+    /// is the promise, and back-pressure reaches the reader.
+    ///
+    /// RocksDB can make writes wait too, but then waits without end if what fills the memory is
+    /// not due to be written out: small memtables that are to be merged, or pinned ones.
+    fn write(&self, writes: WriteBatch, sync: bool) -> anyhow::Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db
+            .write_opt(writes, &options)
+            .map_err(|error| write_error(&self.path, &error))?;
+        if self.memtables.get_usage() <= self.memtables_bytes_max {
+            return Ok(());
+        }
+        let mut sizes = Vec::new();
+        for family in schema::FAMILIES {
+            let size = self.property(family, "rocksdb.cur-size-all-mem-tables")?;
+            sizes.push((size, family));
+        }
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, family) in sizes {
+            if self.memtables.get_usage() <= self.memtables_bytes_max / 2 {
+                break;
+            }
+            let flushed = self.db.flush_cf(self.family(family));
+            flushed.map_err(|error| write_error(&self.path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn property(&self, family: &str, name: &str) -> anyhow::Result<u64> {
+        let value = self.db.property_int_value_cf(self.family(family), name);
+        let value = value.map_err(|error| read_error(&self.path, &error))?;
+        Ok(value.unwrap_or(0))
+    }
+
     fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("all families are opened")
     }
@@ -153,10 +202,24 @@ impl Store {
     }
 }
 
+/// Opening makes missing column families: another program's database must not get ours.
+fn refuse_others_data(path: &Path) -> anyhow::Result<()> {
+    if !path.join("CURRENT").exists() || path.join(LOCK_FILE).exists() {
+        return Ok(());
+    }
+    let families = DB::list_cf(&Options::default(), path).unwrap_or_default();
+    ensure!(
+        families.iter().any(|family| family == schema::META),
+        "{} holds no StreamGuard data, but another program's database",
+        path.display()
+    );
+    Ok(())
+}
+
 /// One writer alone, or any number of readers: RocksDB supports no reader beside a writer of
 /// another process.
 fn lock(path: &Path, access: Access) -> anyhow::Result<File> {
-    let lock_path = path.join("streamguard.lock");
+    let lock_path = path.join(LOCK_FILE);
     let shown = path.display();
     let (file, operation) = if access == Access::Read {
         (
@@ -184,16 +247,13 @@ fn lock(path: &Path, access: Access) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn database_options(tuning: &Tuning) -> Options {
+fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_background_jobs(tuning.n_background_jobs);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
-    // All memtables together, those being written out too. Beyond it writes wait: memory is the
-    // promise, and back-pressure reaches the reader.
-    let buffers = WriteBufferManager::new_write_buffer_manager(tuning.memtable_bytes * 4, true);
-    options.set_write_buffer_manager(&buffers);
+    options.set_write_buffer_manager(memtables);
     // Dirty pages go to the disk as they come, not in one stall at the end of a file.
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);

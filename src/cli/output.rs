@@ -107,7 +107,7 @@ impl FoundWriter {
     pub(super) fn write(&mut self, found: &Found) -> anyhow::Result<()> {
         match self.format {
             Format::Ndjson => self.write_line(found)?,
-            Format::Csv => self.write_csv(found)?,
+            Format::Csv => self.write_csv(found).map_err(io_error)?,
             Format::Table => self.add_row(found),
         }
         Ok(())
@@ -137,7 +137,7 @@ impl FoundWriter {
         self.output.write_all(&self.buffer)
     }
 
-    fn write_csv(&mut self, found: &Found) -> anyhow::Result<()> {
+    fn write_csv(&mut self, found: &Found) -> csv::Result<()> {
         let Some(csv) = &mut self.csv else {
             return Ok(());
         };
@@ -223,6 +223,14 @@ impl FoundWriter {
             ],
         };
         table.add_row(row);
+    }
+}
+
+/// What went wrong below: a closed pipe has to be known as one.
+fn io_error(error: csv::Error) -> anyhow::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error.into(),
+        kind => anyhow::anyhow!("cannot write CSV: {kind:?}"),
     }
 }
 

@@ -10,6 +10,7 @@ use super::Ended;
 use super::output::{Format, FoundWriter, print_pairs, print_profile};
 use crate::query::{self, Filter, Wanted};
 use crate::record::anomaly::Severity;
+use crate::report::say;
 use crate::store::{Access, Order, Store, Tuning};
 use crate::time::{format_time, now_ms, parse_time};
 
@@ -250,10 +251,8 @@ fn list(store: &Store, wanted: Wanted, filter: &Filter, format: Format) -> anyho
     })?;
     writer.finish()?;
     if let Some(key) = more {
-        eprintln!(
-            "{NAME}: there is more: go on with --cursor {}",
-            query::cursor(&key)
-        );
+        let text = format!("there is more: go on with --cursor {}", query::cursor(&key));
+        say(NAME, &text);
     }
     Ok(found_or_not(n_found))
 }
@@ -307,8 +306,8 @@ fn stats(store: &Store, format: Format) -> anyhow::Result<Ended> {
             ("  low".to_owned(), counters.anomalies.low.to_string()),
             ("bytes in files".to_owned(), disk_bytes.to_string()),
         ];
-        let mut types: Vec<_> = counters.types.iter().collect();
-        types.sort_by_key(|(name, n_events)| (std::cmp::Reverse(**n_events), (*name).clone()));
+        let mut types: Vec<_> = counters.types_present().into_iter().collect();
+        types.sort_by_key(|&(name, n_events)| (std::cmp::Reverse(n_events), name));
         pairs.push(("types".to_owned(), types.len().to_string()));
         for (name, n_events) in types.into_iter().take(20) {
             pairs.push((format!("  {name}"), n_events.to_string()));
@@ -323,7 +322,7 @@ fn stats(store: &Store, format: Format) -> anyhow::Result<Ended> {
         "first": first,
         "last": last,
         "anomalies": counters.anomalies,
-        "types": counters.types,
+        "types": counters.types_present(),
         "other_types": counters.other_types,
         "disk_bytes": disk_bytes,
     });

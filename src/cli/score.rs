@@ -120,8 +120,9 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<Ended> {
 }
 
 fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
+    let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = args.lines.dead_letters()?;
+    let mut dead_letters = lines.dead_letters()?;
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
     let mut score = Score::new(ScoreConfig {
         detector: args.detector.config(),
@@ -131,8 +132,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     if let Some(folder) = &folder {
         folder.load(classic::NAME, |user, record| Ok(score.load(user, record)?))?;
     }
-    let source = args.lines.stdin(&shutdown)?;
-    let options = args.lines.options(NAME, PIPE_BATCH_BYTES);
+    let source = lines.stdin(&shutdown)?;
+    let options = lines.options(NAME, PIPE_BATCH_BYTES);
     let mut sink = NdjsonSink::stdout();
     let outcome = engine::run(
         source,

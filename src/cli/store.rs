@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{Ended, LineArgs, conclude};
 use crate::engine;
 use crate::io::ndjson::NdjsonSink;
+use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
 use crate::time::{format_time, now_ms, parse_span, parse_time};
@@ -163,12 +164,13 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
                 (None, None) => anyhow::bail!("prune needs --retain or --before"),
             };
             let pruned = open(database, Access::WriteExisting)?.prune(before_ms)?;
-            eprintln!(
-                "{NAME}: removed {} events and {} anomalies before {}",
+            let text = format!(
+                "removed {} events and {} anomalies before {}",
                 pruned.n_events,
                 pruned.n_anomalies,
                 format_time(before_ms)
             );
+            say(NAME, &text);
             Ok(Ended::Done)
         }
         Some(StoreCommand::Compact { database }) => {
@@ -176,17 +178,18 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
             let before: u64 = store.disk_bytes()?.values().sum();
             store.compact()?;
             let after: u64 = store.disk_bytes()?.values().sum();
-            eprintln!("{NAME}: {before} bytes of files became {after}");
+            say(NAME, &format!("{before} bytes of files became {after}"));
             Ok(Ended::Done)
         }
     }
 }
 
 fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
+    let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = args.lines.dead_letters()?;
+    let mut dead_letters = lines.dead_letters()?;
     let db = args.db.as_deref().context("--db is needed")?;
-    let source = args.lines.stdin(&shutdown)?;
+    let source = lines.stdin(&shutdown)?;
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
@@ -195,7 +198,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         tee: args.tee.then(NdjsonSink::stdout),
     };
     let mut writer = Writer::new(store, writer_options)?;
-    let options = args.lines.options(NAME, STORE_BATCH_BYTES);
+    let options = lines.options(NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
         &mut [],
@@ -210,7 +213,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
 fn verify(store: &Store, with_digest: bool) -> anyhow::Result<Ended> {
     let verified = store.verify()?;
     for finding in &verified.findings {
-        eprintln!("{NAME}: {finding}");
+        say(NAME, finding);
     }
     let mut output = io::stdout().lock();
     let is_terminal = output.is_terminal();
@@ -236,11 +239,12 @@ fn verify(store: &Store, with_digest: bool) -> anyhow::Result<Ended> {
         writeln!(output, "{report}")?;
     }
     if verified.n_findings > 0 {
-        eprintln!(
-            "{NAME}: {} findings: restore the database from a backup, or make a new one and read \
+        let text = format!(
+            "{} findings: restore the database from a backup, or make a new one and read \
              the events again",
             verified.n_findings
         );
+        say(NAME, &text);
         return Ok(Ended::Partly);
     }
     Ok(Ended::Done)

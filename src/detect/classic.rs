@@ -64,26 +64,29 @@ impl Classic {
         Some(&self.users[*i as usize].1)
     }
 
+    /// The baseline of a user, which is about to change.
     fn baseline_mut(&mut self, user: &str) -> &mut Baseline {
-        let hash = self.hash(user);
-        let found = self
-            .index
-            .find(hash, |&i| self.users[i as usize].0 == user)
-            .copied();
-        let i = found.unwrap_or_else(|| {
-            let i = self.users.len() as u32;
-            self.users.push((user.into(), Baseline::default()));
-            let (users, hasher) = (&self.users, &self.hasher);
-            self.index
-                .insert_unique(hash, i, |&i| hash_with(hasher, &users[i as usize].0));
-            i
-        });
+        let i = self.find_or_add(user);
         let baseline = &mut self.users[i as usize].1;
         if !baseline.is_changed {
             baseline.is_changed = true;
             self.changed.push(i);
         }
         baseline
+    }
+
+    fn find_or_add(&mut self, user: &str) -> u32 {
+        let hash = self.hash(user);
+        let found = self.index.find(hash, |&i| self.users[i as usize].0 == user);
+        if let Some(&i) = found {
+            return i;
+        }
+        let i = self.users.len() as u32;
+        self.users.push((user.into(), Baseline::default()));
+        let (users, hasher) = (&self.users, &self.hasher);
+        self.index
+            .insert_unique(hash, i, |&i| hash_with(hasher, &users[i as usize].0));
+        i
     }
 
     fn hash(&self, user: &str) -> u64 {
@@ -153,9 +156,10 @@ impl Detector for Classic {
 
     fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
         let loaded = Baseline::from_record(record)?;
-        // Marked as changed by the look-up, and so it stays: it is saved once more at most.
-        *self.baseline_mut(user) = Baseline {
-            is_changed: true,
+        let i = self.find_or_add(user);
+        let is_changed = self.users[i as usize].1.is_changed;
+        self.users[i as usize].1 = Baseline {
+            is_changed,
             ..loaded
         };
         Ok(())

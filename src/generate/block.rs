@@ -11,7 +11,7 @@ use super::random::mix;
 /// Benign events per block. Part of what the bytes depend on: a burst ends with its block.
 const BLOCK_EVENTS: u64 = 4096;
 /// Reserved per line: above the mean of 419, so that no block is copied as it grows.
-const LINE_BYTES: usize = 430;
+const LINE_BYTES: usize = 390;
 
 /// Everything a block is made from.
 pub(super) struct Plan {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,13 +79,18 @@ impl DeadLetters {
     /// # Errors
     /// If the file cannot be opened for writing.
     pub fn append(path: &Path) -> anyhow::Result<Self> {
+        // Not for reading too: a pipe whose reader has gone would still have one, us.
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .open(path)
             .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
+        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_regular {
+            end_last_line(path, &file).map_err(|error| cannot_write(path, &error))?;
+        }
         Ok(Self {
-            is_regular: file.metadata().is_ok_and(|metadata| metadata.is_file()),
+            is_regular,
             file: Some((path.to_owned(), BufWriter::new(file))),
             is_dirty: false,
         })
@@ -327,6 +333,20 @@ impl Source for Replay {
     }
 }
 
+/// Ends a letter that a killed program has left half written, so that the next one is whole.
+fn end_last_line(path: &Path, mut file: &File) -> std::io::Result<()> {
+    let n_bytes = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if n_bytes > 0 {
+        File::open(path)?.read_exact_at(&mut last, n_bytes - 1)?;
+    }
+    if last == [b'\n'] {
+        Ok(())
+    } else {
+        file.write_all(b"\n")
+    }
+}
+
 fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
     let letter: ReadLetter = serde_json::from_slice(line)?;
     let raw = BASE64_STANDARD.decode(&letter.raw_b64)?;
@@ -338,6 +358,7 @@ fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
         source: Arc::from(&*letter.source),
         line: letter.position.line,
         offset: letter.position.offset,
+        file: None,
     };
     Ok(RawLine {
         origin,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Chain, Cursor, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -191,6 +192,7 @@ struct Interruptible {
     shutdown: Shutdown,
     /// Another program writes to it, and is being stopped too: take what it still has to say.
     drains: bool,
+    stopping_since: Option<Instant>,
 }
 
 impl Interruptible {
@@ -199,6 +201,7 @@ impl Interruptible {
             file,
             shutdown: shutdown.clone(),
             drains: false,
+            stopping_since: None,
         }
     }
 
@@ -207,6 +210,7 @@ impl Interruptible {
             file,
             shutdown: shutdown.clone(),
             drains: true,
+            stopping_since: None,
         }
     }
 }
@@ -219,11 +223,16 @@ impl Read for Interruptible {
         };
         /// Silence after which a stopped program's input is taken to have ended.
         const QUIET_TICKS: u32 = 20;
+        /// And the longest that it is listened to.
+        const DRAIN_MAX: Duration = Duration::from_secs(5);
         let mut n_quiet = 0;
         loop {
             let is_stopping = self.shutdown.is_requested();
-            if is_stopping && (!self.drains || n_quiet == QUIET_TICKS) {
-                return Ok(0);
+            if is_stopping {
+                let since = *self.stopping_since.get_or_insert_with(Instant::now);
+                if !self.drains || n_quiet == QUIET_TICKS || since.elapsed() > DRAIN_MAX {
+                    return Ok(0);
+                }
             }
             let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
             match poll(&mut fds, Some(&TICK)) {

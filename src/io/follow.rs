@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use anyhow::{Context as _, bail};
 use super::files::{STDIN, open_file};
 use super::lines::{LineReader, start_of};
 use super::position::Positions;
-use crate::batch::Block;
+use crate::batch::{Block, Origin};
 use crate::engine::Source;
 use crate::shutdown::Shutdown;
 
@@ -131,7 +132,10 @@ impl Followed {
         self.inode = file.metadata()?.ino();
         // Whatever stands unended in the old file will never be ended.
         let has_rest = self.reader.fill_rest(block);
-        let start = start_of(&self.reader.source());
+        let start = Origin {
+            file: Some(Arc::new(file.try_clone()?)),
+            ..start_of(&self.reader.source())
+        };
         self.reader = LineReader::new(Box::new(file), start, line_bytes_max);
         if has_rest {
             return Ok(true);

@@ -18,6 +18,8 @@ pub struct LineReader {
     carry: Vec<u8>,
     /// Set while within a line that is too long: the number of parts it has given so far.
     long_line_parts: Option<u64>,
+    /// Where that line starts. No other place within it is one to go on from.
+    long_line_start: Origin,
     line_bytes_max: usize,
 }
 
@@ -27,6 +29,7 @@ impl LineReader {
     pub fn new(reader: Box<dyn Read + Send>, start: Origin, line_bytes_max: usize) -> Self {
         Self {
             reader,
+            long_line_start: start.clone(),
             next: start,
             carry: Vec::new(),
             long_line_parts: None,
@@ -108,9 +111,12 @@ impl LineReader {
         self.carry.clear();
         if self.long_line_parts.is_some() {
             self.place(block, true);
+            // A long line without an end goes on, if its file does.
+            block.end = self.long_line_start.clone();
         } else {
             block.lines.push(b'\n');
             self.place(block, false);
+            block.is_unended = true;
             // The line end is ours, not the stream's.
             self.next.offset -= 1;
             block.end.offset -= 1;
@@ -141,6 +147,9 @@ impl LineReader {
         let n_lines = memchr::memchr_iter(b'\n', &block.lines).count() as u64;
         if is_last_part || n_lines == 0 {
             let index = self.long_line_parts.unwrap_or(0);
+            if index == 0 {
+                self.long_line_start = block.origin.clone();
+            }
             block.part = Some(Part {
                 index,
                 is_last: is_last_part,
@@ -153,7 +162,13 @@ impl LineReader {
         } else {
             self.next.line += n_lines;
         }
-        block.end = self.next.clone();
+        let is_within = self.long_line_parts.is_some();
+        block.end = if is_within {
+            &self.long_line_start
+        } else {
+            &self.next
+        }
+        .clone();
     }
 }
 
@@ -164,6 +179,7 @@ pub fn start_of(source: &str) -> Origin {
         source: Arc::from(source),
         line: 1,
         offset: 0,
+        file: None,
     }
 }
 

@@ -44,19 +44,23 @@ impl Positions {
     /// # Errors
     /// If the file's head cannot be read.
     pub fn start_of(&self, input: &str, file: &File) -> anyhow::Result<Origin> {
-        let start = start_of(input);
+        let start = Origin {
+            file: Some(Arc::new(file.try_clone()?)),
+            ..start_of(input)
+        };
         let Some(position) = self.0.get(&key(input)) else {
             return Ok(start);
         };
         let head =
             head(file, position.head_bytes).with_context(|| format!("cannot read {input}"))?;
-        if head.0 != position.head_bytes || head.1 != position.head_sha256 {
+        // An empty head is that of any file.
+        if head.0 == 0 || head.0 != position.head_bytes || head.1 != position.head_sha256 {
             return Ok(start);
         }
         Ok(Origin {
-            source: Arc::from(input),
             line: position.line,
             offset: position.offset,
+            ..start
         })
     }
 }
@@ -73,11 +77,11 @@ pub fn key(input: &str) -> String {
 /// The position at `end` of a file, or none if it is no regular file that can be read again.
 #[must_use]
 pub fn of(end: &Origin) -> Option<Position> {
-    let file = File::open(&*end.source).ok()?;
+    let file = end.file.as_deref()?;
     if !file.metadata().ok()?.is_file() {
         return None;
     }
-    let (head_bytes, head_sha256) = head(&file, HEAD_BYTES_MAX).ok()?;
+    let (head_bytes, head_sha256) = head(file, HEAD_BYTES_MAX).ok()?;
     Some(Position {
         line: end.line,
         offset: end.offset,
@@ -116,6 +120,7 @@ mod tests {
             source: Arc::from(name),
             line: 2,
             offset: 4,
+            file: Some(Arc::new(File::open(&path).expect("the file"))),
         };
         let position = of(&end).expect("a regular file");
         let positions = Positions::new([(key(name), position)]);
@@ -134,7 +139,8 @@ mod tests {
             of(&Origin {
                 source: Arc::from("-"),
                 line: 1,
-                offset: 0
+                offset: 0,
+                file: None,
             }),
             None
         );

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 use sha2::{Digest as _, Sha256};
 
 use super::counters::Counters;
-use super::reader::Order;
+use super::reader::{Entry, Order};
 use super::writer::anomaly_of;
-use super::{Store, read_error, write_error};
+use super::{Store, write_error};
 use crate::batch::Block;
 use crate::record::LINE_BYTES_MAX;
 use crate::record::anomaly::AnomalyRecord;
 use crate::schema;
 
 /// Events taken out in one write.
-const PRUNE_BATCH: usize = 10_000;
+const PRUNE_BATCH: usize = 4_000;
 /// Findings that are told one by one.
 const FINDINGS_MAX: usize = 20;
 
@@ -80,20 +80,18 @@ impl Store {
     /// If the store cannot be read on; what was found until then is lost.
     pub fn verify(&self) -> anyhow::Result<Verified> {
         let mut verified = Verified::default();
-        let mut counters = Counters::default();
+        let kept = self.counters()?;
+        let mut counters = kept.for_recount();
         self.verify_events(&mut verified, &mut counters)?;
         self.verify_anomalies(&mut verified, &mut counters)?;
         for family in [schema::AI_ANALYSIS, schema::EMBEDDINGS, schema::PENDING] {
             self.verify_owned(family, &mut verified)?;
         }
         self.verify_index_sizes(&mut verified)?;
-        let kept = self.counters()?;
-        let is_right = kept.events == counters.events
-            && kept.failures == counters.failures
-            && kept.anomalies == counters.anomalies;
-        if !is_right {
+        if kept != counters {
             verified.find(format!(
-                "the counters say {} events and {} anomalies, there are {} and {}",
+                "the counters say {} events and {} anomalies, there are {} and {}; \
+                 or those of failures or types are wrong",
                 kept.events,
                 kept.anomalies.total(),
                 counters.events,
@@ -123,7 +121,7 @@ impl Store {
                 verified.find(format!("{shown}: holds an event with another key"));
                 continue;
             }
-            counters.add_event(view.kind, view.is_failure);
+            counters.recount_event(view.kind, view.is_failure);
             index_key.clear();
             schema::push_id_key(&mut index_key, view.event_id, view.timestamp_ms);
             if self.get(schema::BY_ID, &index_key)?.is_none() {
@@ -224,8 +222,10 @@ impl Store {
             total.update(sum);
             parts.push((family, hex(&sum)));
         }
-        let counters = serde_json::to_vec(&self.counters()?)?;
-        let sum: [u8; 32] = Sha256::digest(&counters).into();
+        // Which types are counted one by one depends on the order in which they came.
+        let counters = self.counters()?;
+        let counts = (counters.events, counters.failures, counters.anomalies);
+        let sum: [u8; 32] = Sha256::digest(serde_json::to_vec(&counts)?).into();
         total.update(sum);
         parts.push((schema::META_COUNTERS, hex(&sum)));
         let baselines = hex(&self.digest_family(schema::BASELINES)?);
@@ -257,27 +257,37 @@ impl Store {
         let mut pruned = Pruned::default();
         let mut counters = self.counters()?;
         let end = schema::time_prefix(before_ms);
+        let mut from = Vec::new();
         loop {
-            let mut writes = WriteBatch::default();
-            let mut walk = self.walk(schema::EVENTS, &[], Order::OldestFirst);
-            let mut n_taken = 0;
-            while n_taken < PRUNE_BATCH
-                && let Some((key, value)) = walk.next_entry()?
-                && key < end
-            {
-                n_taken += 1;
-                self.prune_event(&key, value, &mut counters, &mut pruned, &mut writes)?;
-            }
-            if n_taken == 0 {
+            let old = self.events_between(&from, &end, PRUNE_BATCH)?;
+            let Some((last, _)) = old.last() else {
                 return Ok(pruned);
+            };
+            // Behind the last one: what was taken out leaves marks that a walk would step over.
+            from.clone_from(last);
+            from.push(0);
+            let mut writes = WriteBatch::default();
+            for (key, value) in old {
+                self.prune_event(&key, value, &mut counters, &mut pruned, &mut writes)?;
             }
             let meta = self.family(schema::META);
             writes.put_cf(meta, schema::META_COUNTERS, serde_json::to_vec(&counters)?);
-            let mut options = WriteOptions::default();
-            options.set_sync(true);
-            let written = self.db.write_opt(writes, &options);
-            written.map_err(|error| write_error(&self.path, &error))?;
+            self.write(writes, true)?;
         }
+    }
+
+    /// The first events in a range of keys. The walk is over when this returns: an open one pins
+    /// memtables.
+    fn events_between(&self, from: &[u8], end: &[u8], n_max: usize) -> anyhow::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut walk = self.walk(schema::EVENTS, from, Order::OldestFirst);
+        while entries.len() < n_max
+            && let Some((key, value)) = walk.next_entry()?
+            && *key < *end
+        {
+            entries.push((key, value));
+        }
+        Ok(entries)
     }
 
     fn prune_event(
@@ -295,7 +305,8 @@ impl Store {
             .and_then(|value| anomaly_of(&value))
         {
             pruned.n_anomalies += 1;
-            *counters.anomalies.of_mut(anomaly.severity) -= 1;
+            let n_anomalies = counters.anomalies.of_mut(anomaly.severity);
+            *n_anomalies = n_anomalies.saturating_sub(1);
             let AnomalyRecord {
                 severity,
                 timestamp,
@@ -335,11 +346,8 @@ impl Store {
     pub fn disk_bytes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
         let mut bytes = BTreeMap::new();
         for family in schema::FAMILIES {
-            let size = self
-                .db
-                .property_int_value_cf(self.family(family), "rocksdb.total-sst-files-size")
-                .map_err(|error| read_error(&self.path, &error))?;
-            bytes.insert(family, size.unwrap_or(0));
+            let size = self.property(family, "rocksdb.total-sst-files-size")?;
+            bytes.insert(family, size);
         }
         Ok(bytes)
     }

@@ -16,7 +16,8 @@ pub struct Counters {
     pub events: u64,
     pub failures: u64,
     pub anomalies: BySeverity,
-    pub types: BTreeMap<String, u64>,
+    /// Among them 0 for types whose events have all been pruned.
+    types: BTreeMap<String, u64>,
     /// Events of types beyond the first 256.
     pub other_types: u64,
 }
@@ -59,14 +60,39 @@ impl Counters {
         }
     }
 
-    pub(super) fn remove_event(&mut self, kind: &str, is_failure: bool) {
-        self.events -= 1;
-        self.failures -= u64::from(is_failure);
-        match self.types.get_mut(kind) {
-            // A type keeps its place at 0: were it to lose and regain it, events counted
-            // among the others would be subtracted here.
-            Some(count) => *count -= 1,
-            None => self.other_types -= 1,
+    /// Counters at 0 that count one by one the same types as these, so that a recount can be
+    /// compared with them.
+    pub(super) fn for_recount(&self) -> Self {
+        Self {
+            types: self.types.keys().map(|kind| (kind.clone(), 0)).collect(),
+            ..Self::default()
         }
+    }
+
+    /// Counts an event of a recount: types that were not counted one by one still are not.
+    pub(super) fn recount_event(&mut self, kind: &str, is_failure: bool) {
+        self.events += 1;
+        self.failures += u64::from(is_failure);
+        *self.types.get_mut(kind).unwrap_or(&mut self.other_types) += 1;
+    }
+
+    /// Takes an event out. Counters that were wrong before do not fall below 0; `verify` tells.
+    pub(super) fn remove_event(&mut self, kind: &str, is_failure: bool) {
+        // A type keeps its place at 0: were it to lose and regain it, events counted among the
+        // others would be subtracted here.
+        let of_kind = self.types.get_mut(kind).unwrap_or(&mut self.other_types);
+        *of_kind = of_kind.saturating_sub(1);
+        self.events = self.events.saturating_sub(1);
+        self.failures = self.failures.saturating_sub(u64::from(is_failure));
+    }
+
+    /// The types that there are events of, among those that are counted one by one.
+    #[must_use]
+    pub fn types_present(&self) -> BTreeMap<&str, u64> {
+        self.types
+            .iter()
+            .filter(|(_, n_events)| **n_events > 0)
+            .map(|(kind, n_events)| (kind.as_str(), *n_events))
+            .collect()
     }
 }

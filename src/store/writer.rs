@@ -6,10 +6,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use rocksdb::{ColumnFamily, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, WriteBatch};
 
+use super::Store;
 use super::counters::Counters;
-use super::{Store, write_error};
 use crate::batch::{Batch, Block, Origin};
 use crate::engine::{Flow, Sink};
 use crate::io::ndjson::NdjsonSink;
@@ -191,7 +191,8 @@ impl Writer {
         }
         let (event_id, user) = (block.text(event.event_id), block.text(event.user));
         if let Some(old) = old.and_then(|old| anomaly_of(&old)) {
-            *self.counters.anomalies.of_mut(old.severity) -= 1;
+            let n_anomalies = self.counters.anomalies.of_mut(old.severity);
+            *n_anomalies = n_anomalies.saturating_sub(1);
             let index_key = &mut self.scratch;
             index_key.clear();
             schema::push_severity_key(index_key, old.severity, event.timestamp_ms, event_id);
@@ -272,11 +273,9 @@ impl Writer {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(self.options.sync);
         if !writes.is_empty() {
-            let written = self.store.db.write_opt(std::mem::take(writes), &options);
-            written.map_err(|error| write_error(&self.store.path, &error))?;
+            self.store
+                .write(std::mem::take(writes), self.options.sync)?;
             *writes = WriteBatch::with_capacity_bytes(WRITES_BYTES);
         }
         self.pending.clear();
@@ -296,7 +295,7 @@ impl Sink for Writer {
             n_duplicates += self.put_block(block, &families, &mut writes)?;
             if self.options.with_positions {
                 self.ends
-                    .insert(Arc::clone(&block.end.source), block.end.clone());
+                    .insert(Arc::clone(&block.end.source), block.next().clone());
             }
         }
         for (user, record) in &batch.baselines {
@@ -308,20 +307,16 @@ impl Sink for Writer {
             self.commit(&families, &mut writes)?;
         }
         self.writes = writes;
-        match &mut self.options.tee {
+        if let Some(tee) = &mut self.options.tee {
             // Passed on, known or not: whoever reads them may have missed them last time.
-            Some(tee) => match tee.write(batch)? {
-                Flow::Closed => Ok(Flow::Closed),
-                Flow::Written { .. } => Ok(Flow::Written {
-                    n_out,
-                    n_duplicates: 0,
-                }),
-            },
-            None => Ok(Flow::Written {
-                n_out: n_out - n_duplicates,
-                n_duplicates,
-            }),
+            if tee.write(batch)? == Flow::Closed {
+                return Ok(Flow::Closed);
+            }
         }
+        Ok(Flow::Written {
+            n_out: n_out - n_duplicates,
+            n_duplicates,
+        })
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {

@@ -379,7 +379,7 @@ fn a_user_with_habits_is_scored_as_the_model_says() {
         ..usual.clone()
     };
     // Just before the baseline is large enough, and just after.
-    let early = [&samples[..99], &[strange.clone()]].concat();
+    let early = [&samples[..99], std::slice::from_ref(&strange)].concat();
     assert_eq!(check(&early, 100, 0.7, 1), 0);
     samples.push(strange.clone());
     assert_eq!(check(&samples, 100, 0.7, 2), 1);

@@ -1,11 +1,13 @@
 //! Tests of the real programs, all in one binary, so that RocksDB is linked once.
 //!
 //! Where a new test goes: by the program whose promise it holds; what several programs promise
-//! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`. A test runs
-//! the program, and looks at its standard output, its standard error and its exit code.
+//! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`, those around
+//! databases in `database.rs`. A test runs the program, and looks at its standard output, its
+//! standard error and its exit code.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod database;
 mod tools;
 
 mod classic_model;
@@ -14,12 +16,17 @@ mod dead_letters;
 mod follow;
 mod json;
 mod judge;
+mod kills;
 mod limits;
 mod manners;
 mod pipeline;
+mod prune;
 mod random;
+mod refused;
 mod replay;
 mod schema;
 mod score;
 mod state;
+mod store;
 mod tidy;
+mod verify;

@@ -169,13 +169,7 @@ fn old_fields_are_replaced_or_removed() {
 
 #[test]
 fn fields_of_others_pass_until_they_have_to_make_room() {
-    for value in [
-        r#""home""#,
-        "null",
-        "[1, 2]",
-        r#"{"request":"x"}"#,
-        r#"{ }"#,
-    ] {
+    for value in [r#""home""#, "null", "[1, 2]", r#"{"request":"x"}"#, r"{ }"] {
         for name in ["anomaly", "context", "analysis", "embedding"] {
             let line = format!(
                 r#"{{"{name}": {value} ,"event_id":"e","user":"u","timestamp":2,"type":"T"}}"#

@@ -1,0 +1,81 @@
+//! Programs killed at any instant, and the same command again: the store is as if nothing had
+//! happened.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::database::{SCORE, admin, assert_counts, scored, stats};
+use crate::tools::{digest, generated, program, shell};
+
+/// Runs the program until it ends by itself or has been killed `n_kills` times, each at another
+/// instant; how often it was killed.
+fn kill_and_repeat(start: &dyn Fn() -> std::process::Child, n_kills: u32) -> u32 {
+    let mut n_killed = 0;
+    for n_tries in 0..n_kills * 4 {
+        let mut child = start();
+        // Spread over the run by a step that is not a divisor of anything.
+        std::thread::sleep(Duration::from_millis(u64::from(7 + n_tries * 37 % 211)));
+        let is_running = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        n_killed += u32::from(is_running);
+        if n_killed == n_kills {
+            break;
+        }
+    }
+    n_killed
+}
+
+#[test]
+fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    std::fs::write(&input, generated(150_000, 60, 71)).unwrap();
+    let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
+    let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
+    let command = |db: &Path| {
+        let mut command = program("sg-run");
+        command
+            .args(["-q", "--threshold=0.5", "--memtable-mib=1", "--db"])
+            .args([db, &input])
+            .stdin(Stdio::null());
+        command
+    };
+    assert!(command(&quiet).status().unwrap().success());
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10);
+    assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
+    assert!(command(&killed).status().unwrap().success());
+    assert_eq!(full(&killed), full(&quiet));
+    assert_eq!(stats(&killed)["events"], 150_000);
+}
+
+#[test]
+fn killed_sg_store_and_the_pipe_again_give_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = scored(100_000, 60, 73);
+    let input = folder.path().join("scored.ndjson");
+    std::fs::write(&input, &lines).unwrap();
+    let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
+    let command = |db: &Path| {
+        let mut command = program("sg-store");
+        command
+            .args(["-q", "--memtable-mib=1", "--db"])
+            .arg(db)
+            .stdin(std::fs::File::open(&input).unwrap());
+        command
+    };
+    assert!(command(&quiet).status().unwrap().success());
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10);
+    assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
+    // And once more, the whole pipe from its start.
+    shell(&format!(
+        "sg-consume -q {} | sg-score {} | sg-store -q --db {}",
+        input.display(),
+        SCORE.join(" "),
+        killed.display()
+    ))
+    .expect_code(0);
+    assert_eq!(digest(&killed), digest(&quiet));
+    assert_counts(&killed, &lines);
+}
