@@ -226,6 +226,13 @@ pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<E
     })
 }
 
+pub(crate) fn parse_score(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+        _ => Err("expected a number in 0..=1".to_owned()),
+    }
+}
+
 fn parse_line_bytes(text: &str) -> Result<usize, String> {
     // Offsets in a block take 31 bits; a line may need as much again for its unescaped text.
     const BYTES_MAX: usize = 512 << 20;

@@ -115,7 +115,6 @@ pub fn search(
 /// # Errors
 /// If the store cannot be read.
 pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found>> {
-    // Scores in 0..=1 order like their bits.
     let mut best: BinaryHeap<Reverse<(u64, Vec<u8>)>> = BinaryHeap::new();
     let all = Filter {
         limit: usize::MAX,
@@ -126,7 +125,7 @@ pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found
             .anomaly
             .as_ref()
             .map_or(0.0, |anomaly| anomaly.anomaly_score);
-        best.push(Reverse((anomaly_score.to_bits(), found.key.clone())));
+        best.push(Reverse((rank(anomaly_score), found.key.clone())));
         if best.len() > filter.limit {
             best.pop();
         }
@@ -137,6 +136,15 @@ pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found
         found.extend(find(store, key)?);
     }
     Ok(found)
+}
+
+/// A number that orders like the score. Scores come with the input, so one may be below 0, where
+/// bits order backwards.
+fn rank(score: f64) -> u64 {
+    const SIGN: u64 = 1 << 63;
+    // Both zeros are one.
+    let bits = (score + 0.0).to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
 
 /// The events with that id.
@@ -163,8 +171,18 @@ pub fn cursor(key: &[u8]) -> String {
 /// If it is not such a text.
 pub fn parse_cursor(text: &str) -> anyhow::Result<Vec<u8>> {
     let key = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-    key.filter(|key| schema::split_event_key(key).is_some())
+    key.filter(|key| is_event_key(key))
         .context("the cursor is not one that an earlier answer gave")
+}
+
+/// Whether a key is what [`schema::push_event_key`] would make of its parts: a sign can be read as
+/// part of a time, too.
+fn is_event_key(key: &[u8]) -> bool {
+    schema::split_event_key(key).is_some_and(|(timestamp_ms, event_id)| {
+        let mut expected = Vec::with_capacity(key.len());
+        schema::push_event_key(&mut expected, timestamp_ms, event_id);
+        !event_id.is_empty() && expected == key
+    })
 }
 
 fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {

@@ -1,6 +1,7 @@
 //! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
 //! made harmless for where it goes.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -49,7 +50,8 @@ fn table_without_header() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    if !io::stdout().is_terminal() {
+    // Some terminals do not know their width (a serial line, a container without a size).
+    if table.width().unwrap_or(0) == 0 {
         table.set_width(160);
     }
     table
@@ -66,6 +68,7 @@ pub(super) struct FoundWriter {
     table: Option<Table>,
     csv: Option<csv::Writer<io::Stdout>>,
     is_anomalies: bool,
+    is_terminal: bool,
     buffer: Vec<u8>,
 }
 
@@ -100,6 +103,7 @@ impl FoundWriter {
             table: (format == Format::Table).then(|| table(header)),
             csv: (format == Format::Csv).then(|| csv::Writer::from_writer(io::stdout())),
             is_anomalies,
+            is_terminal: io::stdout().is_terminal(),
             buffer: Vec::new(),
         }
     }
@@ -134,6 +138,10 @@ impl FoundWriter {
             }
             _ => found.push_line(&mut self.buffer),
         }
+        if self.is_terminal {
+            let text = String::from_utf8_lossy(&self.buffer);
+            return self.output.write_all(json_for_terminal(&text).as_bytes());
+        }
         self.output.write_all(&self.buffer)
     }
 
@@ -160,6 +168,12 @@ impl FoundWriter {
                 "reasons",
             ])?;
         }
+        let text = |text: &str| {
+            if self.is_terminal {
+                return unformula(&printable(text));
+            }
+            unformula(text)
+        };
         let anomaly = found.anomaly.as_ref();
         let reasons = anomaly
             .map(|anomaly| anomaly.reasons.join("; "))
@@ -167,11 +181,11 @@ impl FoundWriter {
         csv.write_record([
             format_time(view.timestamp_ms),
             view.timestamp_ms.to_string(),
-            unformula(view.event_id),
-            unformula(view.user),
-            unformula(view.kind),
-            unformula(view.source_ip.unwrap_or_default()),
-            unformula(view.geo_location.unwrap_or_default()),
+            text(view.event_id),
+            text(view.user),
+            text(view.kind),
+            text(view.source_ip.unwrap_or_default()),
+            text(view.geo_location.unwrap_or_default()),
             event.status.name().to_owned(),
             view.threat_score
                 .map(|score| score.to_string())
@@ -182,7 +196,7 @@ impl FoundWriter {
             anomaly
                 .map(|anomaly| anomaly.severity.to_string())
                 .unwrap_or_default(),
-            unformula(&reasons),
+            text(&reasons),
         ])?;
         Ok(())
     }
@@ -232,6 +246,35 @@ fn io_error(error: csv::Error) -> anyhow::Error {
         csv::ErrorKind::Io(error) => error.into(),
         kind => anyhow::anyhow!("cannot write CSV: {kind:?}"),
     }
+}
+
+/// One JSON object, with a line end.
+pub(super) fn print_json(json: &str) -> io::Result<()> {
+    let mut output = io::stdout();
+    if output.is_terminal() {
+        return writeln!(output, "{}", json_for_terminal(json));
+    }
+    writeln!(output, "{json}")
+}
+
+/// JSON as a terminal may show it: the same values, but what `printable` would replace is escaped.
+fn json_for_terminal(json: &str) -> String {
+    let mut output = String::with_capacity(json.len());
+    for character in json.chars() {
+        let mut units = [0; 2];
+        match character {
+            '\n' => output.push('\n'),
+            // Valid JSON has these between values only.
+            '\t' | '\r' => output.push(' '),
+            _ if printable(character.encode_utf8(&mut [0; 4])).len() > character.len_utf8() => {
+                for unit in character.encode_utf16(&mut units) {
+                    write!(output, "\\u{unit:04x}").expect("a string takes every write");
+                }
+            }
+            _ => output.push(character),
+        }
+    }
+    output
 }
 
 /// Text that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, CSV

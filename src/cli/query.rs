@@ -1,13 +1,12 @@
 //! `sg-query`: questions to a database.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Ended;
-use super::output::{Format, FoundWriter, print_pairs, print_profile};
+use super::output::{Format, FoundWriter, print_json, print_pairs, print_profile};
 use crate::query::{self, Filter, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
@@ -114,7 +113,7 @@ struct FilterArgs {
     ip: Option<std::net::IpAddr>,
 
     /// With an anomaly score from this on
-    #[arg(long, value_name = "SCORE")]
+    #[arg(long, value_name = "SCORE", value_parser = super::parse_score)]
     min_score: Option<f64>,
 
     /// Of this severity or a higher one
@@ -134,6 +133,8 @@ struct FilterArgs {
     oldest_first: bool,
 }
 
+/// Types that the table of `stats` names.
+const TYPES_SHOWN_MAX: usize = 20;
 /// Items in an answer for a person.
 const LIMIT: usize = 100;
 
@@ -156,6 +157,12 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
     let format = args.format.unwrap_or_else(Format::automatic);
+    if matches!(args.question, Question::User { .. } | Question::Stats) {
+        ensure!(
+            format != Format::Csv,
+            "there is no CSV of this: use --format table or ndjson"
+        );
+    }
     let store = Store::open(&args.db, Access::Read, &Tuning::default())?;
     match &args.question {
         Question::Events(filter) => list(&store, Wanted::Events, &filter.filter(LIMIT)?, format),
@@ -188,7 +195,7 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 Ok(Ended::Done)
             }
             Some(profile) => {
-                writeln!(io::stdout(), "{}", serde_json::to_string(&profile)?)?;
+                print_json(&serde_json::to_string(&profile)?)?;
                 Ok(Ended::Done)
             }
         },
@@ -212,15 +219,16 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
 impl FilterArgs {
     fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
         let now_ms = now_ms();
-        let time = |text: &Option<String>, otherwise: i64| {
-            text.as_deref()
-                .map_or(Ok(otherwise), |text| parse_time(text, now_ms))
-                .map_err(anyhow::Error::msg)
+        let time = |option: &str, text: &Option<String>, otherwise: i64| match text {
+            None => Ok(otherwise),
+            Some(text) => {
+                parse_time(text, now_ms).map_err(|error| anyhow!("{option} \"{text}\": {error}"))
+            }
         };
         let all = Filter::default();
         Ok(Filter {
-            since_ms: time(&self.since, all.since_ms)?,
-            until_ms: time(&self.until, all.until_ms)?,
+            since_ms: time("--since", &self.since, all.since_ms)?,
+            until_ms: time("--until", &self.until, all.until_ms)?,
             user: self.user.clone(),
             kind: self.kind.clone(),
             source_ip: self.ip.map(|ip| ip.to_string()),
@@ -308,9 +316,16 @@ fn stats(store: &Store, format: Format) -> anyhow::Result<Ended> {
         ];
         let mut types: Vec<_> = counters.types_present().into_iter().collect();
         types.sort_by_key(|&(name, n_events)| (std::cmp::Reverse(n_events), name));
-        pairs.push(("types".to_owned(), types.len().to_string()));
-        for (name, n_events) in types.into_iter().take(20) {
+        pairs.push(("types".to_owned(), "events".to_owned()));
+        let n_shown = types.len().min(TYPES_SHOWN_MAX);
+        let (shown, others) = types.split_at(n_shown);
+        for (name, n_events) in shown {
             pairs.push((format!("  {name}"), n_events.to_string()));
+        }
+        let n_others =
+            others.iter().map(|(_, n_events)| n_events).sum::<u64>() + counters.other_types;
+        if n_others > 0 {
+            pairs.push(("  all others".to_owned(), n_others.to_string()));
         }
         print_pairs(&pairs)?;
         return Ok(Ended::Done);
@@ -326,6 +341,6 @@ fn stats(store: &Store, format: Format) -> anyhow::Result<Ended> {
         "other_types": counters.other_types,
         "disk_bytes": disk_bytes,
     });
-    writeln!(io::stdout(), "{stats}")?;
+    print_json(&stats.to_string())?;
     Ok(Ended::Done)
 }

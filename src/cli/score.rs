@@ -49,7 +49,7 @@ pub struct ScoreArgs {
 #[command(next_help_heading = "Detector")]
 pub struct DetectorArgs {
     /// Score from which an event is an anomaly
-    #[arg(long, value_name = "SCORE", default_value_t = 0.7, value_parser = parse_score)]
+    #[arg(long, value_name = "SCORE", default_value_t = 0.7, value_parser = super::parse_score)]
     threshold: f64,
 
     /// Events a user must have had before the next one is scored
@@ -223,15 +223,8 @@ fn import(state: &std::path::Path, args: &ScoreArgs) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
-fn parse_score(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
-        _ => Err("expected a number in 0..=1".to_owned()),
-    }
-}
-
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {
-    let scores: Result<Vec<f64>, String> = text.split(',').map(parse_score).collect();
+    let scores: Result<Vec<f64>, String> = text.split(',').map(super::parse_score).collect();
     match scores?[..] {
         [medium, high, critical] if medium <= high && high <= critical => Ok(SeverityScale {
             medium,
