@@ -149,8 +149,8 @@ impl Block {
         let line_index = self.n_lines as u32;
         self.n_lines += 1;
         let result = text.and_then(|line| {
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            if line.len() > line_bytes_max {
+            // A \r before the line end is white space to JSON; it stays, and does not count.
+            if line.strip_suffix('\r').unwrap_or(line).len() > line_bytes_max {
                 return Err(line_too_long(line_bytes_max));
             }
             if line.trim_ascii().is_empty() {
@@ -249,7 +249,8 @@ impl Block {
         };
     }
 
-    /// Appends the event's line without its end and without anything a stage has added.
+    /// Appends the event's line without its end and without anything a stage has added; white
+    /// space at its end stays.
     pub fn push_bare_line(&self, event: &Event, output: &mut Vec<u8>) {
         let fields = (event.stage_fields as usize)
             .checked_sub(1)

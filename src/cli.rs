@@ -21,7 +21,7 @@ use crate::engine::{Options, Outcome, Source};
 use crate::io::dead_letter::{DeadLetters, Replay};
 use crate::io::files;
 use crate::io::position::Positions;
-use crate::record::{LINE_BYTES_MAX, STAGE_FIELDS_BYTES_MAX};
+use crate::record::{CHECKED_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use crate::report::say;
 use crate::shutdown::Shutdown;
 
@@ -70,10 +70,10 @@ pub struct LineArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// Reject lines longer than this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = LINE_BYTES_MAX,
-          value_parser = parse_line_bytes)]
-    pub line_bytes_max: usize,
+    /// Reject lines longer than this many bytes [default: 1048576; in programs that read what
+    /// another has checked, 67108864]
+    #[arg(long, value_name = "BYTES", value_parser = parse_line_bytes)]
+    pub line_bytes_max: Option<usize>,
 
     /// Threads that parse and score [default: one a core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -104,16 +104,20 @@ pub struct FileArgs {
 impl FileArgs {
     pub(crate) fn open(
         &self,
+        name: &str,
         lines: &LineArgs,
         positions: Positions,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Box<dyn Source>> {
-        let line_bytes_max = lines.line_bytes_max;
+        let line_bytes_max = lines.line_bytes_max();
         if let Some(path) = &self.replay {
             lines.refuse_as_dead_letter(path)?;
             return Ok(Box::new(Replay::open(path, shutdown, line_bytes_max)?));
         }
-        let inputs = files::expand(&self.inputs)?;
+        let (inputs, missing) = positions.with_rotated(files::expand(&self.inputs)?);
+        for text in missing {
+            say(name, &text);
+        }
         for input in &inputs {
             let path = if input == files::STDIN {
                 "/dev/stdin"
@@ -153,7 +157,7 @@ impl LineArgs {
         Options {
             name,
             jobs: self.jobs.map_or(n_cores, usize::from),
-            line_bytes_max: self.line_bytes_max,
+            line_bytes_max: self.line_bytes_max(),
             batch_bytes,
             commit_bytes: COMMIT_BYTES,
             strict: self.strict,
@@ -161,9 +165,14 @@ impl LineArgs {
         }
     }
 
-    /// For a program that is not the first of its pipe: lines have grown since they were checked.
+    fn line_bytes_max(&self) -> usize {
+        self.line_bytes_max.unwrap_or(LINE_BYTES_MAX)
+    }
+
+    /// For a program that is not the first of its pipe: lines were checked against a limit that it
+    /// does not know, and have grown since.
     pub(crate) fn after_others(mut self) -> Self {
-        self.line_bytes_max += STAGE_FIELDS_BYTES_MAX;
+        self.line_bytes_max.get_or_insert(CHECKED_LINE_BYTES_MAX);
         self
     }
 
@@ -174,7 +183,7 @@ impl LineArgs {
             false,
             Positions::default(),
             shutdown,
-            self.line_bytes_max,
+            self.line_bytes_max(),
         )
     }
 }
@@ -214,6 +223,10 @@ pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<E
         *n_in == n_out + n_rejected + n_filtered,
         "the counts do not add up: this is a bug in {}, please report it",
         options.name
+    );
+    anyhow::ensure!(
+        !outcome.is_stopped,
+        "stopped at the first rejected line, as --strict asks"
     );
     Ok(match outcome {
         Outcome {

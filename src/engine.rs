@@ -82,6 +82,8 @@ pub struct Outcome {
     pub n_failures: u64,
     /// The reader of the output has gone.
     pub is_closed: bool,
+    /// A line was rejected, and the run is strict.
+    pub is_stopped: bool,
 }
 
 /// Rejects that are explained one by one before only their number is told.
@@ -325,9 +327,7 @@ impl Runner<'_> {
                 return Ok(());
             }
         }
-        if self.options.strict && self.outcome.n_rejected > 0 {
-            anyhow::bail!("stopped at the first rejected line, as --strict asks");
-        }
+        self.outcome.is_stopped = self.options.strict && self.outcome.n_rejected > 0;
         Ok(())
     }
 

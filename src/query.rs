@@ -70,7 +70,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// The event's line with its anomaly and a line end, as `sg-score` would write it.
+    /// The event's line with a line end and all that stages have added, as they would write it.
     pub fn push_line(&self, output: &mut Vec<u8>) {
         self.block.push_line(&self.block.events[0], output);
     }
@@ -200,6 +200,15 @@ fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
         .and_then(|json| serde_json::from_slice(json).ok());
     if let Some(json) = &anomaly_json {
         block.set_stage_value(0, StageField::Anomaly, json);
+    }
+    for (field, family) in [
+        (StageField::Context, schema::PENDING),
+        (StageField::Analysis, schema::AI_ANALYSIS),
+        (StageField::Embedding, schema::EMBEDDINGS),
+    ] {
+        if let Some(json) = store.value(family, &key)? {
+            block.set_stage_value(0, field, &json);
+        }
     }
     Ok(Some(Found {
         key,

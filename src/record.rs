@@ -12,9 +12,9 @@ pub use reject::{Checked, Code, Reason};
 
 /// Longest line that is read as one event, unless `--line-bytes-max` says otherwise.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
-/// Bytes that stages may add to a line. Programs that read what stages have written allow for
-/// them, so that a pipe keeps whatever one process would.
-pub const STAGE_FIELDS_BYTES_MAX: usize = 64 << 10;
+/// The same in a program that reads what another has checked and added to: a pipe has to keep
+/// whatever one process would.
+pub const CHECKED_LINE_BYTES_MAX: usize = 64 << 20;
 /// Longest `event_id`, in bytes. It is part of every key of the store.
 pub const EVENT_ID_BYTES_MAX: usize = 256;
 /// Longest `user`, `type`, `geo_location`, in bytes: baselines keep these values.

@@ -320,7 +320,8 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
             )
         }
         _ => anyhow::anyhow!(
-            "cannot open the database {shown}: {}",
+            "cannot open the database {shown} ({}): if files are missing, restore it from a \
+             backup, or make a new one and read the events again",
             error.to_string().trim()
         ),
     }
@@ -328,9 +329,15 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
 
 fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
+    let advice = if error.kind() == rocksdb::ErrorKind::Corruption {
+        "it is damaged; restore it from a backup, or make a new one and read the events again"
+    } else {
+        "mend the disk or the folder, then run the same command again"
+    };
+    let error = error.to_string();
     anyhow::anyhow!(
-        "cannot read the database {shown} ({}): check it with `sg-store verify --db {shown}`",
-        error.to_string().trim()
+        "cannot read the database {shown} ({}): {advice}",
+        error.trim()
     )
 }
 

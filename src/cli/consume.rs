@@ -45,7 +45,7 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let mut dead_letters = args.lines.dead_letters()?;
     let source = args
         .files
-        .open(&args.lines, Positions::default(), &shutdown)?;
+        .open(NAME, &args.lines, Positions::default(), &shutdown)?;
     let options = args.lines.options(NAME, PIPE_BATCH_BYTES);
     let mut sink = NdjsonSink::stdout();
     let outcome = engine::run(

@@ -1,7 +1,6 @@
 //! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
 //! made harmless for where it goes.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -9,7 +8,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use crate::query::{Found, Profile};
-use crate::record::text::{printable, shorten};
+use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
 
 /// The form of an answer.
@@ -39,6 +38,9 @@ const CELL_CHARS_MAX: usize = 48;
 /// Characters of the reasons in a table, before the terminal's width wraps them.
 const REASONS_CHARS_MAX: usize = 160;
 
+/// Rows of one table; more go to another one, so that an answer of any size needs no memory.
+const ROWS_MAX: usize = 1_000;
+
 /// A table that fits the terminal.
 fn table(header: &[&str]) -> Table {
     let mut table = table_without_header();
@@ -66,15 +68,17 @@ pub(super) struct FoundWriter {
     format: Format,
     output: io::BufWriter<io::Stdout>,
     table: Option<Table>,
+    header: &'static [&'static str],
     csv: Option<csv::Writer<io::Stdout>>,
     is_anomalies: bool,
     is_terminal: bool,
+    has_header: bool,
     buffer: Vec<u8>,
 }
 
 impl FoundWriter {
     pub(super) fn new(format: Format, is_anomalies: bool) -> Self {
-        let header: &[&str] = if is_anomalies {
+        let header: &'static [&'static str] = if is_anomalies {
             &[
                 "TIME (UTC)",
                 "SEVERITY",
@@ -101,9 +105,11 @@ impl FoundWriter {
             format,
             output: io::BufWriter::new(io::stdout()),
             table: (format == Format::Table).then(|| table(header)),
+            header,
             csv: (format == Format::Csv).then(|| csv::Writer::from_writer(io::stdout())),
             is_anomalies,
             is_terminal: io::stdout().is_terminal(),
+            has_header: false,
             buffer: Vec::new(),
         }
     }
@@ -112,12 +118,13 @@ impl FoundWriter {
         match self.format {
             Format::Ndjson => self.write_line(found)?,
             Format::Csv => self.write_csv(found).map_err(io_error)?,
-            Format::Table => self.add_row(found),
+            Format::Table => self.add_row(found)?,
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+        self.write_csv_header().map_err(io_error)?;
         if let Some(table) = &self.table
             && table.row_count() > 0
         {
@@ -126,7 +133,7 @@ impl FoundWriter {
         if let Some(csv) = &mut self.csv {
             csv.flush()?;
         }
-        self.output.flush()
+        Ok(self.output.flush()?)
     }
 
     fn write_line(&mut self, found: &Found) -> io::Result<()> {
@@ -146,28 +153,12 @@ impl FoundWriter {
     }
 
     fn write_csv(&mut self, found: &Found) -> csv::Result<()> {
+        self.write_csv_header()?;
         let Some(csv) = &mut self.csv else {
             return Ok(());
         };
         let event = &found.block.events[0];
         let view = found.block.view(event);
-        if self.buffer.is_empty() {
-            self.buffer.push(0); // The header is out.
-            csv.write_record([
-                "time",
-                "timestamp",
-                "event_id",
-                "user",
-                "type",
-                "source_ip",
-                "geo_location",
-                "status",
-                "threat_score",
-                "anomaly_score",
-                "severity",
-                "reasons",
-            ])?;
-        }
         let text = |text: &str| {
             if self.is_terminal {
                 return unformula(&printable(text));
@@ -201,8 +192,33 @@ impl FoundWriter {
         Ok(())
     }
 
-    fn add_row(&mut self, found: &Found) {
-        let Some(table) = &mut self.table else { return };
+    /// Once, before the first record or the end.
+    fn write_csv_header(&mut self) -> csv::Result<()> {
+        if let Some(csv) = &mut self.csv
+            && !std::mem::replace(&mut self.has_header, true)
+        {
+            csv.write_record([
+                "time",
+                "timestamp",
+                "event_id",
+                "user",
+                "type",
+                "source_ip",
+                "geo_location",
+                "status",
+                "threat_score",
+                "anomaly_score",
+                "severity",
+                "reasons",
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn add_row(&mut self, found: &Found) -> io::Result<()> {
+        let Some(table) = &mut self.table else {
+            return Ok(());
+        };
         let event = &found.block.events[0];
         let view = found.block.view(event);
         let time = format_time(view.timestamp_ms)
@@ -237,6 +253,11 @@ impl FoundWriter {
             ],
         };
         table.add_row(row);
+        if table.row_count() == ROWS_MAX {
+            writeln!(self.output, "{table}")?;
+            *table = self::table(self.header);
+        }
+        Ok(())
     }
 }
 
@@ -257,30 +278,14 @@ pub(super) fn print_json(json: &str) -> io::Result<()> {
     writeln!(output, "{json}")
 }
 
-/// JSON as a terminal may show it: the same values, but what `printable` would replace is escaped.
-fn json_for_terminal(json: &str) -> String {
-    let mut output = String::with_capacity(json.len());
-    for character in json.chars() {
-        let mut units = [0; 2];
-        match character {
-            '\n' => output.push('\n'),
-            // Valid JSON has these between values only.
-            '\t' | '\r' => output.push(' '),
-            _ if printable(character.encode_utf8(&mut [0; 4])).len() > character.len_utf8() => {
-                for unit in character.encode_utf16(&mut units) {
-                    write!(output, "\\u{unit:04x}").expect("a string takes every write");
-                }
-            }
-            _ => output.push(character),
-        }
-    }
-    output
-}
-
 /// Text that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, CSV
 /// Injection).
 fn unformula(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    // What a spreadsheet passes over, and the full-width signs that some take for the others.
+    let is_passed_over =
+        |c: char| c == ' ' || c == '\0' || c == '\u{200B}' || c == '\u{FEFF}' || c == '\u{A0}';
+    let start = text.trim_start_matches(is_passed_over);
+    if start.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) {
         return format!("'{text}");
     }
     text.to_owned()

@@ -133,6 +133,8 @@ struct FilterArgs {
     oldest_first: bool,
 }
 
+/// One question reads few blocks twice.
+const CACHE_BYTES: usize = 32 << 20;
 /// Types that the table of `stats` names.
 const TYPES_SHOWN_MAX: usize = 20;
 /// Items in an answer for a person.
@@ -163,7 +165,11 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             "there is no CSV of this: use --format table or ndjson"
         );
     }
-    let store = Store::open(&args.db, Access::Read, &Tuning::default())?;
+    let tuning = Tuning {
+        cache_bytes: CACHE_BYTES,
+        ..Tuning::default()
+    };
+    let store = Store::open(&args.db, Access::Read, &tuning)?;
     match &args.question {
         Question::Events(filter) => list(&store, Wanted::Events, &filter.filter(LIMIT)?, format),
         Question::Anomalies {

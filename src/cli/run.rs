@@ -18,7 +18,7 @@ pub const NAME: &str = "sg-run";
 
 /// Read, score and store events in one process
 ///
-/// Does what `sg-consume FILE... | sg-score | sg-store --db DIR` does, faster. Baselines live in
+/// Does what `sg-consume FILE... | sg-score | sg-store --db DIR` does. Baselines live in
 /// the database, and so does how far each file was read: run the same command again, and only
 /// what has been appended since is read.
 #[derive(Parser, Debug)]
@@ -65,7 +65,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     });
     store.baselines(|user, record| Ok(scorer.load(user, record)?))?;
     let positions = Positions::new(store.positions()?);
-    let source = args.files.open(&args.lines, positions, &shutdown)?;
+    let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         with_positions: true,

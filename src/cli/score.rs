@@ -143,7 +143,10 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         &shutdown,
         &options,
     )?;
-    if let Some(folder) = &folder {
+    // What a strict run has learned before it stopped is learned again when it is repeated.
+    if let Some(folder) = &folder
+        && !outcome.is_stopped
+    {
         save(folder, &score)?;
     }
     conclude(&options, &outcome)
@@ -212,6 +215,10 @@ fn import(state: &std::path::Path, args: &ScoreArgs) -> anyhow::Result<Ended> {
             line.version,
             classic::NAME,
             classic::RECORD_VERSION
+        );
+        ensure!(
+            !line.user.is_empty(),
+            "line {number} names no user; nothing was changed"
         );
         record.clear();
         let baseline = Baseline::from_summary(line.baseline)

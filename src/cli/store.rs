@@ -132,7 +132,7 @@ const EXAMPLES: &str = "Examples:
 Exit codes:
   0  done (also when the reader of the output goes away)
   1  ran, but lines were rejected, or verify found something wrong
-  2  trouble: wrong usage, a database in use or damaged, a failure
+  2  trouble: wrong usage, a database in use or too damaged to be read on, a failure
 ";
 
 /// Bytes of lines that go to the store together, when that much is waiting.

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
-use super::table::{Dimension, Seen, Table, VALUES_MAX, tag};
+use super::table::{Dimension, Seen, Table, VALUES_BYTES_MAX, VALUES_MAX, tag};
 use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, Verdict};
 use crate::record::EventView;
 use crate::record::anomaly::Anomaly;
@@ -470,7 +470,9 @@ impl Summary {
         let total = self.n_events;
         let n_by_hour: u64 = self.hours.iter().copied().map(u64::from).sum();
         let n_scores = self.n_threat_scores;
-        let is_possible = self.n_failed <= total
+        // Beyond it numbers are no longer exact, and near the end they wrap.
+        let is_possible = total <= 1 << 53
+            && self.n_failed <= total
             && n_by_hour <= total
             && n_scores <= total
             && (0.0..=n_scores as f64).contains(&self.threat_score_sum)
@@ -487,7 +489,12 @@ impl Summary {
             let n_seen: u64 = seen.iter().map(|seen| u64::from(seen.n_events)).sum();
             let distinct: std::collections::HashSet<_> =
                 seen.iter().map(|seen| &seen.value).collect();
-            if n_seen > total || distinct.len() < seen.len() || seen.len() > VALUES_MAX {
+            let n_bytes: usize = seen.iter().map(|seen| seen.value.len()).sum();
+            let is_possible = n_seen <= total
+                && distinct.len() == seen.len()
+                && seen.len() <= VALUES_MAX
+                && n_bytes <= VALUES_BYTES_MAX as usize;
+            if !is_possible {
                 return Err(format!("{name} beyond those of {total} events"));
             }
         }

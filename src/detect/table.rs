@@ -15,8 +15,12 @@ pub(crate) enum Dimension {
 }
 
 /// Most values of one dimension that are kept for a user. One more, and only the more frequent
-/// half stays: a made-up million of addresses costs a fixed amount of memory.
+/// half stays: a made-up million of addresses costs a fixed amount of memory, and of disk each time
+/// the user's baseline is stored.
 pub(crate) const VALUES_MAX: usize = 1024;
+
+/// Most bytes of the values of one dimension, likewise.
+pub(crate) const VALUES_BYTES_MAX: u32 = 64 << 10;
 
 /// One value and how often it was seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub(crate) struct Table {
     /// For each entry 30 bits of the value's hash over 2 bits of dimension: compared first.
     tags: Vec<u32>,
     entries: Vec<Seen>,
+    /// Bytes of the values of each dimension.
+    n_bytes: [u32; 3],
 }
 
 impl Table {
@@ -50,27 +56,33 @@ impl Table {
             entry.last_event = event;
             return;
         }
-        self.tags.push(tag);
-        self.entries.push(Seen {
-            value: value.into(),
-            n_events: 1,
-            last_event: event,
-        });
+        self.push(
+            tag,
+            Seen {
+                value: value.into(),
+                n_events: 1,
+                last_event: event,
+            },
+        );
         let dimension = tag & DIMENSION_MASK;
-        if self.entries.len() > VALUES_MAX
-            && self
-                .tags
-                .iter()
-                .filter(|&&t| t & DIMENSION_MASK == dimension)
-                .count()
-                > VALUES_MAX
+        let n_values = || {
+            let tags = self.tags.iter();
+            tags.filter(|&&t| t & DIMENSION_MASK == dimension).count()
+        };
+        if self.n_bytes[dimension as usize] > VALUES_BYTES_MAX
+            || self.entries.len() > VALUES_MAX && n_values() > VALUES_MAX
         {
             self.halve(dimension);
         }
     }
 
     pub(crate) fn insert(&mut self, dimension: Dimension, seen: Seen) {
-        self.tags.push(tag(dimension, &seen.value));
+        self.push(tag(dimension, &seen.value), seen);
+    }
+
+    fn push(&mut self, tag: u32, seen: Seen) {
+        self.n_bytes[(tag & DIMENSION_MASK) as usize] += seen.value.len() as u32;
+        self.tags.push(tag);
         self.entries.push(seen);
     }
 
@@ -106,9 +118,14 @@ impl Table {
             .collect();
         of_dimension.sort_unstable_by(|&a, &b| rank(&self.entries[a]).cmp(&rank(&self.entries[b])));
         let mut is_kept = vec![true; self.tags.len()];
-        for &i in &of_dimension[VALUES_MAX / 2..] {
-            is_kept[i] = false;
+        let mut n_bytes = 0;
+        for (rank, &i) in of_dimension.iter().enumerate() {
+            n_bytes += self.entries[i].value.len() as u32;
+            is_kept[i] = rank < VALUES_MAX / 2 && n_bytes <= VALUES_BYTES_MAX / 2;
         }
+        let dropped = of_dimension.iter().filter(|&&i| !is_kept[i]);
+        let n_dropped: u32 = dropped.map(|&i| self.entries[i].value.len() as u32).sum();
+        self.n_bytes[dimension as usize] -= n_dropped;
         let mut kept = is_kept.iter();
         self.tags.retain(|_| *kept.next().expect("one flag a tag"));
         let mut kept = is_kept.iter();
@@ -156,5 +173,21 @@ mod tests {
         assert_eq!(table.count(home, "10.0.0.1"), 10_000);
         assert_eq!(table.ranked(Dimension::Ip)[0].value, "10.0.0.1");
         assert_eq!(table.ranked(Dimension::Kind).len(), 1);
+    }
+
+    /// A thousand places of a thousand bytes were 1 MB a user, written with each of its events.
+    #[test]
+    fn long_values_stay_within_the_limit() {
+        let mut table = Table::default();
+        for event in 0..10_000_u32 {
+            let place = format!("{event:01000}");
+            table.learn(tag(Dimension::Location, &place), &place, event);
+            let of_places = |seen: &Seen| seen.value.len();
+            let n_bytes: usize = table.entries.iter().map(of_places).sum();
+            assert!(n_bytes <= VALUES_BYTES_MAX as usize, "{n_bytes}");
+            assert_eq!(n_bytes, table.n_bytes[1] as usize);
+            assert_eq!(table.count(tag(Dimension::Location, &place), &place), 1);
+        }
+        assert!(table.entries.len() >= 32);
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
-use super::files::open_file;
+use super::files::{STDIN, open_file};
 use super::lines::{LineReader, start_of};
 use crate::batch::{Block, Origin, Part, Reject};
 use crate::engine::Source;
@@ -187,7 +187,12 @@ impl Replay {
         // A letter is longer than the line in it: base64, and what is said about it. It may have
         // been written under a larger limit than this one.
         let letter_bytes_max = line_bytes_max.saturating_mul(2).max(64 << 20) + (64 << 10);
-        let file = open_file(path)?;
+        let is_stdin = path.as_os_str() == STDIN;
+        let file = open_file(if is_stdin {
+            Path::new("/dev/stdin")
+        } else {
+            path
+        })?;
         let name = path.to_string_lossy();
         let letters = LineReader::new(Box::new(file), start_of(&name), letter_bytes_max);
         Ok(Self {

@@ -1,8 +1,10 @@
 //! Events from files, globs and standard input, compressed or not.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Chain, Cursor, Read};
+use std::io::{self, Chain, Cursor, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -106,8 +108,13 @@ impl Files {
             let shutdown = Interruptible::draining(File::from(stdin), &self.shutdown);
             (Box::new(shutdown), start_of(STDIN))
         } else {
-            let file = open_file(Path::new(input))?;
+            let mut file = open_file(Path::new(input))?;
             let start = self.positions.start_of(input, &file)?;
+            if start.offset > 0 && !is_compressed(&head_of(&file)?) {
+                file.seek(SeekFrom::Start(start.offset))?;
+                let stream = Box::new(Interruptible::new(file, &self.shutdown));
+                return Ok(LineReader::new(stream, start, self.line_bytes_max));
+            }
             (Box::new(Interruptible::new(file, &self.shutdown)), start)
         };
         let mut stream = decompress(stream).with_context(|| format!("cannot read {input}"))?;
@@ -132,8 +139,8 @@ fn skip(stream: &mut dyn Read, n_bytes: u64) -> io::Result<()> {
     io::copy(&mut stream.take(n_bytes), &mut io::sink()).map(drop)
 }
 
-/// The files that paths and glob patterns name, each pattern's in the order of their names;
-/// standard input if there is none.
+/// The files that paths and glob patterns name, each pattern's in the order of their names, each
+/// file once; standard input if there is none.
 ///
 /// # Errors
 /// If a pattern is invalid, matches nothing, or needs a folder that cannot be read.
@@ -156,9 +163,13 @@ pub fn expand(inputs: &[String]) -> anyhow::Result<Vec<String>> {
         files.extend(
             matches
                 .iter()
+                .filter(|path| !path.is_dir())
                 .map(|path| path.to_string_lossy().into_owned()),
         );
     }
+    // What two patterns match is one file.
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(super::position::key(file)));
     Ok(files)
 }
 
@@ -168,7 +179,7 @@ fn decompress(mut stream: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Sen
     let mut magic = Vec::new();
     stream.by_ref().take(4).read_to_end(&mut magic)?;
     let is_gzip = magic.starts_with(&[0x1F, 0x8B]);
-    let is_zstd = magic == [0x28, 0xB5, 0x2F, 0xFD];
+    let is_zstd = is_zstd(&magic);
     let stream: Chain<Cursor<Vec<u8>>, _> = Cursor::new(magic).chain(stream);
     if is_gzip {
         return Ok(Box::new(flate2::read::MultiGzDecoder::new(stream)));
@@ -177,6 +188,27 @@ fn decompress(mut stream: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Sen
         return Ok(Box::new(zstd::stream::read::Decoder::new(stream)?));
     }
     Ok(Box::new(stream))
+}
+
+/// The first bytes of a file, without moving on in it.
+fn head_of(file: &File) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; 4];
+    let n_read = file.read_at(&mut head, 0)?;
+    head.truncate(n_read);
+    Ok(head)
+}
+
+/// Whether bytes at the start of a file say that it is compressed.
+pub(super) fn is_compressed(head: &[u8]) -> bool {
+    head.starts_with(&[0x1F, 0x8B]) || head.get(..4).is_some_and(is_zstd)
+}
+
+/// A frame of Zstandard, or one to be skipped, which parallel compressors put first.
+fn is_zstd(magic: &[u8]) -> bool {
+    matches!(
+        magic,
+        [0x28, 0xB5, 0x2F, 0xFD] | [0x50..=0x5F, 0x2A, 0x4D, 0x18]
+    )
 }
 
 /// Lets a pipe hold as much as the system allows without privileges, so that programs wait for

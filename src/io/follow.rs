@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::files::{STDIN, open_file};
+use super::files::{STDIN, is_compressed, open_file};
 use super::lines::{LineReader, start_of};
 use super::position::Positions;
 use crate::batch::{Block, Origin};
@@ -147,7 +147,7 @@ impl Followed {
 fn refuse_compressed(file: &mut File, input: &str) -> anyhow::Result<()> {
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic)?;
-    if magic.starts_with(&[0x1F, 0x8B]) || magic == [0x28, 0xB5, 0x2F, 0xFD] {
+    if is_compressed(&magic) {
         bail!("{input} is compressed; --follow needs a plain file");
     }
     Ok(())

@@ -1,16 +1,19 @@
 //! The sink of the pipe programs: lines to standard output.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 
 use super::files::widen_pipe;
 use crate::batch::{Batch, Block};
 use crate::engine::{Flow, Sink};
+use crate::record::text::json_for_terminal;
 
 /// Writes every event's line, one write a batch, so that a reader sees it at once.
 pub struct NdjsonSink {
     output: Box<dyn Write + Send>,
+    /// Terminals get the same values, but nothing that they would obey.
+    is_terminal: bool,
     buffer: Vec<u8>,
 }
 
@@ -20,13 +23,9 @@ impl NdjsonSink {
     pub fn stdout() -> Self {
         let stdout = io::stdout();
         widen_pipe(&stdout);
-        Self::new(Box::new(stdout))
-    }
-
-    #[must_use]
-    pub fn new(output: Box<dyn Write + Send>) -> Self {
         Self {
-            output,
+            is_terminal: stdout.is_terminal(),
+            output: Box::new(stdout),
             buffer: Vec::new(),
         }
     }
@@ -46,6 +45,10 @@ impl Sink for NdjsonSink {
                 }
                 &self.buffer
             };
+            let shown = self
+                .is_terminal
+                .then(|| json_for_terminal(&String::from_utf8_lossy(lines)));
+            let lines = shown.as_ref().map_or(&lines[..], |shown| shown.as_bytes());
             let result = self
                 .output
                 .write_all(lines)
@@ -70,13 +73,5 @@ impl Sink for NdjsonSink {
 /// True if the block leaves as it came, so that its bytes need not be copied.
 fn is_untouched(block: &Block) -> bool {
     let is_whole = block.events.len() as u64 == block.n_lines && block.part.is_none();
-    let has_own_ends = || {
-        block
-            .events
-            .iter()
-            .map(|event| event.line.end() - event.line.start() + 1)
-            .sum::<usize>()
-            == block.lines.len()
-    };
-    is_whole && block.stage_fields.is_empty() && has_own_ends()
+    is_whole && block.stage_fields.is_empty()
 }

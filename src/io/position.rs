@@ -1,7 +1,7 @@
-//! How far a file has been read, and whether a file is still the one that was read.
+//! How far a file has been read, and which file that was: names change when logs are rotated.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::files::{STDIN, is_compressed};
 use super::lines::start_of;
 use crate::batch::Origin;
 
-/// Bytes at the start of a file that tell it from another one of the same name.
-const HEAD_BYTES_MAX: u64 = 1024;
+/// Bytes at the start of a file, and before the position, that tell it from another one.
+const SAMPLE_BYTES_MAX: u64 = 1024;
 
 /// The first line of a file that has not been taken yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,11 +27,62 @@ pub struct Position {
     /// Length of the head that `head_sha256` covers, in bytes of the file.
     pub head_bytes: u64,
     pub head_sha256: String,
+    /// Of the up to 1,024 bytes before `offset`; none for a compressed file.
+    #[serde(default)]
+    pub tail_sha256: Option<String>,
+    /// Length of the file.
+    #[serde(default)]
+    pub file_bytes: u64,
 }
 
-/// Positions by source name: the absolute path of a file.
+impl Position {
+    /// The position at `end` of a file, or none if it is no regular file that can be read again.
+    #[must_use]
+    pub fn of(end: &Origin) -> Option<Self> {
+        let file = end.file.as_deref()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() {
+            return None;
+        }
+        let head = sample(file, 0, SAMPLE_BYTES_MAX).ok()?;
+        let tail = if is_compressed(&head) {
+            None
+        } else {
+            Some(hash(&tail(file, end.offset).ok()?))
+        };
+        Some(Self {
+            line: end.line,
+            offset: end.offset,
+            head_bytes: head.len() as u64,
+            head_sha256: hash(&head),
+            tail_sha256: tail,
+            file_bytes: metadata.len(),
+        })
+    }
+
+    /// Whether this is the file that was read to here, and whatever was appended since.
+    fn is_in(&self, file: &File) -> std::io::Result<bool> {
+        let n_bytes = file.metadata()?.len();
+        let head = sample(file, 0, self.head_bytes.min(SAMPLE_BYTES_MAX))?;
+        // An empty head is that of any file.
+        if head.is_empty()
+            || head.len() as u64 != self.head_bytes
+            || hash(&head) != self.head_sha256
+        {
+            return Ok(false);
+        }
+        match &self.tail_sha256 {
+            Some(expected) => {
+                Ok(n_bytes >= self.offset && hash(&tail(file, self.offset)?) == *expected)
+            }
+            None => Ok(n_bytes >= self.file_bytes),
+        }
+    }
+}
+
+/// Positions by the name that the source had: the absolute path of a file.
 #[derive(Clone, Debug, Default)]
-pub struct Positions(HashMap<String, Position>);
+pub struct Positions(BTreeMap<String, Position>);
 
 impl Positions {
     #[must_use]
@@ -38,72 +90,138 @@ impl Positions {
         Self(positions.into_iter().collect())
     }
 
-    /// Where to go on in a file: after what was taken, if it is still the same file, else at
-    /// its start.
+    /// Where to go on in a file: after what was taken, whatever its name was then; at its start if
+    /// nothing was.
     ///
     /// # Errors
-    /// If the file's head cannot be read.
+    /// If the file cannot be read.
     pub fn start_of(&self, input: &str, file: &File) -> anyhow::Result<Origin> {
         let start = Origin {
             file: Some(Arc::new(file.try_clone()?)),
             ..start_of(input)
         };
-        let Some(position) = self.0.get(&key(input)) else {
-            return Ok(start);
-        };
-        let head =
-            head(file, position.head_bytes).with_context(|| format!("cannot read {input}"))?;
-        // An empty head is that of any file.
-        if head.0 == 0 || head.0 != position.head_bytes || head.1 != position.head_sha256 {
-            return Ok(start);
-        }
-        Ok(Origin {
-            line: position.line,
-            offset: position.offset,
-            ..start
+        let position = self
+            .find(input, file)
+            .with_context(|| format!("cannot read {input}"))?;
+        Ok(match position {
+            None => start,
+            Some(position) => Origin {
+                line: position.line,
+                offset: position.offset,
+                ..start
+            },
         })
     }
+
+    fn find(&self, input: &str, file: &File) -> std::io::Result<Option<&Position>> {
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let own = self.0.get(&key(input));
+        let mut furthest: Option<&Position> = None;
+        for position in own.into_iter().chain(self.0.values()) {
+            let is_further = furthest.is_none_or(|found| position.offset > found.offset);
+            if is_further && position.is_in(file)? {
+                furthest = Some(position);
+            }
+        }
+        Ok(furthest)
+    }
+
+    /// The inputs, each after the file that had its name when it was read last, if that has been
+    /// renamed since (log rotation) and is not among them; and words about those not to be found.
+    #[must_use]
+    pub fn with_rotated(&self, inputs: Vec<String>) -> (Vec<String>, Vec<String>) {
+        let given: Vec<String> = inputs.iter().map(|input| key(input)).collect();
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for input in inputs {
+            let replaced = (input != STDIN)
+                .then(|| self.0.get(&key(&input)))
+                .flatten()
+                .filter(|position| !is_at(position, Path::new(&input)));
+            if let Some(position) = replaced {
+                let siblings = siblings(Path::new(&input));
+                match siblings
+                    .into_iter()
+                    .find(|sibling| is_at(position, Path::new(sibling)))
+                {
+                    Some(sibling) if given.contains(&key(&sibling)) => {}
+                    Some(sibling) => found.push(sibling),
+                    None => missing.push(format!(
+                        "{input} is not the file that was read up to line {}, and that one is \
+                         not beside it: lines appended to it since are not read",
+                        position.line - 1
+                    )),
+                }
+            }
+            found.push(input);
+        }
+        (found, missing)
+    }
+}
+
+/// Whether the file of that name is the one of the position.
+fn is_at(position: &Position, path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| position.is_in(&file).unwrap_or(false))
+}
+
+/// Files in the same folder whose names begin with this one's: `app.log.1`, `app.log-20261124`.
+fn siblings(path: &Path) -> Vec<String> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else {
+        return Vec::new();
+    };
+    let mut siblings: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned))
+        .filter(|sibling| {
+            let other = Path::new(sibling)
+                .file_name()
+                .and_then(|name| name.to_str());
+            other.is_some_and(|other| other != name && other.starts_with(name))
+        })
+        .collect();
+    siblings.sort();
+    siblings
 }
 
 /// The name under which a file's position is kept: its absolute path.
 #[must_use]
 pub fn key(input: &str) -> String {
-    std::fs::canonicalize(Path::new(input)).map_or_else(
+    fs::canonicalize(Path::new(input)).map_or_else(
         |_| input.to_owned(),
         |path| path.to_string_lossy().into_owned(),
     )
 }
 
-/// The position at `end` of a file, or none if it is no regular file that can be read again.
-#[must_use]
-pub fn of(end: &Origin) -> Option<Position> {
-    let file = end.file.as_deref()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let (head_bytes, head_sha256) = head(file, HEAD_BYTES_MAX).ok()?;
-    Some(Position {
-        line: end.line,
-        offset: end.offset,
-        head_bytes,
-        head_sha256,
-    })
+/// The bytes before an offset.
+fn tail(file: &File, offset: u64) -> std::io::Result<Vec<u8>> {
+    let n_bytes = offset.min(SAMPLE_BYTES_MAX);
+    sample(file, offset - n_bytes, n_bytes)
 }
 
-fn head(file: &File, n_bytes: u64) -> std::io::Result<(u64, String)> {
-    let mut head = vec![0; n_bytes.min(HEAD_BYTES_MAX) as usize];
+fn sample(file: &File, offset: u64, n_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; n_bytes as usize];
     let mut n_read = 0;
-    while n_read < head.len() {
-        match file.read_at(&mut head[n_read..], n_read as u64)? {
+    while n_read < bytes.len() {
+        match file.read_at(&mut bytes[n_read..], offset + n_read as u64)? {
             0 => break,
             n => n_read += n,
         }
     }
-    let hash = Sha256::digest(&head[..n_read]);
-    let hash = hash
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    Ok((n_read as u64, hash))
+    bytes.truncate(n_read);
+    Ok(bytes)
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]
@@ -114,7 +232,7 @@ mod tests {
     fn a_file_is_known_by_its_head() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.ndjson");
-        std::fs::write(&path, "one\ntwo\n").expect("a file");
+        fs::write(&path, "one\ntwo\n").expect("a file");
         let name = path.to_str().expect("a name");
         let end = Origin {
             source: Arc::from(name),
@@ -122,7 +240,7 @@ mod tests {
             offset: 4,
             file: Some(Arc::new(File::open(&path).expect("the file"))),
         };
-        let position = of(&end).expect("a regular file");
+        let position = Position::of(&end).expect("a regular file");
         let positions = Positions::new([(key(name), position)]);
         let start = |positions: &Positions| {
             let file = File::open(&path).expect("the file");
@@ -130,13 +248,31 @@ mod tests {
             (start.line, start.offset)
         };
         assert_eq!(start(&positions), (2, 4));
-        std::fs::write(&path, "one\ntwo\nthree\n").expect("it grows");
+        fs::write(&path, "one\ntwo\nthree\n").expect("it grows");
         assert_eq!(start(&positions), (2, 4));
-        std::fs::write(&path, "new\ntwo\n").expect("another file of that name");
+        fs::write(&path, "new\ntwo\n").expect("another file of that name");
         assert_eq!(start(&positions), (1, 0));
+        fs::write(&path, "one").expect("it is cut short");
+        assert_eq!(start(&positions), (1, 0));
+        let moved = folder.path().join("events.ndjson.1");
+        fs::write(&moved, "one\ntwo\nthree\n").expect("it was moved");
+        let moved = moved.to_str().expect("a name");
+        let file = File::open(moved).expect("the file");
+        let start_moved = positions.start_of(moved, &file).expect("a start");
+        assert_eq!((start_moved.line, start_moved.offset), (2, 4));
+        let inputs = vec![name.to_owned()];
+        let both = vec![moved.to_owned(), name.to_owned()];
+        assert_eq!(
+            positions.with_rotated(inputs.clone()),
+            (both.clone(), vec![])
+        );
+        assert_eq!(positions.with_rotated(both.clone()), (both, vec![]));
+        fs::remove_file(moved).expect("it is there");
+        let (found, missing) = positions.with_rotated(inputs.clone());
+        assert_eq!((found, missing.len()), (inputs, 1));
         assert_eq!(start(&Positions::default()), (1, 0));
         assert_eq!(
-            of(&Origin {
+            Position::of(&Origin {
                 source: Arc::from("-"),
                 line: 1,
                 offset: 0,

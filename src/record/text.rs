@@ -114,6 +114,27 @@ pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     output.into()
 }
 
+/// JSON as a terminal may show it: the same values, but what `printable` would replace is escaped.
+#[must_use]
+pub fn json_for_terminal(json: &str) -> String {
+    let mut output = String::with_capacity(json.len());
+    for character in json.chars() {
+        let mut units = [0; 2];
+        match character {
+            '\n' => output.push('\n'),
+            // Valid JSON has these between values only.
+            '\t' | '\r' => output.push(' '),
+            _ if printable(character.encode_utf8(&mut [0; 4])).len() > character.len_utf8() => {
+                for unit in character.encode_utf16(&mut units) {
+                    write!(output, "\\u{unit:04x}").expect("a string takes every write");
+                }
+            }
+            _ => output.push(character),
+        }
+    }
+    output
+}
+
 /// Control characters (Unicode Cc), line and paragraph separators, zero-width characters,
 /// bidirectional controls (UAX #9), interlinear and tag characters.
 fn is_unprintable(character: char) -> bool {

@@ -13,7 +13,7 @@ use super::counters::Counters;
 use crate::batch::{Batch, Block, Origin};
 use crate::engine::{Flow, Sink};
 use crate::io::ndjson::NdjsonSink;
-use crate::io::position;
+use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::{Event, StageField};
 use crate::schema;
@@ -141,7 +141,7 @@ impl Writer {
         } else {
             block.push_bare_line(event, line);
         }
-        writes.put_cf(families.events, key, &line);
+        writes.put_cf(families.events, key, line.trim_ascii_end());
 
         let (event_id, user) = (block.text(event.event_id), block.text(event.user));
         let index_key = line;
@@ -260,7 +260,7 @@ impl Writer {
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
         for (source, end) in std::mem::take(&mut self.ends) {
-            if let Some(position) = position::of(&end) {
+            if let Some(position) = Position::of(&end) {
                 let key = schema::position_key(&position::key(&source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
             }
@@ -370,7 +370,8 @@ fn anomaly_of_event(block: &Block, event: &Event) -> Option<AnomalyRecord> {
     let anomaly = anomaly_of(block.stage_value(event, StageField::Anomaly)?)?;
     let is_of_event = anomaly.timestamp == event.timestamp_ms
         && anomaly.event_id == block.text(event.event_id)
-        && anomaly.user == block.text(event.user);
+        && anomaly.user == block.text(event.user)
+        && (0.0..=1.0).contains(&anomaly.anomaly_score);
     is_of_event.then_some(anomaly)
 }
 

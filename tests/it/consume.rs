@@ -395,12 +395,13 @@ fn valid_lines_leave_byte_for_byte() {
         let ended = format!("{line}\n");
         check_bytes(&ended, &ended, 0);
         check_bytes(line, &ended, 0);
-        check_bytes(format!("{line}\r\n"), &ended, 0);
-        check_bytes(format!("{line}\r"), &ended, 0);
+        check_bytes(format!("{line}\r\n"), format!("{line}\r\n"), 0);
+        check_bytes(format!("{line}\r\r"), format!("{line}\r\r\n"), 0);
         check_bytes(format!("\u{feff}{line}\n"), &ended, 0);
         let twice = format!("{ended}{ended}");
         check_bytes(&twice, &twice, 0);
-        check_bytes(format!("{line}\r\n{line}"), &twice, 0);
+        let mixed = format!("{line}\r\n{line}");
+        check_bytes(&mixed, format!("{mixed}\n"), 0);
         check_bytes(format!("\n{line}\n \t\r\n\r\n{line}\n\n"), &twice, 4);
     }
     check_bytes("", "", 0);

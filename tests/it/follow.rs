@@ -86,7 +86,8 @@ fn an_unended_line_waits() {
     let fixture = Fixture::new(&(line(1) + &unended));
     fixture.running.expect_stdout(&line(1));
     fixture.append("\r\n");
-    fixture.running.expect_stdout(&(line(1) + &line(2)));
+    let expected = format!("{}{unended}\r\n", line(1));
+    fixture.running.expect_stdout(&expected);
     fixture.expect_counts("in 2 = out 2 + rejected 0 + filtered 0");
 }
 

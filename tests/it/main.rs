@@ -28,6 +28,7 @@ mod query_output;
 mod random;
 mod refused;
 mod replay;
+mod rotation;
 mod schema;
 mod score;
 mod state;

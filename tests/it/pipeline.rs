@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::tools::{digest, generated, program, run, shell};
+use crate::tools::{digest, event, event_and, generated, program, run, shell};
 
 #[test]
 fn pipe_and_fused_give_the_same_store_for_any_number_of_jobs() {
@@ -162,4 +162,58 @@ fn a_file_that_grows_is_read_on_from_where_it_was() {
         .stdout
     };
     assert_eq!(full(&at_once), full(&in_two));
+}
+
+/// Each program took one more `\r` off the line.
+#[test]
+fn white_space_at_the_ends_of_lines_does_not_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    let ends = ["\n", "\r\n", "\r\r\n", " \t\n", " \r \r\n", ""];
+    let lines: Vec<String> = (0..ends.len())
+        .map(|i| event(&format!("e{i}"), "u", i as i64 + 1) + ends[i])
+        .collect();
+    std::fs::write(&input, lines.concat()).unwrap();
+    let (piped, fused) = (folder.path().join("piped"), folder.path().join("fused"));
+    let pipe = "sg-consume -q IN | sg-score -q --threshold 0 --min-events 1 | sg-store -q --db";
+    let pipe = pipe.replace("IN", input.to_str().unwrap());
+    shell(&format!("{pipe} {}", piped.display())).expect_code(0);
+    let command = format!(
+        "sg-run -q {} --threshold 0 --min-events 1 --db {}",
+        input.display(),
+        fused.display()
+    );
+    shell(&command).expect_code(0);
+    assert_eq!(digest(&piped), digest(&fused));
+    // And through an export, which is a pipe too.
+    let again = folder.path().join("again");
+    let command = format!(
+        "sg-query export --db {} | sg-store -q --db {}",
+        fused.display(),
+        again.display()
+    );
+    shell(&command).expect_code(0);
+    assert_eq!(digest(&again), digest(&fused));
+}
+
+/// What sg-consume lets through must not be too long for the next program.
+#[test]
+fn a_long_line_that_was_let_in_stays_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, db) = (folder.path().join("in"), folder.path().join("db"));
+    let padding = "x".repeat(2 << 20);
+    let line = event_and(&format!(r#""padding":"{padding}""#));
+    std::fs::write(&input, line + "\n").unwrap();
+    let (input, db) = (input.display(), db.display());
+    let command = format!(
+        "sg-consume -q --line-bytes-max 8388608 {input} | sg-score | sg-store --db {db} &&
+         sg-query export --db {db} | cmp - {input}"
+    );
+    let ran = shell(&command).expect_code(0);
+    assert_eq!(
+        ran.stderr.matches("in 1 = out 1").count(),
+        2,
+        "{}",
+        ran.stderr
+    );
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::database::{admin, lines_of, scored, stats, store};
-use crate::tools::{digest, event};
+use crate::tools::{digest, event, shell};
 
 #[test]
 fn prune_removes_what_is_older_and_nothing_else() {
@@ -102,5 +102,27 @@ fn compact_changes_nothing_but_the_files() {
         "{}",
         ran.stderr
     );
+    assert_eq!(digest(&db), before);
+}
+
+/// It told that nothing had become smaller, and ended with 0.
+#[test]
+fn compact_tells_when_it_cannot_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    for seed in 0..3 {
+        store(&db, &scored(4_000, 5, 67 + seed)).expect_code(0);
+    }
+    let before = digest(&db);
+    // Files may not grow beyond 64 KiB, as on a disk that is full.
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 64; sg-store compact --db {}",
+        db.display()
+    );
+    let ran = shell(&command).expect_code(2);
+    assert_eq!(ran.text(), "");
+    assert!(ran.stderr.contains("nothing is lost"), "{}", ran.stderr);
+    assert_eq!(digest(&db), before);
+    admin("compact", &db, &[]).expect_code(0);
     assert_eq!(digest(&db), before);
 }

@@ -329,17 +329,16 @@ fn the_highest_scores_come_first() {
     );
 }
 
-/// Scores come with the input, and nobody has promised that they are within 0..=1: one below 0
-/// was taken for the highest.
+/// Scores come with the input: one below 0 was taken for the highest, one of 300 digits was shown.
 #[test]
-fn scores_of_any_size_are_in_order() {
+fn scores_that_cannot_be_make_no_anomaly() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("db");
     let scores = ["0.5", "-1", "2", "-0.0", "0.0", "-2.5", "1e300", "0.1"];
     let input: String = scores.iter().enumerate().map(scored_as).collect();
     store(&db, input.as_bytes()).expect_code(0);
     // The two zeros are equal, so that the newer one comes first.
-    for (limit, expected) in [(9, "62074315"), (3, "620"), (6, "620743")] {
+    for (limit, expected) in [(9, "0743"), (3, "074"), (1, "0")] {
         let limit = format!("--limit={limit}");
         let ran = ask(&db, &["anomalies", "--sort=score", &limit]).expect_code(0);
         let found = ran.json_lines();

@@ -28,24 +28,19 @@ pub(crate) fn ask(db: &Path, args: &[&str]) -> Ran {
 /// An event of the model: its fields as `serde_json` reads them, its text cut from the line.
 pub(crate) struct Item {
     pub(crate) fields: Value,
-    /// The event with its anomaly, without what the analysis would need.
+    /// The event with its anomaly, and with what the analysis would need.
     pub(crate) line: String,
     pub(crate) anomaly_line: Option<String>,
 }
 
 impl Item {
     fn of(line: &str) -> Self {
-        let (line, end) = match line.split_once(",\"context\":{\"failed_login_count\":") {
-            Some((line, _)) => (line, "}\n"),
-            None => (line, "\n"),
-        };
-        let line = format!("{line}{end}");
-        let anomaly = line.split_once(",\"anomaly\":").map(|(_, anomaly)| anomaly);
+        let scored = line.split_once(",\"context\":{\"failed_login_count\":");
+        let anomaly = scored.and_then(|(event, _)| event.split_once(",\"anomaly\":"));
         Self {
-            fields: serde_json::from_str(&line).unwrap(),
-            anomaly_line: anomaly
-                .map(|anomaly| anomaly.strip_suffix("}\n").unwrap().to_owned() + "\n"),
-            line,
+            fields: serde_json::from_str(line).unwrap(),
+            anomaly_line: anomaly.map(|(_, anomaly)| format!("{anomaly}\n")),
+            line: format!("{line}\n"),
         }
     }
 

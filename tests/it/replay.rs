@@ -58,7 +58,7 @@ fn a_replay_keeps_the_first_place() {
     let args = ["--line-bytes-max", "10", "--dead-letter", "@dead3", "-q"];
     fixture.consume(&args, format!("{good}\r\n{good}").as_bytes());
     let ran = fixture.consume(&["--replay", "@dead3"], b"");
-    assert_eq!(ran.text(), format!("{good}\n{good}\n"));
+    assert_eq!(ran.text(), format!("{good}\r\n{good}\n"));
     assert!(
         ran.stderr
             .contains("in 2 = out 2 + rejected 0 + filtered 0"),
@@ -134,7 +134,7 @@ fn a_long_line_comes_in_parts_and_is_whole_again() {
             ran.stderr,
             "sg-consume: in 1 = out 1 + rejected 0 + filtered 0\n"
         );
-        assert!(ran.stdout == format!("{long}\n").as_bytes());
+        assert!(ran.stdout == format!("{long}\r\n").as_bytes());
         assert_eq!(ran.code, 0);
     }
 }
