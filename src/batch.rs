@@ -13,8 +13,58 @@ pub struct Batch {
     /// A sink that gathers batches has to keep what it has with this one: nothing more is
     /// waiting, or enough has been gathered.
     pub is_commit: bool,
-    /// Records of the users whose baselines changed since the last commit, if this is one.
-    pub baselines: Vec<(Box<str>, Vec<u8>)>,
+    /// It also has to keep what stages have learned, and how far sources were read; the batch is a
+    /// commit then.
+    pub is_checkpoint: bool,
+    /// Records of the users whose baselines changed since the last checkpoint, if this is one.
+    pub baselines: Vec<Records>,
+    /// What one stage has seen in the events and a later one needs.
+    pub looks: Option<Box<dyn std::any::Any + Send>>,
+    /// The record of what all users share, as of this checkpoint; empty if that is nothing.
+    pub shared: Vec<u8>,
+}
+
+/// Records of some users, in one piece of memory.
+#[derive(Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    /// Where each name and each record end.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Records {
+    /// Adds a user's record, which `write` appends.
+    pub fn push(&mut self, user: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.bytes.extend_from_slice(user.as_bytes());
+        let name_end = self.bytes.len();
+        write(&mut self.bytes);
+        self.ends.push((name_end, self.bytes.len()));
+    }
+
+    /// Users, each with the record.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.ends.iter().scan(0, |start, &(name_end, end)| {
+            let name = &self.bytes[*start..name_end];
+            *start = end;
+            Some((name, &self.bytes[name_end..end]))
+        })
+    }
+
+    /// Bytes of all names and records.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
 }
 
 /// Where a block's first line stands in its source.
@@ -41,8 +91,11 @@ pub struct Reject {
 
 /// What one read brought: whole lines, and what has been learned of them so far.
 pub struct Block {
-    /// Whole lines with their ends. A line longer than any block comes in parts, see `part`.
+    /// Whole lines with their ends, until they are parsed. A line longer than any block comes in
+    /// parts, see `part`.
     pub lines: Vec<u8>,
+    /// The same once they are parsed, unless a rejected one among them is not UTF-8: checked once.
+    text: Option<String>,
     pub origin: Origin,
     /// Where the line after the last one stands; within a line that comes in parts, that line.
     pub end: Origin,
@@ -82,6 +135,7 @@ impl Block {
         };
         Self {
             lines: Vec::new(),
+            text: None,
             origin: start.clone(),
             end: start,
             is_unended: false,
@@ -99,6 +153,9 @@ impl Block {
 
     /// Makes the block as new, but keeps its memory.
     pub fn clear(&mut self) {
+        if let Some(text) = self.text.take() {
+            self.lines = text.into_bytes();
+        }
         self.lines.clear();
         self.arena.clear();
         self.events.clear();
@@ -118,25 +175,26 @@ impl Block {
             self.reject_part(part, line_bytes_max);
             return;
         }
-        let lines = std::mem::take(&mut self.lines);
-        match std::str::from_utf8(&lines) {
+        match String::from_utf8(std::mem::take(&mut self.lines)) {
             Ok(text) => {
                 let mut start = 0;
-                for end in memchr::memchr_iter(b'\n', &lines) {
+                for end in memchr::memchr_iter(b'\n', text.as_bytes()) {
                     self.parse_line(Ok(&text[start..end]), start, end, line_bytes_max);
                     start = end + 1;
                 }
+                self.text = Some(text);
             }
-            Err(_) => {
+            Err(error) => {
+                let lines = error.into_bytes();
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', &lines) {
                     let text = decode(&lines[start..end], line_bytes_max);
                     self.parse_line(text, start, end, line_bytes_max);
                     start = end + 1;
                 }
+                self.lines = lines;
             }
         }
-        self.lines = lines;
     }
 
     fn parse_line(
@@ -190,7 +248,19 @@ impl Block {
     /// The text of an event's field.
     #[must_use]
     pub fn text(&self, text: Text) -> &str {
-        std::str::from_utf8(self.bytes(text)).expect("fields are checked when they are placed")
+        match &self.text {
+            Some(lines) if !text.is_in_arena() => &lines[text.start()..text.end()],
+            _ => std::str::from_utf8(self.bytes(text))
+                .expect("fields are checked when they are placed"),
+        }
+    }
+
+    /// All lines with their ends.
+    #[must_use]
+    pub fn all_lines(&self) -> &[u8] {
+        self.text
+            .as_ref()
+            .map_or(&self.lines, |text| text.as_bytes())
     }
 
     /// The bytes of a text, unchecked: those of a rejected line can be anything.
@@ -199,7 +269,7 @@ impl Block {
         let buffer = if text.is_in_arena() {
             &self.arena
         } else {
-            &self.lines
+            self.all_lines()
         };
         &buffer[text.start()..text.end()]
     }
@@ -215,6 +285,11 @@ impl Block {
             source_ip: optional(event.source_ip),
             geo_location: optional(event.geo_location),
             threat_score: event.threat_score,
+            asn: optional(event.asn),
+            device: optional(event.device),
+            user_agent: optional(event.user_agent),
+            endpoint: optional(event.endpoint),
+            bytes: event.bytes,
             is_failure: event.is_failure,
         }
     }
@@ -260,19 +335,19 @@ impl Block {
         let mut kept = event.line.start();
         for member in members {
             // Cut with the member the comma before it, or after it if it comes first.
-            let before = &self.lines[kept..member.start()];
+            let before = &self.all_lines()[kept..member.start()];
             let comma = before.trim_ascii_end().strip_suffix(b",");
             output.extend_from_slice(comma.unwrap_or(before));
             kept = member.end();
             if comma.is_none() {
-                let after = &self.lines[kept..event.line.end()];
+                let after = &self.all_lines()[kept..event.line.end()];
                 let rest = after.trim_ascii_start();
                 if rest.first() == Some(&b',') {
                     kept += after.len() - rest.len() + 1;
                 }
             }
         }
-        output.extend_from_slice(&self.lines[kept..event.line.end()]);
+        output.extend_from_slice(&self.all_lines()[kept..event.line.end()]);
     }
 
     /// Appends the event's line with its end, as stages have made it. A line that no stage
@@ -301,7 +376,7 @@ impl Block {
                 output.extend_from_slice(self.bytes(value));
             }
         }
-        output.extend_from_slice(&self.lines[event.line.end() - n_after..event.line.end()]);
+        output.extend_from_slice(&self.all_lines()[event.line.end() - n_after..event.line.end()]);
         output.push(b'\n');
     }
 

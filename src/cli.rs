@@ -1,6 +1,7 @@
 //! What was typed and what it means: arguments shared by the programs, their exit codes, and
 //! how they end. Each program's own module is below.
 
+mod baselines;
 pub mod consume;
 pub mod generate;
 mod output;
@@ -160,6 +161,7 @@ impl LineArgs {
             line_bytes_max: self.line_bytes_max(),
             batch_bytes,
             commit_bytes: COMMIT_BYTES,
+            checkpoint_bytes: CHECKPOINT_BYTES,
             strict: self.strict,
             quiet: self.quiet,
         }
@@ -191,9 +193,12 @@ impl LineArgs {
 /// Bytes of lines that the pipe programs take through their stages together.
 pub(crate) const PIPE_BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes of lines that the store gathers for one write at the most. More would spare more
-/// writes of baselines, and take more memory.
-const COMMIT_BYTES: usize = 8 << 20;
+/// Bytes of lines that the store gathers for one write at the most.
+const COMMIT_BYTES: usize = 2 << 20;
+
+/// Bytes of lines between two writes of baselines, at the most. After a crash as many are read
+/// again; with 10,000 users all baselines are a tenth of that.
+const CHECKPOINT_BYTES: usize = 128 << 20;
 
 /// Tells what became of the input, and how the program has ended.
 pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<Ended> {

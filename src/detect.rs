@@ -1,10 +1,13 @@
-//! How unusual is an event for its user? A detector sees the events of some users, each user's
-//! in order, and keeps what it has learned of them. It knows nothing of lines, threads or files.
+//! How unusual is an event for its user? A detector says how to look at an event and what to
+//! remember of a user. It knows nothing of lines, threads or files.
 
+pub mod adaptive;
 pub mod classic;
 mod table;
+mod users;
 
 pub use table::Seen;
+pub use users::{UserKey, Users};
 
 use crate::record::EventView;
 use crate::record::anomaly::Severity;
@@ -25,30 +28,76 @@ impl Verdict {
     }
 }
 
-/// A streaming detector over a share of the users.
+/// Steps in which states are fetched.
+pub const PREFETCH_STEPS: usize = 3;
+
+/// A streaming detector: how to look at an event, and at one user's state.
 ///
-/// `observe` is called once for every event, for each user in the order of the input. What it
-/// says must depend on nothing but the events of that user so far, so that any split of the
-/// users over detectors gives the same answers.
-pub trait Detector: Send + Sync {
-    /// Scores the event, then learns from it. `verdict` comes cleared.
-    fn observe(&mut self, event: &EventView<'_>, verdict: &mut Verdict);
+/// The states of users are kept elsewhere, see [`Users`], spread over shards. `observe` is called
+/// once for every event, for each user in the order of the input. What it says may depend on the
+/// user's events so far and on what all users share as of the last epoch's end, and on nothing
+/// else, so that any split of the users over shards and threads gives the same answers.
+pub trait Detector: Send + Sync + 'static {
+    /// What is looked at in an event. Made beforehand, in no order.
+    type Features: Send + Sync + 'static;
+    /// What is known of a user.
+    type User: Send + Sync;
+    /// What events of an epoch change in what users share; its sums must not depend on order.
+    type Deltas: Send + Sync + Default;
 
-    /// Appends the record of what is known of a user, and returns false if that is nothing.
-    fn save(&self, user: &str, record: &mut Vec<u8>) -> bool;
+    fn features(event: &EventView<'_>) -> Self::Features;
 
-    /// Calls `each` with the user and record of every baseline that has changed since the last
-    /// call, in no order.
-    fn take_changed(&mut self, each: &mut dyn FnMut(&str, Vec<u8>));
+    /// A user's state before the first event, which has these features.
+    fn new_user(&self, features: &Self::Features) -> Self::User;
 
-    /// Takes over a record made by `save`, in place of what is known of the user.
+    /// Scores the event, then learns from it. `view` gives the event itself, for the rare one that
+    /// has to be told of. `verdict` comes cleared.
+    fn observe<'a>(
+        &self,
+        key: UserKey,
+        user: &mut Self::User,
+        deltas: &mut Self::Deltas,
+        features: &Self::Features,
+        view: impl Fn() -> EventView<'a>,
+        verdict: &mut Verdict,
+    );
+
+    /// Fetches a state from memory some events before one of its own comes, in [`PREFETCH_STEPS`]
+    /// steps, each of which may look at what the one before has fetched. It changes nothing.
+    fn prefetch(&self, user: &Self::User, features: &Self::Features, step: usize);
+
+    /// Whether the event is the first of a new epoch, if `n_events` more of the current one come
+    /// before it.
+    fn begins_epoch(&self, features: &Self::Features, n_events: u64) -> bool;
+
+    /// Ends an epoch and begins that of an event, or goes on in one that has `n_events` more.
+    fn turn_epoch(
+        &mut self,
+        deltas: &mut Self::Deltas,
+        n_events: u64,
+        next: Option<&Self::Features>,
+    );
+
+    /// Moves what `from` holds into `into`.
+    fn merge(into: &mut Self::Deltas, from: &mut Self::Deltas);
+
+    /// Appends the record of a user.
+    fn write_user(&self, user: &Self::User, record: &mut Vec<u8>);
+
+    /// Reads what [`Self::write_user`] has written.
     ///
     /// # Errors
     /// If the record is of another version or damaged.
-    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError>;
+    fn read_user(&self, record: &[u8]) -> Result<Self::User, RecordError>;
 
-    /// The users something is known of, in no order.
-    fn users(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    /// The record of what users share, empty if that is nothing.
+    fn write_shared(&self, deltas: &Self::Deltas) -> Vec<u8>;
+
+    /// Takes over what [`Self::write_shared`] has written.
+    ///
+    /// # Errors
+    /// If the record is of another version or damaged.
+    fn read_shared(&mut self, record: &[u8]) -> Result<Self::Deltas, RecordError>;
 }
 
 /// Why a saved baseline cannot be used.
@@ -60,12 +109,55 @@ pub enum RecordError {
     Damaged(String),
 }
 
+/// The detectors there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DetectorKind {
+    /// How much likelier than the user is an attacker to be where the event is
+    Adaptive,
+    /// How rare are hour, address, place and type for the user: a weighted sum
+    Classic,
+}
+
+impl DetectorKind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive => adaptive::NAME,
+            Self::Classic => classic::NAME,
+        }
+    }
+}
+
 /// Which detector, and what it needs to know.
 #[derive(Clone, Debug)]
 pub struct DetectorConfig {
+    pub kind: DetectorKind,
+    /// Score from which an event is an anomaly.
     pub threshold: f64,
+    /// Events that a user must have had before the next one can be an anomaly.
     pub n_events_min: u64,
     pub severities: SeverityScale,
+}
+
+impl DetectorConfig {
+    /// What a detector is set to if nobody says otherwise.
+    #[must_use]
+    pub fn standard(kind: DetectorKind) -> Self {
+        let (threshold, n_events_min, [medium, high, critical]) = match kind {
+            DetectorKind::Adaptive => (0.99, 0, [0.995, 0.999, 0.9999]),
+            DetectorKind::Classic => (0.7, 100, [0.75, 0.8, 0.9]),
+        };
+        Self {
+            kind,
+            threshold,
+            n_events_min,
+            severities: SeverityScale {
+                medium,
+                high,
+                critical,
+            },
+        }
+    }
 }
 
 /// The score from which an anomaly is medium, high and critical; below it is low.

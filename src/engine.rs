@@ -1,14 +1,17 @@
-//! Runs a source through stages into a sink: one thread reads, rayon's threads parse and run the
-//! stages, one thread writes. Channels are bounded, so a slow sink stops the reader; nothing is
-//! dropped. The same engine is behind the pipe programs and `sg-run`.
+//! Runs a source through stages into a sink: one thread reads, rayon's threads parse a batch
+//! while they take the ones before it through the stages, one thread writes. Channels are bounded, so a slow
+//! sink stops the reader; nothing is dropped. The same engine is behind the pipe programs and
+//! `sg-run`.
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::batch::{Batch, Block};
@@ -65,6 +68,9 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Bytes of lines after which a sink that gathers batches has to keep them at the latest.
     pub commit_bytes: usize,
+    /// Bytes of lines after which it also has to keep what stages have learned, and how far sources
+    /// were read.
+    pub checkpoint_bytes: usize,
     /// Stop at the first reject.
     pub strict: bool,
     pub quiet: bool,
@@ -91,6 +97,8 @@ const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
+/// How long a quiet input goes without a checkpoint.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -115,37 +123,81 @@ pub fn run(
     // Not joined: it may sit in a read that never returns once the sink has closed.
     thread::spawn(move || read(source, &block_sender, &free_receiver));
 
-    let mut runner = Runner {
-        outcome: Outcome::default(),
-        n_explained: 0,
-        options,
-    };
-    let (batch_sender, batch_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
+    let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // The receiver goes with its thread: once that ends, sending fails instead of waiting.
-        let writer = scope.spawn(move || write(sink, &batch_receiver, &free_sender));
-        let result = pool.install(|| {
+        let (pool, is_over) = (&pool, &is_over);
+        let parser = scope.spawn(move || {
             let input = Input {
                 blocks: &block_receiver,
                 shutdown,
+                is_over,
                 batch_bytes: options.batch_bytes,
             };
-            let result = runner.process(&input, stages, dead_letters, &batch_sender);
-            // The writer ends with the last batch.
-            drop(batch_sender);
-            result
+            let mut parser = Parser {
+                outcome: Outcome::default(),
+                n_explained: 0,
+                options,
+            };
+            let result = parser.process(&input, pool, dead_letters, &parsed_sender);
+            result.map(|()| parser.outcome)
         });
+        let mut next = parsed_receiver;
+        let mut stage_threads = Vec::new();
+        for stage in stages.iter_mut() {
+            let (sender, receiver) = bounded::<Batch>(N_BATCHES_WAITING);
+            let batches = std::mem::replace(&mut next, receiver);
+            stage_threads
+                .push(scope.spawn(move || run_stage(pool, &mut **stage, &batches, &sender)));
+        }
+        // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
+        let writer = scope.spawn(move || write(sink, &next, &free_sender));
         let written = writer
             .join()
             .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
+        is_over.store(true, Ordering::Relaxed);
+        let parsed = parser
+            .join()
+            .map_err(|_| anyhow::anyhow!("the parsing thread panicked"))?;
         let written = written?;
-        result?;
-        let mut outcome = runner.outcome;
+        let mut n_filtered = written.n_duplicates;
+        for thread in stage_threads {
+            let ended = thread.join();
+            n_filtered += ended.map_err(|_| anyhow::anyhow!("a stage's thread panicked"))??;
+        }
+        let mut outcome = parsed?;
         outcome.n_out = written.n_out;
-        outcome.n_filtered += written.n_duplicates;
+        outcome.n_filtered += n_filtered;
         outcome.is_closed = written.is_closed;
         Ok(outcome)
     })
+}
+
+/// Takes batches through a stage, in a thread of its own; how many events it has filtered out.
+fn run_stage(
+    pool: &ThreadPool,
+    stage: &mut dyn Stage,
+    received: &Receiver<Batch>,
+    batches: &Sender<Batch>,
+) -> anyhow::Result<u64> {
+    let mut n_filtered = 0;
+    while let Ok(mut batch) = received.recv() {
+        let of_batch =
+            |batch: &Batch| -> u64 { batch.blocks.iter().map(|block| block.n_filtered).sum() };
+        let n_before = of_batch(&batch);
+        if pool.current_num_threads() == 1 {
+            // One job is one thread.
+            pool.install(|| stage.process(&mut batch, pool))?;
+        } else {
+            stage.process(&mut batch, pool)?;
+        }
+        n_filtered += of_batch(&batch) - n_before;
+        if batches.send(batch).is_err() {
+            // Whoever has ended says why when it is joined.
+            break;
+        }
+    }
+    Ok(n_filtered)
 }
 
 /// The reading thread.
@@ -220,6 +272,8 @@ fn write(
 struct Input<'a> {
     blocks: &'a Receiver<anyhow::Result<Block>>,
     shutdown: &'a Shutdown,
+    /// Nobody takes batches any more.
+    is_over: &'a AtomicBool,
     batch_bytes: usize,
 }
 
@@ -263,33 +317,81 @@ impl Input<'_> {
                 Ok(message) => return Some(message),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if timeout == DRAIN_TIMEOUT => return None,
+                Err(RecvTimeoutError::Timeout) if self.is_over.load(Ordering::Relaxed) => {
+                    return None;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 }
 
-struct Runner<'a> {
+/// When what was gathered is kept.
+struct Pace<'a> {
+    options: &'a Options,
+    uncommitted_bytes: usize,
+    unchecked_bytes: usize,
+    last_checkpoint: Instant,
+}
+
+impl<'a> Pace<'a> {
+    fn new(options: &'a Options) -> Self {
+        Self {
+            options,
+            uncommitted_bytes: 0,
+            unchecked_bytes: 0,
+            last_checkpoint: Instant::now(),
+        }
+    }
+
+    fn is_all_kept(&self) -> bool {
+        self.uncommitted_bytes == 0 && self.unchecked_bytes == 0
+    }
+
+    /// Decides what has to be kept with a batch.
+    fn mark(&mut self, batch: &mut Batch, is_quiet: bool, is_last: bool) {
+        let blocks = batch.blocks.iter();
+        let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
+        self.uncommitted_bytes += n_bytes;
+        self.unchecked_bytes += n_bytes;
+        batch.is_commit =
+            is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
+        batch.is_checkpoint = is_last
+            || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
+            || self.unchecked_bytes >= self.options.checkpoint_bytes;
+        if batch.is_checkpoint {
+            batch.is_commit = true;
+            self.unchecked_bytes = 0;
+            self.last_checkpoint = Instant::now();
+        }
+        if batch.is_commit {
+            self.uncommitted_bytes = 0;
+        }
+    }
+}
+
+/// What is done with blocks before the stages get them.
+struct Parser<'a> {
     outcome: Outcome,
     n_explained: u64,
     options: &'a Options,
 }
 
-impl Runner<'_> {
+impl Parser<'_> {
     fn process(
         &mut self,
         input: &Input<'_>,
-        stages: &mut [&mut dyn Stage],
+        pool: &ThreadPool,
         dead_letters: &mut DeadLetters,
         batches: &Sender<Batch>,
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
         let mut is_stopped = false;
-        let mut uncommitted_bytes = 0;
+        let mut pace = Pace::new(self.options);
         while !is_stopped {
             let mut batch = Batch::default();
             let is_over = !input.next(&mut batch.blocks, &mut failures);
-            if is_over && uncommitted_bytes == 0 {
+            if is_over && pace.is_all_kept() {
                 break;
             }
             for failure in failures.drain(..) {
@@ -297,33 +399,17 @@ impl Runner<'_> {
                 say(self.options.name, &format!("{failure:#}"));
             }
             let line_bytes_max = self.options.line_bytes_max;
-            batch
-                .blocks
-                .par_iter_mut()
-                .for_each(|block| block.parse(line_bytes_max));
+            pool.install(|| {
+                batch
+                    .blocks
+                    .par_iter_mut()
+                    .for_each(|block| block.parse(line_bytes_max));
+            });
             is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
-            uncommitted_bytes += batch
-                .blocks
-                .iter()
-                .map(|block| block.lines.len())
-                .sum::<usize>();
-            batch.is_commit = is_stopped
-                || input.blocks.is_empty()
-                || uncommitted_bytes >= self.options.commit_bytes;
-            if batch.is_commit {
-                uncommitted_bytes = 0;
-            }
+            pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);
             self.account(&batch, dead_letters)?;
-            for stage in stages.iter_mut() {
-                stage.process(&mut batch)?;
-            }
-            self.outcome.n_filtered += batch
-                .blocks
-                .iter()
-                .map(|block| block.n_filtered)
-                .sum::<u64>();
             if batches.send(batch).is_err() {
-                // The writer says why when it is joined.
+                // Whoever has ended says why when it is joined.
                 return Ok(());
             }
         }

@@ -110,36 +110,35 @@ pub fn search(
     Ok(None)
 }
 
-/// The matching anomalies with the highest scores, the highest first; of equals the newest.
+/// The matching anomalies with the highest scores, the highest first; of equals the riskiest, then
+/// the newest.
 ///
 /// # Errors
 /// If the store cannot be read.
 pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found>> {
-    let mut best: BinaryHeap<Reverse<(u64, Vec<u8>)>> = BinaryHeap::new();
+    let mut best: BinaryHeap<Reverse<(u64, u64, Vec<u8>)>> = BinaryHeap::new();
     let all = Filter {
         limit: usize::MAX,
         ..filter.clone()
     };
     search(store, Wanted::Anomalies, &all, |found| {
-        let anomaly_score = found
-            .anomaly
-            .as_ref()
-            .map_or(0.0, |anomaly| anomaly.anomaly_score);
-        best.push(Reverse((rank(anomaly_score), found.key.clone())));
+        let ranks = found.anomaly.as_ref().map_or((0, 0), |anomaly| {
+            (rank(anomaly.anomaly_score), rank(anomaly.risk))
+        });
+        best.push(Reverse((ranks.0, ranks.1, found.key.clone())));
         if best.len() > filter.limit {
             best.pop();
         }
         Ok(true)
     })?;
     let mut found = Vec::new();
-    for Reverse((_, key)) in best.into_sorted_vec() {
+    for Reverse((_, _, key)) in best.into_sorted_vec() {
         found.extend(find(store, key)?);
     }
     Ok(found)
 }
 
-/// A number that orders like the score. Scores come with the input, so one may be below 0, where
-/// bits order backwards.
+/// A number that orders like a score or risk, which may be below 0, where bits order backwards.
 fn rank(score: f64) -> u64 {
     const SIGN: u64 = 1 << 63;
     // Both zeros are one.

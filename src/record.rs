@@ -132,6 +132,13 @@ pub struct Event {
     pub geo_location: Text,
     pub threat_score: Option<f64>,
     pub status: Status,
+    /// What is known of where it came from and what it touched: the members of `metadata` with
+    /// these names. One of another type than expected counts as absent.
+    pub asn: Text,
+    pub device: Text,
+    pub user_agent: Text,
+    pub endpoint: Text,
+    pub bytes: Option<f64>,
     /// Failed or blocked by status, or by the ending of its type.
     pub is_failure: bool,
     /// Where this event's stage fields are in the block, from 1; 0 is none.
@@ -148,6 +155,12 @@ pub struct EventView<'a> {
     pub source_ip: Option<&'a str>,
     pub geo_location: Option<&'a str>,
     pub threat_score: Option<f64>,
+    pub asn: Option<&'a str>,
+    pub device: Option<&'a str>,
+    pub user_agent: Option<&'a str>,
+    pub endpoint: Option<&'a str>,
+    /// Not negative.
+    pub bytes: Option<f64>,
     pub is_failure: bool,
 }
 

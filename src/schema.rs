@@ -11,7 +11,7 @@
 //! | `by_id` | hash of the event id, timestamp | nothing |
 //! | `by_user` | hash of the user, timestamp, event id | severity, see [`severity_byte`] |
 //! | `by_severity` | severity, timestamp, event id | anomaly score, f64 |
-//! | `baselines` | user | what `sg-run`'s detector knows of the user |
+//! | `baselines` | user | what `sg-run`'s detector knows of the user; under no name, what all share |
 //! | `meta` | name | schema version, counters, positions |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
@@ -66,7 +66,12 @@ pub const CONTENT_FAMILIES: [&str; 8] = [
 /// Names in `meta`.
 pub const META_SCHEMA_VERSION: &str = "schema_version";
 pub const META_COUNTERS: &str = "counters";
+/// The detector whose baselines are kept; `classic` if there are some and this is missing.
+pub const META_DETECTOR: &str = "detector";
 pub const META_POSITION_PREFIX: &str = "position:";
+
+/// The key in `baselines` of what all users share. No user has an empty name.
+pub const SHARED_BASELINE: &str = "";
 
 /// Digits of a timestamp in an event key.
 const TIMESTAMP_DIGITS: usize = 15;

@@ -1,8 +1,12 @@
 //! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or RocksDB.
 
+mod findings;
+mod look;
 mod score;
 
-pub use score::{Score, ScoreConfig};
+pub use score::{ScoreConfig, Scorer, Scoring};
+
+use rayon::ThreadPool;
 
 use crate::batch::Batch;
 
@@ -12,9 +16,9 @@ use crate::batch::Batch;
 /// out and count them as filtered, and must leave the order of the others alone. What it
 /// produces must not depend on how the input was cut into batches and blocks.
 pub trait Stage: Send {
-    /// Works on a batch.
+    /// Works on a batch. It is called on a thread of its own; what can be spread goes to `pool`.
     ///
     /// # Errors
     /// An error ends the run; bad events are not errors.
-    fn process(&mut self, batch: &mut Batch) -> anyhow::Result<()>;
+    fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()>;
 }

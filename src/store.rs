@@ -25,7 +25,7 @@ pub use writer::{Writer, WriterOptions};
 
 use crate::schema;
 
-/// Sizes that trade memory for speed. The defaults keep a writer under 200 MB.
+/// Sizes that trade memory for speed.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// Bytes of events gathered in memory before they are sorted into a file.
@@ -39,7 +39,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            memtable_bytes: 12 << 20,
+            memtable_bytes: 8 << 20,
             cache_bytes: 512 << 20,
             n_background_jobs: 2,
         }

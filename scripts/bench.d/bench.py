@@ -49,7 +49,8 @@ def check_same_arithmetic(folder, events):
     subprocess.run(f"head -n {N_JQ_EVENTS} {events} > {sample}", shell=True, check=True)
     ours = f"{folder}/ours.out"
     minimum = 5  # 100,000 events of 10,000 users are ten each
-    subprocess.run(f"sg-score -q --threshold 0 --min-events {minimum} < {sample} > {ours}", shell=True, check=True)
+    subprocess.run(f"sg-score -q --detector classic --threshold 0 --min-events {minimum} < {sample} > {ours}",
+                   shell=True, check=True)
     expected = scores(ours, lambda event: event.get("anomaly", {}).get("anomaly_score"))
     assert sum(score is not None for score in expected) > N_JQ_EVENTS // 10, "too few scored events"
     for name, command in rivals(sample, f"{folder}/rival.out", minimum).items():
@@ -88,15 +89,20 @@ def measure(folder):
           f"{platform.machine()}, best of {N_ROUNDS} rounds in turns\n")
     check_same_arithmetic(folder, events)
     jobs = {
-        "sg-score": (f"sg-score -q < {events} > {output}", N_EVENTS),
-        "sg-score, one job": (f"sg-score -q -j1 < {events} > {output}", N_EVENTS),
-        "sg-score, every event gets its score": (f"sg-score -q --threshold 0 < {events} > {output}", N_EVENTS),
+        "sg-score, classic": (f"sg-score -q --detector classic < {events} > {output}", N_EVENTS),
+        "sg-score, classic, one job": (f"sg-score -q --detector classic -j1 < {events} > {output}", N_EVENTS),
+        "sg-score, classic, score every event": (
+            f"sg-score -q --detector classic --threshold 0 < {events} > {output}", N_EVENTS),
         **{name: (command, N_EVENTS) for name, command in rivals(events, output).items() if "jq" not in name},
         "jq, same score": (rivals(few, output)["jq, same score"], N_JQ_EVENTS),
         "jq -c . (a copy)": (f"jq -c . {few} > {output}", N_JQ_EVENTS),
+        "sg-score, adaptive": (f"sg-score -q < {events} > {output}", N_EVENTS),
+        "sg-score, adaptive, one job": (f"sg-score -q -j1 < {events} > {output}", N_EVENTS),
         "sg-consume (check only)": (f"sg-consume -q {events} > {output}", N_EVENTS),
-        "sg-run into the store": (f"sg-run -q {events} --db {database}", N_EVENTS),
-        "pipe into the store": (
+        "sg-run into the store, classic": (
+            f"sg-run -q --detector classic {events} --db {database}", N_EVENTS),
+        "sg-run into the store, adaptive": (f"sg-run -q {events} --db {database}", N_EVENTS),
+        "pipe into the store, adaptive": (
             f"sg-consume -q {events} | sg-score -q | sg-store -q --db {database}", N_EVENTS),
         "sg-gen": (f"sg-gen --events {N_EVENTS} --users {N_USERS} > {output}", N_EVENTS),
     }
@@ -104,13 +110,13 @@ def measure(folder):
     for _ in range(N_ROUNDS):
         for name, (command, n_events) in jobs.items():
             result = run(command, n_events, [output, database])
-            if name == "sg-run into the store":
+            if name == "sg-run into the store, adaptive":
                 with os.scandir(database) as files:
                     disk_bytes = sum(file.stat().st_size for file in files)
             if name not in best or result["rate"] > best[name]["rate"]:
                 best[name] = result
-    ours = best["sg-score"]["rate"]
-    print(f"| {'program':37} | {'events/s':>10} | {'sg-score is':>11} | {'CPU s':>6} | {'peak MiB':>8} |")
+    ours = best["sg-score, classic"]["rate"]
+    print(f"| {'program':37} | {'events/s':>10} | {'classic is':>11} | {'CPU s':>6} | {'peak MiB':>8} |")
     print(f"|{'-' * 39}|{'-' * 11}:|{'-' * 12}:|{'-' * 7}:|{'-' * 9}:|")
     for name, result in best.items():
         print(f"| {name:37} | {result['rate']:10,.0f} | {ours / result['rate']:10.1f}x | "

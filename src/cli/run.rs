@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::Parser;
 
 use super::score::DetectorArgs;
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
-use super::{Ended, FileArgs, LineArgs, conclude};
+use super::{Ended, FileArgs, LineArgs, baselines, conclude};
 use crate::engine;
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
-use crate::stage::{Score, ScoreConfig};
+use crate::stage::{ScoreConfig, Scoring};
 use crate::store::{Access, Store, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
@@ -58,16 +59,29 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
-    let mut scorer = Score::new(ScoreConfig {
+    let Scoring {
+        mut look,
+        score: mut scorer,
+    } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         only_anomalies: false,
         with_baselines: true,
     });
-    store.baselines(|user, record| Ok(scorer.load(user, record)?))?;
+    let detector = args.detector.name();
+    if let Some(known) = store.detector()? {
+        ensure!(
+            known == detector,
+            "database {} holds baselines of the {known} detector: use --detector {known}, or \
+             another database",
+            args.db.display()
+        );
+    }
+    store.baselines(|user, record| Ok(baselines::load(&mut *scorer, user, record)?))?;
     let positions = Positions::new(store.positions()?);
     let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
+        detector: Some(detector),
         with_positions: true,
         tee: None,
         rescore: false,
@@ -76,7 +90,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let options = args.lines.options(NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
-        &mut [&mut scorer],
+        &mut [&mut *look, &mut *scorer],
         &mut writer,
         &mut dead_letters,
         &shutdown,

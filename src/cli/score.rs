@@ -1,20 +1,17 @@
 //! `sg-score`: scores every event against its user's baseline.
 
-use std::io::{self, BufRead, BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
 
+use super::baselines::{self, load, save};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
-use crate::detect::classic::{self, Baseline, Summary};
-use crate::detect::{DetectorConfig, SeverityScale};
+use crate::detect::{DetectorConfig, DetectorKind, SeverityScale};
 use crate::engine;
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
 use crate::shutdown::Shutdown;
-use crate::stage::{Score, ScoreConfig};
+use crate::stage::{ScoreConfig, Scoring};
 
 pub const NAME: &str = "sg-score";
 
@@ -48,17 +45,23 @@ pub struct ScoreArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Detector")]
 pub struct DetectorArgs {
-    /// Score from which an event is an anomaly
-    #[arg(long, value_name = "SCORE", default_value_t = 0.7, value_parser = super::parse_score)]
-    threshold: f64,
+    /// How to tell what is out of character
+    #[arg(long, value_enum, default_value_t = DetectorKind::Adaptive, env = "SG_DETECTOR")]
+    detector: DetectorKind,
 
-    /// Events a user must have had before the next one is scored
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    min_events: u64,
+    /// Score from which an event is an anomaly [default: adaptive 0.99, classic 0.7]
+    #[arg(long, value_name = "SCORE", value_parser = super::parse_score)]
+    threshold: Option<f64>,
 
-    /// Scores from which an anomaly is medium, high and critical; below it is low
-    #[arg(long, value_name = "M,H,C", default_value = "0.75,0.8,0.9", value_parser = parse_severities)]
-    severities: SeverityScale,
+    /// Events a user must have had before the next one can be an anomaly [default: adaptive 0,
+    /// classic 100]
+    #[arg(long, value_name = "N")]
+    min_events: Option<u64>,
+
+    /// Scores from which an anomaly is medium, high and critical; below it is low [default:
+    /// adaptive 0.995,0.999,0.9999, classic 0.75,0.8,0.9]
+    #[arg(long, value_name = "M,H,C", value_parser = parse_severities)]
+    severities: Option<SeverityScale>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,11 +101,18 @@ Exit codes:
 ";
 
 impl DetectorArgs {
+    /// The detector's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.detector.name()
+    }
+
     pub(crate) fn config(&self) -> DetectorConfig {
+        let standard = DetectorConfig::standard(self.detector);
         DetectorConfig {
-            threshold: self.threshold,
-            n_events_min: self.min_events,
-            severities: self.severities,
+            kind: self.detector,
+            threshold: self.threshold.unwrap_or(standard.threshold),
+            n_events_min: self.min_events.unwrap_or(standard.n_events_min),
+            severities: self.severities.unwrap_or(standard.severities),
         }
     }
 }
@@ -113,8 +123,8 @@ impl DetectorArgs {
 /// What ends it early.
 pub fn run(args: &ScoreArgs) -> anyhow::Result<Ended> {
     match &args.command {
-        Some(StateCommand::Export { state }) => export(state),
-        Some(StateCommand::Import { state }) => import(state, args),
+        Some(StateCommand::Export { state }) => baselines::export(state),
+        Some(StateCommand::Import { state }) => baselines::import(state),
         None => score(args),
     }
 }
@@ -124,20 +134,24 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
-    let mut score = Score::new(ScoreConfig {
+    let Scoring {
+        mut look,
+        score: mut scorer,
+    } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         only_anomalies: args.emit == Emit::Anomalies,
         with_baselines: false,
     });
+    let name = args.detector.name();
     if let Some(folder) = &folder {
-        folder.load(classic::NAME, |user, record| Ok(score.load(user, record)?))?;
+        folder.load(name, |user, record| Ok(load(&mut *scorer, user, record)?))?;
     }
     let source = lines.stdin(&shutdown)?;
     let options = lines.options(NAME, PIPE_BATCH_BYTES);
     let mut sink = NdjsonSink::stdout();
     let outcome = engine::run(
         source,
-        &mut [&mut score],
+        &mut [&mut *look, &mut *scorer],
         &mut sink,
         &mut dead_letters,
         &shutdown,
@@ -147,87 +161,9 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     if let Some(folder) = &folder
         && !outcome.is_stopped
     {
-        save(folder, &score)?;
+        save(folder, name, &*scorer)?;
     }
     conclude(&options, &outcome)
-}
-
-fn save(folder: &StateFolder, score: &Score) -> anyhow::Result<()> {
-    folder.save(classic::NAME, score.n_users(), |each| score.save(each))
-}
-
-/// One line of an export.
-#[derive(Serialize, Deserialize)]
-struct ExportLine {
-    user: String,
-    detector: String,
-    version: u8,
-    baseline: Summary,
-}
-
-fn export(state: &std::path::Path) -> anyhow::Result<Ended> {
-    ensure!(
-        state.is_dir(),
-        "there is no state folder at {}",
-        state.display()
-    );
-    let folder = StateFolder::open(state)?;
-    let mut output = BufWriter::new(io::stdout().lock());
-    let mut n_users: u64 = 0;
-    folder.load(classic::NAME, |user, record| {
-        let line = ExportLine {
-            user: user.to_owned(),
-            detector: classic::NAME.to_owned(),
-            version: classic::RECORD_VERSION,
-            baseline: Baseline::from_record(record)?.summary(),
-        };
-        n_users += 1;
-        serde_json::to_writer(&mut output, &line).map_err(io::Error::from)?;
-        Ok(output.write_all(b"\n")?)
-    })?;
-    output.flush()?;
-    Ok(if n_users == 0 {
-        Ended::Partly
-    } else {
-        Ended::Done
-    })
-}
-
-fn import(state: &std::path::Path, args: &ScoreArgs) -> anyhow::Result<Ended> {
-    let folder = StateFolder::open(state)?;
-    let mut score = Score::new(ScoreConfig {
-        detector: args.detector.config(),
-        only_anomalies: false,
-        with_baselines: false,
-    });
-    folder.load(classic::NAME, |user, record| Ok(score.load(user, record)?))?;
-    let mut record = Vec::new();
-    for (i, line) in io::stdin().lock().lines().enumerate() {
-        let number = i + 1;
-        let line: ExportLine = serde_json::from_str(&line.context("cannot read standard input")?)
-            .with_context(|| {
-            format!("line {number} is not an exported baseline; nothing was changed")
-        })?;
-        ensure!(
-            line.detector == classic::NAME && line.version == classic::RECORD_VERSION,
-            "line {number} is of detector {} version {}, not {} version {}; nothing was changed",
-            crate::record::text::printable(&line.detector),
-            line.version,
-            classic::NAME,
-            classic::RECORD_VERSION
-        );
-        ensure!(
-            !line.user.is_empty(),
-            "line {number} names no user; nothing was changed"
-        );
-        record.clear();
-        let baseline = Baseline::from_summary(line.baseline)
-            .with_context(|| format!("line {number} cannot be used; nothing was changed"))?;
-        baseline.write_record(&mut record);
-        score.load(&line.user, &record)?;
-    }
-    save(&folder, &score)?;
-    Ok(Ended::Done)
 }
 
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {

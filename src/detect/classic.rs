@@ -4,14 +4,12 @@
 
 use std::fmt::Write;
 
-use compact_str::CompactString;
-use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use super::table::{Dimension, Seen, Table, VALUES_BYTES_MAX, VALUES_MAX, tag};
-use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, Verdict};
+use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict};
 use crate::record::EventView;
-use crate::record::anomaly::Anomaly;
+use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number, shorten};
 use crate::time::hour_of_day;
 
@@ -33,84 +31,49 @@ const CONTEXT_IPS_MAX: usize = 10;
 const REASON_VALUE_CHARS_MAX: usize = 64;
 const N_RECENT: u32 = 20;
 
-/// Classic baselines of some users.
+/// The classic detector's settings.
 pub struct Classic {
     config: DetectorConfig,
-    hasher: foldhash::fast::RandomState,
-    /// Indexes into `users`, found by name.
-    index: HashTable<u32>,
-    /// Names are inline in most entries: one cache line less to touch.
-    users: Vec<(CompactString, Baseline)>,
-    /// Indexes of users whose baselines have changed, each once.
-    changed: Vec<u32>,
 }
 
 impl Classic {
     #[must_use]
     pub fn new(config: DetectorConfig) -> Self {
-        Self {
-            config,
-            hasher: foldhash::fast::RandomState::default(),
-            index: HashTable::new(),
-            users: Vec::new(),
-            changed: Vec::new(),
-        }
+        Self { config }
     }
-
-    fn baseline(&self, user: &str) -> Option<&Baseline> {
-        let i = self
-            .index
-            .find(self.hash(user), |&i| self.users[i as usize].0 == user)?;
-        Some(&self.users[*i as usize].1)
-    }
-
-    /// The baseline of a user, which is about to change.
-    fn baseline_mut(&mut self, user: &str) -> &mut Baseline {
-        let i = self.find_or_add(user);
-        let baseline = &mut self.users[i as usize].1;
-        if !baseline.is_changed {
-            baseline.is_changed = true;
-            self.changed.push(i);
-        }
-        baseline
-    }
-
-    fn find_or_add(&mut self, user: &str) -> u32 {
-        let hash = self.hash(user);
-        let found = self.index.find(hash, |&i| self.users[i as usize].0 == user);
-        if let Some(&i) = found {
-            return i;
-        }
-        let i = self.users.len() as u32;
-        self.users.push((user.into(), Baseline::default()));
-        let (users, hasher) = (&self.users, &self.hasher);
-        self.index
-            .insert_unique(hash, i, |&i| hash_with(hasher, &users[i as usize].0));
-        i
-    }
-
-    fn hash(&self, user: &str) -> u64 {
-        hash_with(&self.hasher, user)
-    }
-}
-
-fn hash_with(hasher: &foldhash::fast::RandomState, user: &str) -> u64 {
-    std::hash::BuildHasher::hash_one(hasher, user)
 }
 
 impl Detector for Classic {
-    fn observe(&mut self, event: &EventView<'_>, verdict: &mut Verdict) {
-        let features = Features::of(event);
-        let config = self.config.clone();
-        let baseline = self.baseline_mut(event.user);
-        let parts =
-            (baseline.n_events >= config.n_events_min.max(1)).then(|| baseline.score(&features));
-        if let Some(parts) = parts {
+    type Features = Features;
+    type User = Baseline;
+    type Deltas = ();
+
+    fn features(event: &EventView<'_>) -> Features {
+        Features::of(event)
+    }
+
+    fn new_user(&self, _: &Features) -> Baseline {
+        Baseline::default()
+    }
+
+    fn observe<'a>(
+        &self,
+        _: UserKey,
+        baseline: &mut Baseline,
+        (): &mut (),
+        features: &Features,
+        view: impl Fn() -> EventView<'a>,
+        verdict: &mut Verdict,
+    ) {
+        let event = view();
+        let config = &self.config;
+        if baseline.n_events >= config.n_events_min.max(1) {
+            let parts = baseline.score(features, &event);
             let score = parts.score();
             if score >= config.threshold {
-                let reasons = baseline.reasons(&features, &parts);
+                let reasons = baseline.reasons(features, &event, &parts);
                 let anomaly = Anomaly {
-                    event,
+                    event: &event,
                     score,
                     risk: score,
                     time: parts.time,
@@ -122,73 +85,68 @@ impl Detector for Classic {
                     detector: NAME,
                     archetype: None,
                     severity: config.severities.of(score),
+                    baseline: BaselineState::Active,
                     n_baseline_events: baseline.n_events,
                 };
                 anomaly.write(&mut verdict.anomaly);
             }
         }
-        let is_threat = event
-            .threat_score
-            .is_some_and(|score| score >= THREAT_SCORE_HIGH);
-        if is_threat || !verdict.anomaly.is_empty() {
+        if !verdict.anomaly.is_empty() || features.is_threat {
             baseline.write_context(&mut verdict.context);
         }
-        baseline.learn(&features);
+        baseline.learn(features, &event);
     }
 
-    fn save(&self, user: &str, record: &mut Vec<u8>) -> bool {
-        let Some(baseline) = self.baseline(user) else {
-            return false;
-        };
+    fn prefetch(&self, _: &Baseline, _: &Features, _: usize) {}
+
+    fn begins_epoch(&self, _: &Features, _: u64) -> bool {
+        false
+    }
+
+    fn turn_epoch(&mut self, (): &mut (), _: u64, _: Option<&Features>) {}
+
+    fn merge((): &mut (), (): &mut ()) {}
+
+    fn write_user(&self, baseline: &Baseline, record: &mut Vec<u8>) {
         baseline.write_record(record);
-        true
     }
 
-    fn take_changed(&mut self, each: &mut dyn FnMut(&str, Vec<u8>)) {
-        for i in std::mem::take(&mut self.changed) {
-            let (user, baseline) = &mut self.users[i as usize];
-            baseline.is_changed = false;
-            let mut record = Vec::new();
-            baseline.write_record(&mut record);
-            each(user, record);
-        }
+    fn read_user(&self, record: &[u8]) -> Result<Baseline, RecordError> {
+        Baseline::from_record(record)
     }
 
-    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
-        let loaded = Baseline::from_record(record)?;
-        let i = self.find_or_add(user);
-        let is_changed = self.users[i as usize].1.is_changed;
-        self.users[i as usize].1 = Baseline {
-            is_changed,
-            ..loaded
-        };
-        Ok(())
+    fn write_shared(&self, (): &()) -> Vec<u8> {
+        Vec::new()
     }
 
-    fn users(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.users.iter().map(|(user, _)| user.as_str()))
+    fn read_shared(&mut self, _: &[u8]) -> Result<(), RecordError> {
+        Err(RecordError::Damaged(
+            "users share nothing with this detector".to_owned(),
+        ))
     }
 }
 
-/// What the detector looks at in an event.
-struct Features<'a> {
-    event: &'a EventView<'a>,
+/// What the detector looks at in an event, apart from its texts.
+pub struct Features {
     hour: usize,
-    ip: Option<(u32, &'a str)>,
-    location: Option<(u32, &'a str)>,
-    kind: (u32, &'a str),
+    /// Tags of the values that are there.
+    ip: Option<u32>,
+    location: Option<u32>,
+    kind: u32,
+    is_threat: bool,
 }
 
-impl<'a> Features<'a> {
-    fn of(event: &'a EventView<'a>) -> Self {
+impl Features {
+    fn of(event: &EventView<'_>) -> Self {
+        let tag_of = |dimension, text: Option<&str>| text.map(|text| tag(dimension, text));
         Self {
-            event,
             hour: hour_of_day(event.timestamp_ms),
-            ip: event.source_ip.map(|ip| (tag(Dimension::Ip, ip), ip)),
-            location: event
-                .geo_location
-                .map(|place| (tag(Dimension::Location, place), place)),
-            kind: (tag(Dimension::Kind, event.kind), event.kind),
+            ip: tag_of(Dimension::Ip, event.source_ip),
+            location: tag_of(Dimension::Location, event.geo_location),
+            kind: tag(Dimension::Kind, event.kind),
+            is_threat: event
+                .threat_score
+                .is_some_and(|score| score >= THREAT_SCORE_HIGH),
         }
     }
 }
@@ -227,21 +185,19 @@ pub struct Baseline {
     n_threat_scores: u64,
     first_ms: i64,
     last_ms: i64,
-    /// Not saved since it was changed.
-    is_changed: bool,
 }
 
 impl Baseline {
     /// Counts an event that is not scored.
     pub fn learn_event(&mut self, event: &EventView<'_>) {
-        self.learn(&Features::of(event));
+        self.learn(&Features::of(event), event);
     }
 
-    fn score(&self, features: &Features<'_>) -> Parts {
+    fn score(&self, features: &Features, event: &EventView<'_>) -> Parts {
         let total = self.n_events as f64;
         let rarity = |n_events: u32| 1.0 - f64::from(n_events) / total;
-        let value_rarity = |value: Option<(u32, &str)>| {
-            value.map_or(PART_MISSING, |(tag, value)| {
+        let value_rarity = |tag: Option<u32>, value: Option<&str>| {
+            tag.zip(value).map_or(PART_MISSING, |(tag, value)| {
                 rarity(self.values.count(tag, value))
             })
         };
@@ -249,24 +205,23 @@ impl Baseline {
         let n_recent = N_RECENT.min(self.n_events.try_into().unwrap_or(N_RECENT));
         let recent_failure_rate =
             f64::from(self.recent_failures.count_ones()) / f64::from(n_recent);
-        let failure = if features.event.is_failure && failure_rate < 1.0 {
+        let failure = if event.is_failure && failure_rate < 1.0 {
             ((recent_failure_rate - failure_rate) / (1.0 - failure_rate)).max(0.0)
         } else {
             0.0
         };
         Parts {
             time: rarity(self.hours[features.hour]),
-            ip: value_rarity(features.ip),
-            location: value_rarity(features.location),
-            kind: value_rarity(Some(features.kind)),
+            ip: value_rarity(features.ip, event.source_ip),
+            location: value_rarity(features.location, event.geo_location),
+            kind: value_rarity(Some(features.kind), Some(event.kind)),
             failure,
             failure_rate,
             recent_failure_rate,
         }
     }
 
-    fn learn(&mut self, features: &Features<'_>) {
-        let event = features.event;
+    fn learn(&mut self, features: &Features, event: &EventView<'_>) {
         if self.n_events == 0 {
             self.first_ms = event.timestamp_ms;
             self.last_ms = event.timestamp_ms;
@@ -280,11 +235,14 @@ impl Baseline {
         let hour = &mut self.hours[features.hour];
         *hour = hour.saturating_add(1);
         let event_number = u32::try_from(self.n_events).unwrap_or(u32::MAX);
-        for (tag, value) in [features.ip, features.location, Some(features.kind)]
-            .into_iter()
-            .flatten()
-        {
-            self.values.learn(tag, value, event_number);
+        for (tag, value) in [
+            (features.ip, event.source_ip),
+            (features.location, event.geo_location),
+            (Some(features.kind), Some(event.kind)),
+        ] {
+            if let (Some(tag), Some(value)) = (tag, value) {
+                self.values.learn(tag, value, event_number);
+            }
         }
         if let Some(score) = event.threat_score {
             self.threat_score_sum += score;
@@ -293,7 +251,7 @@ impl Baseline {
     }
 
     /// Sentences for the parts that stand out, the weightiest first.
-    fn reasons(&self, features: &Features<'_>, parts: &Parts) -> Vec<String> {
+    fn reasons(&self, features: &Features, event: &EventView<'_>, parts: &Parts) -> Vec<String> {
         let mut reasons: Vec<(f64, String)> = Vec::new();
         let mut seen = |weight: f64, part: f64, what: String, n_events: u32| {
             if part >= PART_REASON_MIN {
@@ -314,17 +272,23 @@ impl Baseline {
             format!("hour {hour:02}:00 UTC"),
             self.hours[hour],
         );
-        for (weight, part, name, value) in [
-            (WEIGHT_IP, parts.ip, "address", features.ip),
+        let kind = (Some(features.kind), Some(event.kind));
+        for (weight, part, name, (tag, value)) in [
+            (
+                WEIGHT_IP,
+                parts.ip,
+                "address",
+                (features.ip, event.source_ip),
+            ),
             (
                 WEIGHT_LOCATION,
                 parts.location,
                 "location",
-                features.location,
+                (features.location, event.geo_location),
             ),
-            (WEIGHT_KIND, parts.kind, "type", Some(features.kind)),
+            (WEIGHT_KIND, parts.kind, "type", kind),
         ] {
-            if let Some((tag, value)) = value {
+            if let (Some(tag), Some(value)) = (tag, value) {
                 let what = format!("{name} {}", shorten(value, REASON_VALUE_CHARS_MAX));
                 seen(weight, part, what, self.values.count(tag, value));
             }
@@ -438,7 +402,6 @@ impl Baseline {
             n_threat_scores: summary.n_threat_scores,
             first_ms: summary.first_ms,
             last_ms: summary.last_ms,
-            is_changed: false,
         })
     }
 }

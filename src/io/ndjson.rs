@@ -37,7 +37,7 @@ impl Sink for NdjsonSink {
         for block in &batch.blocks {
             n_out += block.events.len() as u64;
             let lines = if is_untouched(block) {
-                &block.lines
+                block.all_lines()
             } else {
                 self.buffer.clear();
                 for event in &block.events {
@@ -48,7 +48,7 @@ impl Sink for NdjsonSink {
             let shown = self
                 .is_terminal
                 .then(|| json_for_terminal(&String::from_utf8_lossy(lines)));
-            let lines = shown.as_ref().map_or(&lines[..], |shown| shown.as_bytes());
+            let lines = shown.as_ref().map_or(lines, |shown| shown.as_bytes());
             let result = self
                 .output
                 .write_all(lines)

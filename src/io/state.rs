@@ -44,6 +44,34 @@ impl StateFolder {
         })
     }
 
+    /// The detector whose baselines are there, or none if there are none yet.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or of a newer version.
+    pub fn detector(&self) -> anyhow::Result<Option<String>> {
+        let Some(mut reader) = self.open_checked()? else {
+            return Ok(None);
+        };
+        Ok(Some(String::from_utf8(read_field(&mut reader)?)?))
+    }
+
+    /// The file after its header, if there is one.
+    fn open_checked(&self) -> anyhow::Result<Option<BufReader<File>>> {
+        let path = self.path.join(FILE_NAME);
+        let shown = path.display();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
+        };
+        // Two passes: nothing of a damaged file is believed.
+        check(&file).with_context(|| format!("the state file {shown} cannot be used"))?;
+        let mut reader = BufReader::new(File::open(&path)?);
+        let mut header = [0; 6];
+        reader.read_exact(&mut header)?;
+        Ok(Some(reader))
+    }
+
     /// Calls `each` with every user and record; nothing if there is no state yet.
     ///
     /// # Errors
@@ -55,21 +83,14 @@ impl StateFolder {
     ) -> anyhow::Result<()> {
         let path = self.path.join(FILE_NAME);
         let shown = path.display();
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
+        let Some(mut reader) = self.open_checked()? else {
+            return Ok(());
         };
-        // Two passes: nothing of a damaged file is believed.
-        check(&file).with_context(|| format!("the state file {shown} cannot be used"))?;
-        let mut reader = BufReader::new(File::open(&path)?);
-        let mut header = [0; 6];
-        reader.read_exact(&mut header)?;
         let found = String::from_utf8(read_field(&mut reader)?)?;
         ensure!(
             found == detector,
             "the state file {shown} holds baselines of the {found} detector, not {detector}: \
-             use another --state folder"
+             use another --state folder, or --detector {found}"
         );
         let mut n_users = [0; 8];
         reader.read_exact(&mut n_users)?;

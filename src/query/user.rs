@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{Filter, Wanted, search};
-use crate::detect::classic::{Baseline, Summary};
+use crate::detect::classic::{self, Baseline, Summary};
 use crate::store::{Order, Store};
 use crate::time::format_time;
 
@@ -49,7 +49,10 @@ pub struct UsualValue {
 /// # Errors
 /// If the store cannot be read.
 pub fn profile(store: &Store, user: &str) -> anyhow::Result<Option<Profile>> {
-    if let Some(record) = store.baseline(user)? {
+    // The adaptive detector keeps no texts to show.
+    if store.detector()?.is_some_and(|name| name == classic::NAME)
+        && let Some(record) = store.baseline(user)?
+    {
         let summary = Baseline::from_record(&record)?.summary();
         return Ok(Some(Profile::of(user, "baseline", &summary)));
     }

@@ -39,6 +39,23 @@ impl fmt::Display for Severity {
     }
 }
 
+/// How much is known of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaselineState {
+    Learning,
+    Active,
+}
+
+impl BaselineState {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Learning => "learning",
+            Self::Active => "active",
+        }
+    }
+}
+
 /// The anomaly of one event, before it is written down.
 pub struct Anomaly<'a> {
     pub event: &'a EventView<'a>,
@@ -56,6 +73,7 @@ pub struct Anomaly<'a> {
     pub detector: &'static str,
     pub archetype: Option<&'static str>,
     pub severity: Severity,
+    pub baseline: BaselineState,
     /// Events behind the baseline, this one not included.
     pub n_baseline_events: u64,
 }
@@ -98,7 +116,9 @@ impl Anomaly<'_> {
         }
         output.extend_from_slice(b",\"severity\":");
         push_json_string(output, self.severity.name());
-        output.extend_from_slice(b",\"baseline\":{\"state\":\"active\",\"events\":");
+        output.extend_from_slice(b",\"baseline\":{\"state\":");
+        push_json_string(output, self.baseline.name());
+        output.extend_from_slice(b",\"events\":");
         push_integer(output, self.n_baseline_events);
         output.extend_from_slice(b"}}");
     }
@@ -111,6 +131,9 @@ pub struct AnomalyRecord {
     pub user: String,
     pub timestamp: i64,
     pub anomaly_score: f64,
+    /// Tells apart what has the same score; unlike a score it has no upper end.
+    #[serde(default)]
+    pub risk: f64,
     pub severity: Severity,
     #[serde(default)]
     pub reasons: Vec<String>,

@@ -104,11 +104,17 @@ pub fn parse(
     let geo_location = if is_given(fields.geo_location) {
         place.optional("geo_location", fields.geo_location, FIELD_BYTES_MAX)?
     } else {
-        let value = fields.metadata_geo_location;
+        let [value, ..] = fields.of_metadata;
         place.optional("metadata.geo_location", value, FIELD_BYTES_MAX)?
     };
     let threat_score = threat_score(line, fields.threat_score)?;
     let status = place.status(fields.status)?;
+    let [_, asn, device, user_agent, endpoint, bytes] = fields.of_metadata;
+    let asn = place.if_scalar(asn);
+    let device = place.if_scalar(device);
+    let user_agent = place.if_scalar(user_agent);
+    let endpoint = place.if_scalar(endpoint);
+    let bytes = bytes_of(line, bytes);
     let is_failure =
         matches!(status, Status::Failed | Status::Blocked) || is_failure_kind(place.text(kind));
 
@@ -124,6 +130,11 @@ pub fn parse(
         geo_location,
         threat_score,
         status,
+        asn,
+        device,
+        user_agent,
+        endpoint,
+        bytes,
         is_failure,
         stage_fields: fields.added.map_or(0, |mut found| {
             found.move_by(offset);
@@ -132,6 +143,16 @@ pub fn parse(
         }),
     })
 }
+
+/// The known members of `metadata`: their names there, and in messages.
+const IN_METADATA: [(&str, &str); 6] = [
+    ("geo_location", "metadata.geo_location"),
+    ("asn", "metadata.asn"),
+    ("device", "metadata.device"),
+    ("user_agent", "metadata.user_agent"),
+    ("endpoint", "metadata.endpoint"),
+    ("bytes", "metadata.bytes"),
+];
 
 /// The known members of an event, as they stand in the line.
 #[derive(Default)]
@@ -146,7 +167,8 @@ struct Fields {
     threat_score: Option<Value>,
     status: Option<Value>,
     metadata: Option<Value>,
-    metadata_geo_location: Option<Value>,
+    /// By [`IN_METADATA`].
+    of_metadata: [Option<Value>; IN_METADATA.len()],
     added: Option<StageFields>,
     close: usize,
 }
@@ -210,17 +232,16 @@ impl Fields {
         while has_next {
             let key = scanner.key()?;
             let value = scanner.value(2)?;
-            let is_geo_location = if key.has_escapes {
-                unescape("a field name of metadata", scanner.get(key.span))? == "geo_location"
+            let known = if key.has_escapes {
+                in_metadata(&unescape(
+                    "a field name of metadata",
+                    scanner.get(key.span),
+                )?)
             } else {
-                scanner.get(key.span) == "geo_location"
+                in_metadata(scanner.get(key.span))
             };
-            if is_geo_location {
-                put(
-                    &mut self.metadata_geo_location,
-                    "metadata.geo_location",
-                    value,
-                )?;
+            if let Some(i) = known {
+                put(&mut self.of_metadata[i], IN_METADATA[i].1, value)?;
             }
             has_next = scanner.next_member()?;
         }
@@ -316,6 +337,23 @@ impl<'a> Placer<'a, '_> {
         Ok(text)
     }
 
+    /// The text of a string or number that detectors look at if it is there. Its length does not
+    /// matter: they keep hashes. Anything else, also a string that stands for no text, is absent.
+    fn if_scalar(&mut self, value: Option<Value>) -> Text {
+        match value {
+            Some(Value::String(quoted)) if quoted.has_escapes => {
+                let unescaped = unescape("a field of metadata", self.get(quoted.span));
+                unescaped.map_or(Text::NONE, |text| self.in_arena(&text))
+            }
+            Some(Value::String(quoted)) => self.in_line(quoted),
+            Some(Value::Number(span)) => {
+                let n_bytes = (span.end - span.start) as usize;
+                Text::in_lines(self.offset + span.start as usize, n_bytes)
+            }
+            _ => Text::NONE,
+        }
+    }
+
     fn source_ip(&mut self, value: Option<Value>) -> Checked<Text> {
         let text = self.optional("source_ip", value, FIELD_BYTES_MAX)?;
         if text.is_none() {
@@ -407,6 +445,29 @@ fn threat_score(line: &str, value: Option<Value>) -> Checked<Option<f64>> {
     match number.parse::<f64>() {
         Ok(score) if (0.0..=1.0).contains(&score) => Ok(Some(score)),
         _ => Err(Reason::of_field(Code::OutOfRange, NAME, "not in 0..=1")),
+    }
+}
+
+/// A number of bytes, if it is one.
+fn bytes_of(line: &str, value: Option<Value>) -> Option<f64> {
+    let Some(Value::Number(span)) = value else {
+        return None;
+    };
+    let number: f64 = line[span.start as usize..span.end as usize].parse().ok()?;
+    (number >= 0.0 && number.is_finite()).then_some(number)
+}
+
+/// Which of the known members of `metadata` has that name.
+#[inline]
+fn in_metadata(key: &str) -> Option<usize> {
+    match key {
+        "geo_location" => Some(0),
+        "asn" => Some(1),
+        "device" => Some(2),
+        "user_agent" => Some(3),
+        "endpoint" => Some(4),
+        "bytes" => Some(5),
+        _ => None,
     }
 }
 

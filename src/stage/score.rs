@@ -1,19 +1,28 @@
-//! Scores a batch. Users are spread over shards by a hash of their name; each shard scores its
-//! users' events in order, with no lock, and shards run in parallel. The number of shards is
-//! fixed and the number of threads shows nowhere in the output.
+//! Scores a batch, epoch after epoch. Users are spread over shards by a hash of their name; each
+//! shard scores its users' events in order, with no lock, and shards run in parallel where an epoch
+//! has enough events. The numbers of shards and threads show nowhere in the output.
 
-use std::hash::BuildHasher;
+use std::marker::PhantomData;
 
+use anyhow::Context as _;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::Stage;
-use crate::batch::{Batch, Block};
+use super::findings::{Findings, apply};
+use super::look::{Look, N_SHARDS, Place, Route, Span, shard_of};
+use crate::batch::{Batch, Block, Records};
+use crate::detect::adaptive::Adaptive;
 use crate::detect::classic::Classic;
-use crate::detect::{Detector, DetectorConfig, RecordError, Verdict};
-use crate::record::StageField;
+use crate::detect::{
+    Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, UserKey, Users,
+};
 
-/// More shards than cores of any machine this runs on, so that rayon can balance them.
-const N_SHARDS: usize = 64;
+/// Events of one epoch from which it pays to spread them over threads.
+const PARALLEL_MIN: usize = 2_048;
+
+/// Events between the steps in which states are fetched.
+const PREFETCH_DISTANCE: usize = 2;
 
 /// What to score, and what to let through.
 #[derive(Clone)]
@@ -21,257 +30,337 @@ pub struct ScoreConfig {
     pub detector: DetectorConfig,
     /// Pass on nothing but anomalies.
     pub only_anomalies: bool,
-    /// Hand the changed baselines on with each commit, for a sink that keeps them.
+    /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
     pub with_baselines: bool,
 }
 
-/// The scoring stage.
-pub struct Score {
-    config: ScoreConfig,
-    shards: Vec<Shard>,
-    hasher: foldhash::fast::RandomState,
-    /// Per block: its events in the order of their shards.
-    routes: Vec<Route>,
-}
-
-impl Score {
-    #[must_use]
-    pub fn new(config: ScoreConfig) -> Self {
-        let shards = (0..N_SHARDS)
-            .map(|_| Shard {
-                detector: Box::new(Classic::new(config.detector.clone())),
-                findings: Vec::new(),
-                text: Vec::new(),
-                verdict: Verdict::default(),
-            })
-            .collect();
-        Self {
-            config,
-            shards,
-            hasher: foldhash::fast::RandomState::default(),
-            routes: Vec::new(),
-        }
-    }
-
+/// The scoring stage, whatever the detector.
+pub trait Scorer: Stage {
     /// Takes over a saved baseline.
     ///
     /// # Errors
     /// If the record is of another version or damaged.
-    pub fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
-        let shard = self.shard_of(user);
-        self.shards[shard].detector.load(user, record)
-    }
+    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError>;
 
-    /// All users with their records, sorted by user.
+    /// Takes over what users share.
+    ///
+    /// # Errors
+    /// If the record is of another version or damaged.
+    fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError>;
+
+    /// Hands over all users with their records, sorted by user.
     ///
     /// # Errors
     /// As `each` says.
-    pub fn save(
-        &self,
-        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut users: Vec<(&str, &Shard)> = self
-            .shards
-            .iter()
-            .flat_map(|shard| shard.detector.users().map(move |user| (user, shard)))
-            .collect();
+    fn save(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()>;
+
+    /// What users share; empty if that is nothing.
+    fn shared(&self) -> Vec<u8>;
+
+    /// Users something is known of.
+    fn n_users(&self) -> u64;
+}
+
+/// The two stages that scoring takes. The first looks at events, which takes a third of the time
+/// and needs no order: it works on one batch while the second scores the one before.
+pub struct Scoring {
+    pub look: Box<dyn Stage>,
+    pub score: Box<dyn Scorer>,
+}
+
+impl Scoring {
+    /// The stages for the detector that the configuration names.
+    #[must_use]
+    pub fn new(config: ScoreConfig) -> Self {
+        let detector = config.detector.clone();
+        match detector.kind {
+            DetectorKind::Adaptive => Self::of(config, Adaptive::new(detector)),
+            DetectorKind::Classic => Self::of(config, Classic::new(detector)),
+        }
+    }
+
+    fn of<D: Detector>(config: ScoreConfig, detector: D) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
+        Self {
+            look: Box::new(Look::<D> {
+                hasher: hasher.clone(),
+                detector: PhantomData,
+            }),
+            score: Box::new(Score::new(config, detector, hasher)),
+        }
+    }
+}
+
+/// The stage for one detector.
+struct Score<D: Detector> {
+    config: ScoreConfig,
+    detector: D,
+    shards: Vec<Shard<D>>,
+    /// Findings of epochs that were not worth spreading over shards.
+    inline: Findings,
+    /// What the current epoch changes in what users share.
+    deltas: D::Deltas,
+    hasher: foldhash::fast::RandomState,
+    /// Per block of the current batch: its events, looked at.
+    routes: Vec<Route<D::Features>>,
+}
+
+impl<D: Detector> Score<D> {
+    fn new(config: ScoreConfig, detector: D, hasher: foldhash::fast::RandomState) -> Self {
+        Self {
+            config,
+            detector,
+            shards: (0..N_SHARDS).map(|_| Shard::default()).collect(),
+            inline: Findings::default(),
+            deltas: D::Deltas::default(),
+            hasher,
+            routes: Vec::new(),
+        }
+    }
+}
+
+impl<D: Detector> Scorer for Score<D> {
+    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
+        let key = UserKey::of(user, &self.hasher);
+        let state = self.detector.read_user(record)?;
+        self.shards[shard_of(key)].users.insert(key, user, state);
+        Ok(())
+    }
+
+    fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError> {
+        self.deltas = self.detector.read_shared(record)?;
+        Ok(())
+    }
+
+    fn save(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let shards = self.shards.iter();
+        let mut users: Vec<(&str, &D::User)> =
+            shards.flat_map(|shard| shard.users.iter()).collect();
         users.sort_unstable_by_key(|(user, _)| *user);
         let mut record = Vec::new();
-        for (user, shard) in users {
+        for (user, state) in users {
             record.clear();
-            shard.detector.save(user, &mut record);
+            self.detector.write_user(state, &mut record);
             each(user, &record)?;
         }
         Ok(())
     }
 
-    /// Users something is known of.
-    #[must_use]
-    pub fn n_users(&self) -> u64 {
-        self.shards
-            .iter()
-            .map(|shard| shard.detector.users().count() as u64)
-            .sum()
+    fn shared(&self) -> Vec<u8> {
+        self.detector.write_shared(&self.deltas)
     }
 
-    fn shard_of(&self, user: &str) -> usize {
-        (self.hasher.hash_one(user) % N_SHARDS as u64) as usize
+    fn n_users(&self) -> u64 {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.users.n_users() as u64).sum()
     }
 }
 
-impl Stage for Score {
-    fn process(&mut self, batch: &mut Batch) -> anyhow::Result<()> {
-        let hasher = &self.hasher;
-        self.routes.resize_with(batch.blocks.len(), Route::default);
-        self.routes
-            .par_iter_mut()
-            .zip(&batch.blocks)
-            .for_each(|(route, block)| route.fill(block, hasher));
+impl<D: Detector> Stage for Score<D> {
+    fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+        let looks = batch.looks.take().and_then(|looks| looks.downcast().ok());
+        self.routes = *looks.context("events come to the scorer before they were looked at")?;
+        for shard in &mut self.shards {
+            shard.findings.clear();
+        }
+        self.inline.clear();
+        self.score(&batch.blocks, pool);
 
-        let (blocks, routes) = (&batch.blocks, &self.routes);
-        self.shards
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(i, shard)| shard.score(i, blocks, routes));
-
-        let shards = &self.shards;
+        let (shards, inline) = (&self.shards, &self.inline);
+        let all_findings = || {
+            let of_shards = shards.iter().map(|shard| &shard.findings);
+            of_shards.chain([inline])
+        };
         let only_anomalies = self.config.only_anomalies;
-        batch
-            .blocks
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(i, block)| apply(i, block, shards, only_anomalies));
-        if self.config.with_baselines && batch.is_commit {
-            self.collect_baselines(batch);
+        let blocks = &mut batch.blocks;
+        let n_findings: usize = shards.iter().map(|shard| shard.findings.len()).sum();
+        if n_findings >= PARALLEL_MIN {
+            pool.install(|| {
+                blocks
+                    .par_iter_mut()
+                    .enumerate()
+                    .for_each(|(i, block)| apply(i, block, all_findings(), only_anomalies));
+            });
+        } else {
+            for (i, block) in blocks.iter_mut().enumerate() {
+                apply(i, block, all_findings(), only_anomalies);
+            }
+        }
+        if self.config.with_baselines && batch.is_checkpoint {
+            pool.install(|| self.collect_baselines(batch));
         }
         Ok(())
     }
 }
 
-impl Score {
-    fn collect_baselines(&mut self, batch: &mut Batch) {
-        let mut baselines: Vec<(Box<str>, Vec<u8>)> = self
-            .shards
-            .par_iter_mut()
-            .flat_map_iter(|shard| {
-                let mut changed = Vec::new();
-                shard
-                    .detector
-                    .take_changed(&mut |user, record| changed.push((user.into(), record)));
-                changed
-            })
-            .collect();
-        baselines.par_sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        batch.baselines = baselines;
-    }
-}
-
-/// Which events of a block go to which shard.
-#[derive(Default)]
-struct Route {
-    /// Event indexes, those of shard 0 first, in input order within a shard.
-    order: Vec<u32>,
-    /// Where in `order` each shard begins; one more for the end.
-    starts: Vec<u32>,
-    shard_of: Vec<u8>,
-}
-
-impl Route {
-    fn fill(&mut self, block: &Block, hasher: &foldhash::fast::RandomState) {
-        self.shard_of.clear();
-        self.starts.clear();
-        self.starts.resize(N_SHARDS + 1, 0);
-        for event in &block.events {
-            let shard = (hasher.hash_one(block.text(event.user)) % N_SHARDS as u64) as u8;
-            self.shard_of.push(shard);
-            self.starts[shard as usize + 1] += 1;
-        }
-        for i in 1..self.starts.len() {
-            self.starts[i] += self.starts[i - 1];
-        }
-        let mut next = self.starts.clone();
-        self.order.clear();
-        self.order.resize(block.events.len(), 0);
-        for (i, &shard) in self.shard_of.iter().enumerate() {
-            let slot = &mut next[shard as usize];
-            self.order[*slot as usize] = i as u32;
-            *slot += 1;
+impl<D: Detector> Score<D> {
+    /// Scores epoch after epoch: what one changes in what users share shows in the next.
+    fn score(&mut self, blocks: &[Block], pool: &ThreadPool) {
+        let mut from = Place::default();
+        while let Some((to, n_events, is_end)) = self.end_of_epoch(from) {
+            let span = Span { from, to };
+            if n_events >= PARALLEL_MIN {
+                pool.install(|| self.score_spread(blocks, span));
+            } else {
+                self.score_inline(blocks, span);
+            }
+            let next = is_end.then(|| &self.routes[to.block].features[to.event]);
+            let n_events = n_events as u64;
+            self.detector.turn_epoch(&mut self.deltas, n_events, next);
+            from = to;
         }
     }
 
-    fn events_of(&self, shard: usize) -> &[u32] {
-        &self.order[self.starts[shard] as usize..self.starts[shard + 1] as usize]
-    }
-}
-
-/// Some of the users, and what was found in the current batch.
-struct Shard {
-    detector: Box<dyn Detector>,
-    findings: Vec<Finding>,
-    /// The JSON that findings point to.
-    text: Vec<u8>,
-    verdict: Verdict,
-}
-
-/// An event that got a field.
-struct Finding {
-    block: u32,
-    event: u32,
-    /// End of the anomaly and of the context in the shard's text; the start is the end before.
-    anomaly_end: usize,
-    context_end: usize,
-}
-
-impl Shard {
-    fn score(&mut self, shard: usize, blocks: &[Block], routes: &[Route]) {
-        self.findings.clear();
-        self.text.clear();
-        for (i, (block, route)) in blocks.iter().zip(routes).enumerate() {
-            for &event_index in route.events_of(shard) {
-                let view = block.view(&block.events[event_index as usize]);
-                self.verdict.clear();
-                self.detector.observe(&view, &mut self.verdict);
-                if !self.verdict.anomaly.is_empty() || !self.verdict.context.is_empty() {
-                    self.text.extend_from_slice(&self.verdict.anomaly);
-                    let anomaly_end = self.text.len();
-                    self.text.extend_from_slice(&self.verdict.context);
-                    self.findings.push(Finding {
-                        block: i as u32,
-                        event: event_index,
-                        anomaly_end,
-                        context_end: self.text.len(),
-                    });
+    /// Where the epoch of the events from a place on ends, how many events that are, and whether
+    /// another epoch follows in this batch; none if there are no more events.
+    fn end_of_epoch(&self, from: Place) -> Option<(Place, usize, bool)> {
+        let mut n_events = 0;
+        let mut at = from;
+        while let Some(route) = self.routes.get(at.block) {
+            for features in &route.features[at.event..] {
+                if self.detector.begins_epoch(features, n_events as u64) {
+                    return Some((at, n_events, true));
                 }
+                n_events += 1;
+                at.event += 1;
+            }
+            at = Place {
+                block: at.block + 1,
+                event: 0,
+            };
+        }
+        (n_events > 0).then_some((at, n_events, false))
+    }
+
+    fn score_spread(&mut self, blocks: &[Block], span: Span) {
+        let (detector, routes) = (&self.detector, &self.routes);
+        self.shards
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(i, shard)| {
+                let Shard {
+                    users,
+                    deltas,
+                    findings,
+                } = shard;
+                for (block_index, route) in routes.iter().enumerate() {
+                    let Some(range) = span.within(block_index, route.features.len()) else {
+                        continue;
+                    };
+                    let events = route.events_of(i);
+                    let first = events.partition_point(|&event| (event as usize) < range.start);
+                    let end = events.partition_point(|&event| (event as usize) < range.end);
+                    let block = &blocks[block_index];
+                    for &event in &events[first..end] {
+                        let place = Place {
+                            block: block_index,
+                            event: event as usize,
+                        };
+                        observe(detector, users, deltas, findings, block, route, place);
+                    }
+                }
+            });
+        for shard in &mut self.shards {
+            D::merge(&mut self.deltas, &mut shard.deltas);
+        }
+    }
+
+    fn score_inline(&mut self, blocks: &[Block], span: Span) {
+        for (block_index, block) in blocks.iter().enumerate() {
+            let n_events = self.routes[block_index].features.len();
+            let Some(range) = span.within(block_index, n_events) else {
+                continue;
+            };
+            for event in range {
+                self.prefetch(block_index, event);
+                let route = &self.routes[block_index];
+                let place = Place {
+                    block: block_index,
+                    event,
+                };
+                let shard = &mut self.shards[route.shard_of[event] as usize];
+                let (users, deltas) = (&mut shard.users, &mut self.deltas);
+                let findings = &mut self.inline;
+                observe(&self.detector, users, deltas, findings, block, route, place);
             }
         }
     }
 
-    /// The findings of one block, each with where its text starts.
-    fn findings_of(&self, block: u32) -> impl Iterator<Item = (usize, &Finding)> {
-        let first = self
-            .findings
-            .partition_point(|finding| finding.block < block);
-        let start = first
-            .checked_sub(1)
-            .map_or(0, |i| self.findings[i].context_end);
-        self.findings[first..]
-            .iter()
-            .take_while(move |finding| finding.block == block)
-            .scan(start, |start, finding| {
-                Some((std::mem::replace(start, finding.context_end), finding))
+    /// Fetches the states of the users of the next events, step by step.
+    fn prefetch(&mut self, block_index: usize, event: usize) {
+        const FIRST: usize = (PREFETCH_STEPS + 1) * PREFETCH_DISTANCE;
+        let route = &mut self.routes[block_index];
+        // At the start of a block there was nobody to look ahead.
+        while route.found.len() <= (event + FIRST).min(route.features.len() - 1) {
+            let next = route.found.len();
+            let users = &self.shards[usize::from(route.shard_of[next])].users;
+            let found = users.find(route.keys[next]);
+            if let Some(found) = found {
+                users.prefetch(found);
+            }
+            route.found.push(found);
+        }
+        for step in 0..PREFETCH_STEPS {
+            let event = event + (PREFETCH_STEPS - step) * PREFETCH_DISTANCE;
+            if let Some(Some(found)) = route.found.get(event) {
+                let users = &self.shards[usize::from(route.shard_of[event])].users;
+                let features = &route.features[event];
+                self.detector.prefetch(users.get(*found), features, step);
+            }
+        }
+    }
+
+    fn collect_baselines(&mut self, batch: &mut Batch) {
+        let detector = &self.detector;
+        batch.baselines = self
+            .shards
+            .par_iter_mut()
+            .map(|shard| {
+                let mut records = Records::default();
+                shard.users.take_changed(|user, state| {
+                    records.push(user, |record| detector.write_user(state, record));
+                });
+                records
             })
+            .collect();
+        batch.shared = self.shared();
     }
 }
 
-/// Brings what the shards have found to the events of a block.
-fn apply(block_index: usize, block: &mut Block, shards: &[Shard], only_anomalies: bool) {
-    // Whatever an earlier run has appended is no longer true.
-    for i in 0..block.events.len() {
-        if block.events[i].stage_fields != 0 {
-            block.set_stage_value(i, StageField::Anomaly, &[]);
-            block.set_stage_value(i, StageField::Context, &[]);
+fn observe<D: Detector>(
+    detector: &D,
+    users: &mut Users<D::User>,
+    deltas: &mut D::Deltas,
+    findings: &mut Findings,
+    block: &Block,
+    route: &Route<D::Features>,
+    place: Place,
+) {
+    let features = &route.features[place.event];
+    let view = || block.view(&block.events[place.event]);
+    let new = || (view().user, detector.new_user(features));
+    let found = route.found.get(place.event).copied().flatten();
+    let key = route.keys[place.event];
+    let user = users.get_mut(found, key, new);
+    let verdict = &mut findings.verdict;
+    verdict.clear();
+    detector.observe(key, user, deltas, features, view, verdict);
+    findings.keep(place.block, place.event);
+}
+
+/// Some of the users, and what was found in the current batch.
+struct Shard<D: Detector> {
+    users: Users<D::User>,
+    deltas: D::Deltas,
+    findings: Findings,
+}
+
+impl<D: Detector> Default for Shard<D> {
+    fn default() -> Self {
+        Self {
+            users: Users::default(),
+            deltas: D::Deltas::default(),
+            findings: Findings::default(),
         }
-    }
-    for shard in shards {
-        for (start, finding) in shard.findings_of(block_index as u32) {
-            let event = finding.event as usize;
-            let (anomaly_end, context_end) = (finding.anomaly_end, finding.context_end);
-            block.set_stage_value(event, StageField::Anomaly, &shard.text[start..anomaly_end]);
-            block.set_stage_value(
-                event,
-                StageField::Context,
-                &shard.text[anomaly_end..context_end],
-            );
-        }
-    }
-    if only_anomalies {
-        let events = std::mem::take(&mut block.events);
-        let n_before = events.len();
-        let events: Vec<_> = events
-            .into_iter()
-            .filter(|event| block.stage_value(event, StageField::Anomaly).is_some())
-            .collect();
-        block.n_filtered += (n_before - events.len()) as u64;
-        block.events = events;
     }
 }

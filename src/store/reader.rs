@@ -136,7 +136,20 @@ impl Store {
         self.get(schema::BASELINES, user.as_bytes())
     }
 
-    /// Calls `each` with every user's record.
+    /// The detector whose baselines are kept, if any are.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn detector(&self) -> anyhow::Result<Option<String>> {
+        if let Some(name) = self.get(schema::META, schema::META_DETECTOR.as_bytes())? {
+            return Ok(Some(String::from_utf8_lossy(&name).into_owned()));
+        }
+        let mut walk = self.walk(schema::BASELINES, &[], Order::OldestFirst);
+        // There was one detector before there were names.
+        Ok(walk.next_entry()?.map(|_| "classic".to_owned()))
+    }
+
+    /// Calls `each` with every user's record; that of what all share has no name.
     ///
     /// # Errors
     /// If the store cannot be read, or as `each` says.

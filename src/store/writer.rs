@@ -1,5 +1,6 @@
-//! Writes batches: events, indexes, anomalies, counters, baselines and positions of a batch go
-//! into one `WriteBatch`. What is there already is not written or counted again.
+//! Writes batches: events, indexes, anomalies and counters of what was gathered go into one
+//! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
+//! not written or counted again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -10,7 +11,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Origin};
+use crate::batch::{Batch, Block, Origin, Records};
 use crate::engine::{Flow, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
@@ -19,12 +20,14 @@ use crate::record::{Event, StageField};
 use crate::schema;
 
 /// Room that a write is given at first: growing by doubling would need three times as much.
-const WRITES_BYTES: usize = 14 << 20;
+const WRITES_BYTES: usize = 4 << 20;
 
 /// How to write.
 pub struct WriterOptions {
     /// Wait until each batch is on the disk, not only in the system's cache.
     pub sync: bool,
+    /// The detector whose baselines come along, if any do.
+    pub detector: Option<&'static str>,
     /// Keep how far the sources were read, so that the next run goes on there.
     pub with_positions: bool,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
@@ -254,18 +257,32 @@ impl Writer {
         Some(anomaly.severity)
     }
 
-    fn put_positions(
-        &mut self,
-        families: &Families<'_>,
-        writes: &mut WriteBatch,
-    ) -> anyhow::Result<()> {
+    /// Keeps what stages have learned and how far sources were read, in one write after the events:
+    /// another run goes on there, and learns again what came later. It finds those events stored.
+    fn keep_checkpoint(&mut self, batch: &Batch, families: &Families<'_>) -> anyhow::Result<()> {
+        // Growing by doubling would take three times as much; a dozen bytes go with each record.
+        let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
+        let n_bytes = batch.baselines.iter().map(of_records).sum::<usize>() + batch.shared.len();
+        let mut writes = WriteBatch::with_capacity_bytes(n_bytes + (64 << 10));
+        for (user, record) in batch.baselines.iter().flat_map(Records::iter) {
+            writes.put_cf(families.baselines, user, record);
+        }
+        if !batch.shared.is_empty() {
+            writes.put_cf(families.baselines, schema::SHARED_BASELINE, &batch.shared);
+        }
+        if let Some(detector) = self.options.detector {
+            writes.put_cf(families.meta, schema::META_DETECTOR, detector);
+        }
         for (source, end) in std::mem::take(&mut self.ends) {
             if let Some(position) = Position::of(&end) {
                 let key = schema::position_key(&position::key(&source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
             }
         }
-        Ok(())
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.store.write(writes, self.options.sync)
     }
 
     fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
@@ -298,13 +315,12 @@ impl Sink for Writer {
                     .insert(Arc::clone(&block.end.source), block.next().clone());
             }
         }
-        for (user, record) in &batch.baselines {
-            writes.put_cf(families.baselines, user.as_bytes(), record);
-        }
         // Lines are passed on only when they are kept.
         if batch.is_commit || self.options.tee.is_some() {
-            self.put_positions(&families, &mut writes)?;
             self.commit(&families, &mut writes)?;
+        }
+        if batch.is_checkpoint {
+            self.keep_checkpoint(batch, &families)?;
         }
         self.writes = writes;
         if let Some(tee) = &mut self.options.tee {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::database::{SCORE, admin, assert_counts, scored, stats};
-use crate::tools::{digest, generated, program, shell};
+use crate::tools::{DETECTORS, digest, generated, program, shell};
 
 /// Runs the program until it ends by itself or has been killed `n_kills` times, each at another
 /// instant; how often it was killed.
@@ -29,6 +29,12 @@ fn kill_and_repeat(start: &dyn Fn() -> std::process::Child, n_kills: u32) -> u32
 
 #[test]
 fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
+    for detector in DETECTORS {
+        check_killed_sg_run(detector);
+    }
+}
+
+fn check_killed_sg_run(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
     std::fs::write(&input, generated(150_000, 60, 71)).unwrap();
@@ -37,7 +43,13 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     let command = |db: &Path| {
         let mut command = program("sg-run");
         command
-            .args(["-q", "--threshold=0.5", "--memtable-mib=1", "--db"])
+            .args([
+                "-q",
+                "--threshold=0.5",
+                "--memtable-mib=1",
+                detector,
+                "--db",
+            ])
             .args([db, &input])
             .stdin(Stdio::null());
         command

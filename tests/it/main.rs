@@ -10,10 +10,12 @@
 mod database;
 mod tools;
 
+mod adaptive;
 mod classic_model;
 mod consume;
 mod dead_letters;
 mod follow;
+mod golden;
 mod json;
 mod judge;
 mod kills;

@@ -4,10 +4,16 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::tools::{digest, event, event_and, generated, program, run, shell};
+use crate::tools::{DETECTORS, digest, event, event_and, generated, program, run, shell};
 
 #[test]
 fn pipe_and_fused_give_the_same_store_for_any_number_of_jobs() {
+    for detector in DETECTORS {
+        check_pipe_and_fused(detector);
+    }
+}
+
+fn check_pipe_and_fused(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
     std::fs::write(&input, generated(30_000, 60, 3)).unwrap();
@@ -17,11 +23,15 @@ fn pipe_and_fused_give_the_same_store_for_any_number_of_jobs() {
         let piped = folder.path().join(format!("piped{jobs}"));
         let fused = folder.path().join(format!("fused{jobs}"));
         shell(&format!(
-            "sg-consume -j{jobs} {input} | sg-score -j{jobs} | sg-store -j{jobs} --db {}",
+            "sg-consume -j{jobs} {input} | sg-score {detector} -j{jobs} | sg-store -j{jobs} --db {}",
             piped.display()
         ))
         .expect_code(0);
-        shell(&format!("sg-run -j{jobs} {input} --db {}", fused.display())).expect_code(0);
+        shell(&format!(
+            "sg-run {detector} -j{jobs} {input} --db {}",
+            fused.display()
+        ))
+        .expect_code(0);
         digests.extend([digest(&piped), digest(&fused)]);
     }
     digests.dedup();
@@ -46,12 +56,18 @@ fn pipe_and_fused_give_the_same_store_for_any_number_of_jobs() {
 
 #[test]
 fn cuts_of_the_input_do_not_show() {
+    for detector in DETECTORS {
+        check_cuts(detector);
+    }
+}
+
+fn check_cuts(detector: &str) {
     let lines = generated(12_000, 30, 5);
-    let whole = run("sg-score", &["-q", "--threshold", "0.3"], &lines).expect_code(0);
+    let whole = run("sg-score", &["-q", "--threshold=0.3", detector], &lines).expect_code(0);
     assert!(whole.text().contains("\"anomaly\":"));
     for cut in [1_usize, 777, 65_536] {
         let mut child = program("sg-score")
-            .args(["-q", "--threshold", "0.3", "-j2"])
+            .args(["-q", "--threshold=0.3", "-j2", detector])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -74,6 +90,12 @@ fn cuts_of_the_input_do_not_show() {
 
 #[test]
 fn a_second_run_changes_nothing() {
+    for detector in DETECTORS {
+        check_second_run(detector);
+    }
+}
+
+fn check_second_run(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
     std::fs::write(&input, generated(10_000, 20, 9)).unwrap();
@@ -90,7 +112,7 @@ fn a_second_run_changes_nothing() {
         .stdout
     };
     let pipe = format!(
-        "sg-consume {input} | sg-score | sg-store --db {}",
+        "sg-consume {input} | sg-score {detector} | sg-store --db {}",
         piped.display()
     );
     shell(&pipe).expect_code(0);
@@ -106,7 +128,7 @@ fn a_second_run_changes_nothing() {
     assert_eq!(report(&piped), before);
 
     // A file is known by its position: nothing is read, and nothing learned twice.
-    let first = format!("sg-run {input} --db {}", fused.display());
+    let first = format!("sg-run {detector} {input} --db {}", fused.display());
     shell(&first).expect_code(0);
     let before = report(&fused);
     let again = shell(&first).expect_code(0);
@@ -115,9 +137,9 @@ fn a_second_run_changes_nothing() {
     // The same events from elsewhere are read, but what is stored stays as it is.
     let content = digest(&fused);
     for command in [
-        format!("cat {input} | sg-run --db {}", fused.display()),
+        format!("cat {input} | sg-run {detector} --db {}", fused.display()),
         format!(
-            "gzip -c {input} > {input}.gz; sg-run {input}.gz --db {}",
+            "gzip -c {input} > {input}.gz; sg-run {detector} {input}.gz --db {}",
             fused.display()
         ),
     ] {
@@ -130,6 +152,12 @@ fn a_second_run_changes_nothing() {
 
 #[test]
 fn a_file_that_grows_is_read_on_from_where_it_was() {
+    for detector in DETECTORS {
+        check_growing_file(detector);
+    }
+}
+
+fn check_growing_file(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let lines = generated(10_000, 20, 11);
     let cut = lines[..lines.len() / 2]
@@ -140,7 +168,12 @@ fn a_file_that_grows_is_read_on_from_where_it_was() {
     let input = folder.path().join("events.ndjson");
     let (at_once, in_two) = (folder.path().join("at_once"), folder.path().join("in_two"));
     let run_into = |db: &std::path::Path| {
-        shell(&format!("sg-run {} --db {}", input.display(), db.display())).expect_code(0)
+        shell(&format!(
+            "sg-run {detector} {} --db {}",
+            input.display(),
+            db.display()
+        ))
+        .expect_code(0)
     };
     std::fs::write(&input, &lines[..cut]).unwrap();
     run_into(&in_two);

@@ -1,4 +1,7 @@
 //! Starts the programs under test and makes their input.
+//!
+//! The detector is the classic one unless a test names another: what most tests hold is
+//! easier to foretell with it. What must hold for every detector is run with each of [`DETECTORS`].
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +11,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+/// All detectors, by their options.
+pub(crate) const DETECTORS: [&str; 2] = ["--detector=classic", "--detector=adaptive"];
 
 /// What a program has left behind.
 #[derive(Debug)]
@@ -51,7 +57,7 @@ pub(crate) fn program(name: &str) -> Command {
         _ => panic!("there is no program {name}"),
     };
     let mut command = Command::new(path);
-    command.env_remove("SG_DB");
+    command.env_remove("SG_DB").env("SG_DETECTOR", "classic");
     command
 }
 
@@ -193,6 +199,7 @@ pub(crate) fn shell(script: &str) -> Ran {
         .args(["-c", &format!("set -o pipefail; {script}")])
         .env("PATH", format!("{}:{path}", folder.display()))
         .env_remove("SG_DB")
+        .env("SG_DETECTOR", "classic")
         .stdin(Stdio::null())
         .output()
         .unwrap();

@@ -1,0 +1,187 @@
+//! Baselines of a state folder, in and out as NDJSON.
+
+use std::io::{self, BufRead, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
+
+use super::Ended;
+use crate::detect::classic::{self, Baseline, Summary};
+use crate::detect::{DetectorConfig, DetectorKind, RecordError, adaptive};
+use crate::io::state::StateFolder;
+use crate::record::text::printable;
+use crate::stage::{ScoreConfig, Scorer, Scoring};
+
+/// Files keep what all share as the store does.
+const SHARED: &str = crate::schema::SHARED_BASELINE;
+
+/// Takes over a record: a user's, or what all share.
+pub(super) fn load(scorer: &mut dyn Scorer, user: &str, record: &[u8]) -> Result<(), RecordError> {
+    if user == SHARED {
+        scorer.load_shared(record)
+    } else {
+        scorer.load(user, record)
+    }
+}
+
+/// Replaces what is in the folder by what the scorer knows.
+pub(super) fn save(
+    folder: &StateFolder,
+    detector: &str,
+    scorer: &dyn Scorer,
+) -> anyhow::Result<()> {
+    let shared = scorer.shared();
+    let n_records = scorer.n_users() + u64::from(!shared.is_empty());
+    folder.save(detector, n_records, |each| {
+        if !shared.is_empty() {
+            each(SHARED, &shared)?;
+        }
+        scorer.save(each)
+    })
+}
+
+/// One line of an export: a classic baseline in plain numbers, an adaptive one as its record, since
+/// it holds hashes.
+#[derive(Serialize, Deserialize)]
+struct ExportLine {
+    user: String,
+    detector: String,
+    version: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_b64: Option<String>,
+}
+
+pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
+    ensure!(
+        state.is_dir(),
+        "there is no state folder at {}",
+        state.display()
+    );
+    let folder = StateFolder::open(state)?;
+    let Some(detector) = folder.detector()? else {
+        return Ok(Ended::Partly);
+    };
+    let kind = kind_of(&detector)?;
+    let mut output = BufWriter::new(io::stdout().lock());
+    let mut n_lines: u64 = 0;
+    folder.load(&detector, |user, record| {
+        n_lines += 1;
+        let line = match kind {
+            DetectorKind::Classic => ExportLine {
+                user: user.to_owned(),
+                detector: detector.clone(),
+                version: classic::RECORD_VERSION,
+                baseline: Some(Baseline::from_record(record)?.summary()),
+                record_b64: None,
+            },
+            DetectorKind::Adaptive => {
+                if user != SHARED {
+                    adaptive::User::from_record(record)?;
+                }
+                ExportLine {
+                    user: user.to_owned(),
+                    detector: detector.clone(),
+                    version: adaptive::RECORD_VERSION,
+                    baseline: None,
+                    record_b64: Some(BASE64_STANDARD.encode(record)),
+                }
+            }
+        };
+        serde_json::to_writer(&mut output, &line).map_err(io::Error::from)?;
+        Ok(output.write_all(b"\n")?)
+    })?;
+    output.flush()?;
+    Ok(if n_lines == 0 {
+        Ended::Partly
+    } else {
+        Ended::Done
+    })
+}
+
+pub(super) fn import(state: &Path) -> anyhow::Result<Ended> {
+    let folder = StateFolder::open(state)?;
+    let mut known = folder.detector()?;
+    let mut scorer = match &known {
+        Some(detector) => Some(loaded(&folder, detector)?),
+        None => None,
+    };
+    for (i, line) in io::stdin().lock().lines().enumerate() {
+        let number = i + 1;
+        let line = line.context("cannot read standard input")?;
+        let line: ExportLine = serde_json::from_str(&line).with_context(|| {
+            format!("line {number} is not an exported baseline; nothing was changed")
+        })?;
+        let detector = known.get_or_insert_with(|| line.detector.clone());
+        ensure!(
+            line.detector == *detector,
+            "line {number} is of detector {}, not {}; nothing was changed",
+            printable(&line.detector),
+            printable(detector)
+        );
+        let scorer = match &mut scorer {
+            Some(scorer) => scorer,
+            None => scorer.insert(loaded(&folder, detector)?),
+        };
+        let record = line.record().with_context(|| {
+            format!("line {number} is not a baseline that can be used; nothing was changed")
+        })?;
+        load(&mut **scorer, &line.user, &record)
+            .with_context(|| format!("line {number} is not usable; nothing was changed"))?;
+    }
+    if let (Some(detector), Some(scorer)) = (known, scorer) {
+        save(&folder, &detector, &*scorer)?;
+    }
+    Ok(Ended::Done)
+}
+
+/// A scorer with what is in the folder.
+fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer>> {
+    let Scoring {
+        score: mut scorer, ..
+    } = Scoring::new(ScoreConfig {
+        detector: DetectorConfig::standard(kind_of(detector)?),
+        only_anomalies: false,
+        with_baselines: false,
+    });
+    folder.load(detector, |user, record| {
+        Ok(load(&mut *scorer, user, record)?)
+    })?;
+    Ok(scorer)
+}
+
+impl ExportLine {
+    fn record(&self) -> anyhow::Result<Vec<u8>> {
+        let known = match kind_of(&self.detector)? {
+            DetectorKind::Classic => classic::RECORD_VERSION,
+            DetectorKind::Adaptive => adaptive::RECORD_VERSION,
+        };
+        ensure!(
+            self.version == known,
+            "it has version {}, this build reads {known}",
+            self.version
+        );
+        match (&self.baseline, &self.record_b64) {
+            (Some(summary), None) => {
+                let mut record = Vec::new();
+                Baseline::from_summary(summary.clone())?.write_record(&mut record);
+                Ok(record)
+            }
+            (None, Some(record)) => Ok(BASE64_STANDARD.decode(record)?),
+            _ => bail!("it holds no baseline"),
+        }
+    }
+}
+
+fn kind_of(detector: &str) -> anyhow::Result<DetectorKind> {
+    [DetectorKind::Adaptive, DetectorKind::Classic]
+        .into_iter()
+        .find(|kind| kind.name() == detector)
+        .with_context(|| {
+            let detector = printable(detector);
+            format!("these are baselines of the {detector} detector, which this build has not")
+        })
+}

@@ -1,0 +1,513 @@
+//! The adaptive detector: how much likelier than the user is an attacker to be where this event is,
+//! on ladders of novelty that are the user's own (detector specification, section B: NLLR).
+//!
+//! Each event is placed on a few ladders (known address, known network, ... provider new to all).
+//! How often this user stands on a step is learned; how often attackers do is given. The logarithms
+//! of the ratios are summed by kind of attack to a risk, and the risk becomes a score by its rank
+//! among usual events.
+
+mod archetype;
+mod assess;
+mod calibration;
+mod cells;
+mod features;
+mod math;
+mod population;
+mod priors;
+mod reasons;
+mod seen;
+mod user;
+
+use serde::{Deserialize, Serialize};
+
+pub use features::Features;
+pub use population::{Deltas, Population};
+pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
+
+use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict};
+use crate::record::EventView;
+use crate::record::anomaly::{Anomaly, BaselineState};
+use crate::record::text::{push_integer, push_json_string, push_number};
+use archetype::Component;
+pub use archetype::Evidence;
+use assess::{Assessment, Case, NET_FAR, NET_NEW};
+use cells::{Age, HOURS, Histogram};
+use features::Dimension;
+use population::micro;
+use priors::Attacker;
+use user::Place;
+
+/// The detector's name in records and options.
+pub const NAME: &str = "adaptive";
+
+const HALF_LIFE_H: f64 = 30.0 * 24.0;
+const LAMBDA: f64 = std::f64::consts::LN_2 / HALF_LIFE_H;
+/// The length of an epoch, and the most events in one.
+const EPOCH_MS: i64 = 60_000;
+const EPOCH_EVENTS_MAX: u64 = 1 << 18;
+/// Risk from which an event is learned with less weight, so that an attack does not make itself
+/// usual; and the least weight.
+const LEARN_RISK: f64 = 2.5;
+const LEARN_WEIGHT_MIN: f64 = 0.05;
+/// First contacts have no history: their risk is capped.
+const FIRST_EVENTS: u32 = 5;
+const FIRST_RISK_MAX: f64 = 4.0;
+/// Addresses that the context names.
+const CONTEXT_IPS_MAX: usize = 10;
+
+/// What an old weight still counts after that time.
+fn decay(hours: f64) -> f64 {
+    if hours > 0.0 {
+        math::exp(-LAMBDA * hours)
+    } else {
+        1.0
+    }
+}
+
+/// The inverse of [`decay`].
+fn growth(hours: f64) -> f64 {
+    math::exp(LAMBDA * hours)
+}
+
+/// The detector: settings, and what all users share.
+pub struct Adaptive {
+    config: DetectorConfig,
+    attacker: Attacker,
+    n_archetypes: usize,
+    population: Population,
+    /// The current epoch, in epochs since 1970, and the events in it so far.
+    epoch: i64,
+    n_epoch_events: u64,
+}
+
+/// The risk of an event, and what it is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Risk {
+    /// Logarithms of how much likelier an attacker is than the user, by what was looked at.
+    pub evidence: Evidence,
+    pub risk: f64,
+    /// The share of usual events that are less risky.
+    pub score: f64,
+    /// Index of the likeliest kind of attack.
+    pub archetype: usize,
+    age: Age,
+}
+
+/// What users share, as it is stored.
+#[derive(Deserialize)]
+struct Shared {
+    epoch: i64,
+    n_epoch_events: u64,
+    population: Population,
+    deltas: Deltas,
+}
+
+/// The same, borrowed.
+#[derive(Serialize)]
+struct SharedRef<'a> {
+    epoch: i64,
+    n_epoch_events: u64,
+    population: &'a Population,
+    deltas: &'a Deltas,
+}
+
+/// Version of the record of what users share.
+const SHARED_VERSION: u8 = 0x41;
+
+impl Adaptive {
+    #[must_use]
+    pub fn new(config: DetectorConfig) -> Self {
+        Self {
+            config,
+            attacker: Attacker::new(),
+            n_archetypes: 4,
+            population: Population::new(),
+            epoch: i64::MIN,
+            n_epoch_events: 0,
+        }
+    }
+
+    /// Without the fourth kind of attack, floods, as the reference's vectors were made.
+    #[must_use]
+    pub fn without_floods(self) -> Self {
+        Self {
+            n_archetypes: 3,
+            ..self
+        }
+    }
+
+    /// The risk of an event, which is learned then.
+    pub fn risk(
+        &self,
+        key: UserKey,
+        user: &mut User,
+        deltas: &mut Deltas,
+        features: &Features,
+    ) -> Risk {
+        self.assess(key, user, deltas, features).0
+    }
+
+    /// Assesses an event, then learns it.
+    fn assess(
+        &self,
+        key: UserKey,
+        user: &mut User,
+        deltas: &mut Deltas,
+        features: &Features,
+    ) -> (Risk, Assessment) {
+        let now_h = hours(features.timestamp_ms).max(user.last_h);
+        let growth = user.growth(now_h);
+        let now_s = user.seconds(now_h);
+        let case = Case {
+            features,
+            user,
+            user_key: key.stable.max(1),
+            population: &self.population,
+            attacker: &self.attacker,
+            found: user.seen.find(features, now_s),
+            now_h,
+            now_s,
+            growth,
+            hour_decay: assess::hour_decay(now_h - user.last_h),
+            age: Age::of(now_h - user.first_h, user.n_events),
+        };
+        let found = case.assess();
+        let (mut risk, archetype) = archetype::combine(&found.evidence, self.n_archetypes);
+        if user.n_events < FIRST_EVENTS {
+            risk = risk.min(FIRST_RISK_MAX);
+        }
+        let lesson = Lesson {
+            user_key: case.user_key,
+            seen: case.found,
+            now_h,
+            now_s,
+            growth,
+            age: case.age,
+            evidence_before: case.evidence_before(),
+            risk,
+        };
+        let risk = Risk {
+            evidence: found.evidence,
+            risk,
+            score: self.population.score(risk),
+            archetype,
+            age: case.age,
+        };
+        self.learn(user, deltas, features, &found, &lesson);
+        (risk, found)
+    }
+
+    fn write_anomaly(
+        &self,
+        event: &EventView<'_>,
+        risk: &Risk,
+        found: &Assessment,
+        n_events: u32,
+        output: &mut Vec<u8>,
+    ) {
+        let part = |evidence: f64| 1.0 - math::exp(-evidence.max(0.0));
+        let of = |component: Component| found.evidence[component as usize];
+        let net = math::ln(self.attacker.net[found.net] / found.net_share);
+        let reasons = reasons::reasons(event, found, risk.archetype);
+        let anomaly = Anomaly {
+            event,
+            score: risk.score,
+            risk: risk.risk,
+            time: part(of(Component::Time)),
+            ip: part(net),
+            location: part(of(Component::NetGeo) - net),
+            kind: part(of(Component::Kind)),
+            failure: part(of(Component::Failures)),
+            reasons: &reasons,
+            detector: NAME,
+            archetype: Some(archetype::name(risk.archetype)),
+            severity: self.config.severities.of(risk.score),
+            baseline: if risk.age == Age::Old {
+                BaselineState::Active
+            } else {
+                BaselineState::Learning
+            },
+            n_baseline_events: n_events.into(),
+        };
+        anomaly.write(output);
+    }
+
+    fn learn(
+        &self,
+        user: &mut User,
+        deltas: &mut Deltas,
+        features: &Features,
+        found: &Assessment,
+        lesson: &Lesson,
+    ) {
+        let weight = if lesson.risk <= LEARN_RISK {
+            1.0
+        } else {
+            math::exp(-(lesson.risk - LEARN_RISK) / 2.0).max(LEARN_WEIGHT_MIN)
+        };
+        let grown = weight * lesson.growth;
+        let (whole, half) = (micro(weight), micro(weight * 0.5));
+        for (histogram, cell) in Histogram::ALL.into_iter().zip(found.cells) {
+            let Some(cell) = cell else { continue };
+            let of_user = &mut user.cells[histogram.of_user().start + cell];
+            *of_user = (f64::from(*of_user) + grown) as f32;
+            let of_population = histogram.of_population(lesson.age).start + cell;
+            deltas.add_cell(of_population, half);
+        }
+        let hour = usize::from(found.is_weekend) * 24 + found.hour;
+        user.hours[hour] = (f64::from(user.hours[hour]) + grown) as f32;
+        deltas.add_cell(HOURS + hour, whole);
+        user.learn_type(features.kind, grown);
+        deltas.add_type(features.kind, whole);
+        if !features.is_failure || weight > 0.5 {
+            self.learn_values(user, deltas, features, lesson, weight);
+        }
+        self.learn_failure(user, deltas, features, found, lesson);
+        Self::learn_course(user, features, found, lesson);
+        // A flood must not make floods usual.
+        if user.n_events > 30 && user.volume < 60.0 && user.failures < 6.0 {
+            deltas.add_risk(calibration::bin_of(lesson.risk));
+        }
+    }
+
+    fn learn_values(
+        &self,
+        user: &mut User,
+        deltas: &mut Deltas,
+        features: &Features,
+        lesson: &Lesson,
+        weight: f64,
+    ) {
+        let is_failure = features.is_failure;
+        let weight = if is_failure { weight * 0.3 } else { weight };
+        let is_resource = |dimension: usize| {
+            dimension == Dimension::Endpoint as usize || dimension == Dimension::Folder as usize
+        };
+        let known = user
+            .seen
+            .learn(features, &lesson.seen, lesson.now_s, weight, |dimension| {
+                !is_failure || !is_resource(dimension)
+            });
+        for dimension in [
+            Dimension::Asn,
+            Dimension::Network16,
+            Dimension::Country,
+            Dimension::Family,
+            Dimension::Folder,
+        ] {
+            let value = features.key(dimension);
+            let is_taken = !is_failure || !is_resource(dimension as usize);
+            if known[dimension as usize]
+                && is_taken
+                && self.population.lacks_peer(value, lesson.user_key)
+            {
+                deltas.add_peer(value, lesson.user_key);
+            }
+        }
+    }
+
+    fn learn_failure(
+        &self,
+        user: &mut User,
+        deltas: &mut Deltas,
+        features: &Features,
+        found: &Assessment,
+        lesson: &Lesson,
+    ) {
+        if !features.is_failure {
+            return;
+        }
+        user.n_failed = user.n_failed.saturating_add(1);
+        if found.net >= NET_NEW && features.has(Dimension::Address) {
+            for dimension in [Dimension::Address, Dimension::Network24] {
+                deltas.add_failing(features.key(dimension), lesson.user_key, lesson.now_h);
+            }
+            if found.net >= NET_FAR {
+                // Late failures count as the epoch's first.
+                let since_ms = features.timestamp_ms - self.epoch.saturating_mul(EPOCH_MS);
+                let since_ms = since_ms.clamp(0, EPOCH_MS - 1) as u32;
+                deltas.add_surge(since_ms, user.last_failure_h < lesson.now_h - 1.0);
+            }
+        }
+        user.last_failure_h = lesson.now_h;
+    }
+
+    /// What decays within hours, and where the user is.
+    fn learn_course(user: &mut User, features: &Features, found: &Assessment, lesson: &Lesson) {
+        user.failures = found.failures;
+        user.volume = found.volume;
+        user.new_resources = found.new_resources;
+        user.bytes = found.bytes;
+        (user.gap_h, user.gap_end_h) = found.gap;
+        let of = |component: Component| found.evidence[component as usize];
+        let mut evidence = lesson.evidence_before;
+        if !features.is_failure {
+            let more = of(Component::Kind)
+                + of(Component::Resource)
+                + 0.5 * of(Component::NewResources)
+                + 0.5 * of(Component::Volume)
+                - 1.0;
+            evidence += more.clamp(-1.0, 4.0);
+        }
+        user.evidence = evidence.max(0.0);
+        if features.has(Dimension::City) {
+            let place = Place {
+                city: features.key(Dimension::City),
+                country: features.key(Dimension::Country),
+                at_h: lesson.now_h,
+            };
+            if user.places[0].is_some_and(|current| current.city != place.city) {
+                user.places[1] = user.places[0];
+            }
+            user.places[0] = Some(place);
+        }
+        user.last_h = lesson.now_h;
+        user.n_events = user.n_events.saturating_add(1);
+        if let Some(score) = features.threat_score {
+            user.threat_score_sum += score;
+            user.n_threat_scores = user.n_threat_scores.saturating_add(1);
+        }
+    }
+
+    fn write_context(user: &User, now_s: u32, output: &mut Vec<u8>) {
+        output.extend_from_slice(b"{\"failed_login_count\":");
+        push_integer(output, user.n_failed);
+        output.extend_from_slice(b",\"known_ips\":[");
+        let addresses = user.seen.ranked(Dimension::Address, now_s);
+        for (i, key) in addresses.into_iter().take(CONTEXT_IPS_MAX).enumerate() {
+            if i > 0 {
+                output.push(b',');
+            }
+            push_json_string(output, &features::show_address(key));
+        }
+        output.extend_from_slice(b"],\"avg_threat_score\":");
+        let n_scores = f64::from(user.n_threat_scores.max(1));
+        push_number(output, user.threat_score_sum / n_scores);
+        output.push(b'}');
+    }
+}
+
+impl Detector for Adaptive {
+    type Features = Features;
+    /// Boxed, since tables of users grow.
+    type User = Box<User>;
+    type Deltas = Deltas;
+
+    fn features(event: &EventView<'_>) -> Features {
+        Features::of(event)
+    }
+
+    fn new_user(&self, features: &Features) -> Box<User> {
+        Box::new(User::new(hours(features.timestamp_ms)))
+    }
+
+    fn observe<'a>(
+        &self,
+        key: UserKey,
+        user: &mut Box<User>,
+        deltas: &mut Deltas,
+        features: &Features,
+        view: impl Fn() -> EventView<'a>,
+        verdict: &mut Verdict,
+    ) {
+        let n_events = user.n_events;
+        let (risk, found) = self.assess(key, user, deltas, features);
+        let is_anomaly =
+            risk.score >= self.config.threshold && u64::from(n_events) >= self.config.n_events_min;
+        if is_anomaly {
+            self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
+        }
+        let threat_score = features.threat_score.unwrap_or(0.0);
+        if is_anomaly || threat_score >= THREAT_SCORE_HIGH {
+            let now_s = user.seconds(user.last_h);
+            Self::write_context(user, now_s, &mut verdict.context);
+        }
+    }
+
+    fn begins_epoch(&self, features: &Features, n_events: u64) -> bool {
+        // Late events belong to the current epoch.
+        features.timestamp_ms.div_euclid(EPOCH_MS) > self.epoch
+            || self.n_epoch_events + n_events >= EPOCH_EVENTS_MAX
+    }
+
+    fn turn_epoch(&mut self, deltas: &mut Deltas, n_events: u64, next: Option<&Features>) {
+        self.n_epoch_events += n_events;
+        if let Some(next) = next {
+            let epoch_h = hours(self.epoch.saturating_mul(EPOCH_MS));
+            self.population.close_epoch(deltas, epoch_h);
+            self.epoch = self.epoch.max(next.timestamp_ms.div_euclid(EPOCH_MS));
+            self.n_epoch_events = 0;
+        }
+    }
+
+    fn merge(into: &mut Deltas, from: &mut Deltas) {
+        into.absorb(from);
+    }
+
+    fn prefetch(&self, user: &Box<User>, features: &Features, step: usize) {
+        match step {
+            0 => user.prefetch(),
+            1 => user.seen.prefetch(),
+            _ => user.seen.prefetch_values(features),
+        }
+    }
+
+    fn write_user(&self, user: &Box<User>, record: &mut Vec<u8>) {
+        user.write_record(record);
+    }
+
+    fn read_user(&self, record: &[u8]) -> Result<Box<User>, RecordError> {
+        User::from_record(record).map(Box::new)
+    }
+
+    fn write_shared(&self, deltas: &Deltas) -> Vec<u8> {
+        let mut record = vec![SHARED_VERSION];
+        let shared = SharedRef {
+            epoch: self.epoch,
+            n_epoch_events: self.n_epoch_events,
+            population: &self.population,
+            deltas,
+        };
+        postcard::to_io(&shared, &mut record).expect("memory takes every write");
+        record
+    }
+
+    fn read_shared(&mut self, record: &[u8]) -> Result<Deltas, RecordError> {
+        let damaged = |why: String| RecordError::Damaged(why);
+        let (&version, rest) = record
+            .split_first()
+            .ok_or_else(|| damaged("record is empty".to_owned()))?;
+        if version != SHARED_VERSION {
+            return Err(RecordError::Version {
+                found: version,
+                known: SHARED_VERSION,
+            });
+        }
+        let shared: Shared =
+            postcard::from_bytes(rest).map_err(|error| damaged(error.to_string()))?;
+        self.population = shared
+            .population
+            .restored(&shared.deltas)
+            .ok_or_else(|| damaged("impossible counts".to_owned()))?;
+        self.epoch = shared.epoch;
+        self.n_epoch_events = shared.n_epoch_events;
+        Ok(shared.deltas)
+    }
+}
+
+/// What learning needs to know of how the event was assessed.
+struct Lesson {
+    user_key: u64,
+    seen: seen::Found,
+    now_h: f64,
+    now_s: u32,
+    growth: f64,
+    age: Age,
+    evidence_before: f64,
+    risk: f64,
+}
+
+/// Hours since 1970.
+fn hours(timestamp_ms: i64) -> f64 {
+    timestamp_ms as f64 / 3.6e6
+}

@@ -1,0 +1,467 @@
+//! What all users have in common: how they spread over levels, bins, hours and types, which values
+//! several of them know, who fails from where.
+//!
+//! Events of one epoch, a minute of event time, are scored against the population as it was when
+//! the epoch began, and what they change is added when it ends. Changes are integers and sets, so
+//! that the order in which threads made them shows nowhere.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::calibration::{self, Calibration, Tail};
+use super::cells::{Age, HOURS, Histogram, N_POPULATION_CELLS};
+use super::math::{exp, ln};
+use super::priors;
+
+/// Counts are kept in millionths.
+const MICRO: f64 = 1e6;
+/// Event types that are told apart; more are counted, but not one by one.
+const TYPES_MAX: usize = 1_024;
+/// Users from whom on a value counts as used by peers.
+const PEERS_MIN: usize = 3;
+/// Values whose users are remembered.
+const PEERS_VALUES_MAX: usize = 65_536;
+/// Addresses and networks whose failing users are remembered, and users for each.
+const FAILING_NETWORKS_MAX: usize = 65_536;
+const FAILING_USERS_MAX: usize = 64;
+/// How long a failure is held against its network.
+const FAILING_H: f64 = 24.0;
+/// Surge changes of one millisecond that are applied one by one; more of them change nothing.
+const SURGE_STEPS_MAX: u32 = 1_000;
+
+/// In millionths, rounded.
+pub(super) fn micro(weight: f64) -> i64 {
+    (weight * MICRO).round() as i64
+}
+
+/// What the events of an epoch change, not yet part of the population.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deltas {
+    cells: Vec<i64>,
+    types: BTreeMap<u64, i64>,
+    peers: BTreeMap<u64, Peers>,
+    /// By network and user: when it failed last.
+    failing: BTreeMap<(u64, u64), f64>,
+    /// By millisecond of the epoch: how many, and their weights in tenths.
+    surge: BTreeMap<u32, (u32, u64)>,
+    calibration: Vec<u32>,
+    is_empty: bool,
+}
+
+/// The users of a value, the three with the smallest keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Peers {
+    users: [u64; PEERS_MIN],
+}
+
+impl Peers {
+    fn add(&mut self, user: u64) {
+        if self.users.contains(&user) {
+            return;
+        }
+        if let Some(free) = self.users.iter_mut().find(|user| **user == 0) {
+            *free = user;
+        } else {
+            self.users[PEERS_MIN - 1] = self.users[PEERS_MIN - 1].min(user);
+        }
+        // Free places come last.
+        self.users.sort_unstable_by_key(|user| user.wrapping_sub(1));
+    }
+
+    fn are_enough(&self) -> bool {
+        self.users[PEERS_MIN - 1] != 0
+    }
+}
+
+impl Default for Deltas {
+    fn default() -> Self {
+        Self {
+            cells: vec![0; N_POPULATION_CELLS],
+            types: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            surge: BTreeMap::new(),
+            calibration: vec![0; calibration::N_BINS],
+            is_empty: true,
+        }
+    }
+}
+
+impl Deltas {
+    pub(super) fn add_cell(&mut self, cell: usize, micro: i64) {
+        self.is_empty = false;
+        self.cells[cell] += micro;
+    }
+
+    pub(super) fn add_type(&mut self, kind: u64, micro: i64) {
+        *self.types.entry(kind).or_default() += micro;
+    }
+
+    pub(super) fn add_peer(&mut self, value: u64, user: u64) {
+        self.peers.entry(value).or_default().add(user);
+    }
+
+    pub(super) fn add_failing(&mut self, network: u64, user: u64, at_h: f64) {
+        let last_h = self.failing.entry((network, user)).or_insert(at_h);
+        *last_h = last_h.max(at_h);
+    }
+
+    /// A failure from a network that is new to its user and not used by peers; the first of the
+    /// user within an hour weighs ten times the others.
+    pub(super) fn add_surge(&mut self, since_ms: u32, is_first: bool) {
+        let (n_failures, tenths) = self.surge.entry(since_ms).or_default();
+        *n_failures += 1;
+        *tenths += if is_first { 10 } else { 1 };
+    }
+
+    pub(super) fn add_risk(&mut self, bin: usize) {
+        self.calibration[bin] += 1;
+    }
+
+    /// Takes over what `other` holds, and leaves it empty.
+    pub(super) fn absorb(&mut self, other: &mut Self) {
+        if other.is_empty {
+            return;
+        }
+        self.is_empty = false;
+        for (cell, more) in self.cells.iter_mut().zip(&mut other.cells) {
+            *cell += std::mem::take(more);
+        }
+        for (kind, more) in std::mem::take(&mut other.types) {
+            *self.types.entry(kind).or_default() += more;
+        }
+        for (value, peers) in std::mem::take(&mut other.peers) {
+            for user in peers.users.into_iter().filter(|user| *user != 0) {
+                self.add_peer(value, user);
+            }
+        }
+        for ((network, user), at_h) in std::mem::take(&mut other.failing) {
+            self.add_failing(network, user, at_h);
+        }
+        for (since_ms, (n_failures, tenths)) in std::mem::take(&mut other.surge) {
+            let sums = self.surge.entry(since_ms).or_default();
+            sums.0 += n_failures;
+            sums.1 += tenths;
+        }
+        for (count, more) in self.calibration.iter_mut().zip(&mut other.calibration) {
+            *count += std::mem::take(more);
+        }
+        other.is_empty = true;
+    }
+
+    fn is_whole(&self) -> bool {
+        self.cells.len() == N_POPULATION_CELLS && self.calibration.len() == calibration::N_BINS
+    }
+}
+
+/// Users who failed from a network that was new to them, and when last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Failing {
+    users: Vec<(u64, f64)>,
+    last_h: f64,
+}
+
+/// The shared state as of the end of the last epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Population {
+    cells: Vec<i64>,
+    types: BTreeMap<u64, i64>,
+    types_total: i64,
+    #[serde(with = "sorted")]
+    peers: HashMap<u64, Peers>,
+    failing: BTreeMap<u64, Failing>,
+    /// Failures from networks new to everybody: decayed within an hour, and the usual level.
+    surge: f64,
+    surge_usual: f64,
+    surge_at_h: f64,
+    calibration: Calibration,
+    #[serde(skip)]
+    view: View,
+}
+
+/// By key, which is a hash or as good as one; looked up several times an event.
+type HashMap<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;
+
+/// Writes a map in the order of its keys: equal maps have to be equal bytes.
+mod sorted {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{HashMap, Peers};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &HashMap<u64, Peers>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut entries: Vec<(u64, Peers)> =
+            map.iter().map(|(key, peers)| (*key, *peers)).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HashMap<u64, Peers>, D::Error> {
+        let entries = Vec::<(u64, Peers)>::deserialize(deserializer)?;
+        Ok(entries.into_iter().collect())
+    }
+}
+
+/// What look-ups need, made from the rest when an epoch ends.
+#[derive(Clone, Debug, Default)]
+struct View {
+    /// Each cell's share of its histogram.
+    shares: Vec<f64>,
+    /// The share of the cells from it on.
+    tails: Vec<f64>,
+    /// Hours, smoothed over their neighbours.
+    hours: Vec<f64>,
+    /// Types by key; and their weights, rising, with the sum of all below.
+    types: Vec<(u64, f64)>,
+    rising: Vec<f64>,
+    sums: Vec<f64>,
+    types_total: f64,
+    tail: Option<Tail>,
+}
+
+/// How much an hour counts for the hours around it.
+pub(super) const KERNEL: [f64; 5] = [0.12, 0.2, 0.36, 0.2, 0.12];
+
+impl Population {
+    pub(super) fn new() -> Self {
+        let mut population = Self {
+            cells: priors::population().map(micro).to_vec(),
+            types: BTreeMap::new(),
+            types_total: 0,
+            peers: HashMap::default(),
+            failing: BTreeMap::new(),
+            surge: 0.0,
+            surge_usual: 0.5,
+            surge_at_h: 0.0,
+            calibration: Calibration::new(),
+            view: View::default(),
+        };
+        population.refresh();
+        population
+    }
+
+    /// The share of events that fall into a cell of a histogram.
+    #[inline]
+    pub(super) fn share(&self, histogram: Histogram, age: Age, cell: usize) -> f64 {
+        self.view.shares[histogram.of_population(age).start + cell]
+    }
+
+    /// The share of events that fall into that cell or a later one.
+    #[inline]
+    pub(super) fn tail_share(&self, histogram: Histogram, cell: usize) -> f64 {
+        self.view.tails[histogram.of_population(Age::Old).start + cell]
+    }
+
+    /// The share of activity around an hour of working days or weekends.
+    pub(super) fn hour_share(&self, is_weekend: bool, hour: usize) -> f64 {
+        self.view.hours[usize::from(is_weekend) * 24 + hour]
+    }
+
+    pub(super) fn is_used_by_peers(&self, value: u64) -> bool {
+        self.peers.get(&value).is_some_and(Peers::are_enough)
+    }
+
+    /// Whether it would change anything to know that the user knows the value.
+    pub(super) fn lacks_peer(&self, value: u64, user: u64) -> bool {
+        self.peers
+            .get(&value)
+            .is_none_or(|peers| !peers.are_enough() && !peers.users.contains(&user))
+    }
+
+    /// How many others have failed from a network that was new to them, within a day.
+    pub(super) fn n_others_failing(&self, network: u64, user: u64, now_h: f64) -> usize {
+        self.failing.get(&network).map_or(0, |failing| {
+            let is_other =
+                |&&(other, at_h): &&(u64, f64)| other != user && now_h - at_h <= FAILING_H;
+            failing.users.iter().filter(is_other).count()
+        })
+    }
+
+    /// The current level of failures from networks new to everybody, and the usual one.
+    pub(super) fn surge(&self, now_h: f64) -> (f64, f64) {
+        let elapsed_h = (now_h - self.surge_at_h).max(0.0);
+        (self.surge * exp(-elapsed_h), self.surge_usual.max(0.3))
+    }
+
+    pub(super) fn score(&self, risk: f64) -> f64 {
+        self.view.tail.as_ref().map_or(0.0, |tail| tail.score(risk))
+    }
+
+    /// The weight of a type, and of all.
+    pub(super) fn type_weight(&self, kind: u64) -> Option<f64> {
+        let i = self.view.types.binary_search_by_key(&kind, |(key, _)| *key);
+        i.ok().map(|i| self.view.types[i].1)
+    }
+
+    pub(super) fn types_total(&self) -> f64 {
+        self.view.types_total
+    }
+
+    /// The number and the summed weight of the types that are rare by `is_rare`, which must hold
+    /// for the lighter of two if it holds for the heavier.
+    pub(super) fn rare_types(&self, is_rare: impl Fn(f64) -> bool) -> (usize, f64) {
+        let n_rare = self.view.rising.partition_point(|weight| is_rare(*weight));
+        (n_rare, self.view.sums[n_rare])
+    }
+
+    /// Ends an epoch: its changes become visible. `epoch_h` is when it began.
+    pub(super) fn close_epoch(&mut self, deltas: &mut Deltas, epoch_h: f64) {
+        if deltas.is_empty {
+            return;
+        }
+        deltas.is_empty = true;
+        for (cell, more) in self.cells.iter_mut().zip(&mut deltas.cells) {
+            *cell += std::mem::take(more);
+        }
+        for (kind, more) in std::mem::take(&mut deltas.types) {
+            self.types_total += more;
+            if self.types.len() < TYPES_MAX || self.types.contains_key(&kind) {
+                *self.types.entry(kind).or_default() += more;
+            }
+        }
+        for (value, peers) in std::mem::take(&mut deltas.peers) {
+            let known = self.peers.entry(value).or_default();
+            for user in peers.users.into_iter().filter(|user| *user != 0) {
+                known.add(user);
+            }
+        }
+        if self.peers.len() > PEERS_VALUES_MAX {
+            // Values that few know are the ones that can be made up.
+            self.peers.retain(|_, peers| peers.are_enough());
+            if self.peers.len() > PEERS_VALUES_MAX / 2 {
+                self.peers.clear();
+            }
+        }
+        self.close_failing(std::mem::take(&mut deltas.failing), epoch_h);
+        for (since_ms, (n_failures, tenths)) in std::mem::take(&mut deltas.surge) {
+            self.add_surge(epoch_h + f64::from(since_ms) / 3.6e6, n_failures, tenths);
+        }
+        self.calibration.add(&deltas.calibration);
+        deltas.calibration.fill(0);
+        self.refresh();
+    }
+
+    fn close_failing(&mut self, failing: BTreeMap<(u64, u64), f64>, epoch_h: f64) {
+        for ((network, user), at_h) in failing {
+            let known = self.failing.entry(network).or_default();
+            known.last_h = known.last_h.max(at_h);
+            match known.users.iter_mut().find(|(other, _)| *other == user) {
+                Some((_, last_h)) => *last_h = last_h.max(at_h),
+                None => known.users.push((user, at_h)),
+            }
+            if known.users.len() > 2 * FAILING_USERS_MAX {
+                newest_failing(&mut known.users);
+            }
+        }
+        if self.failing.len() > FAILING_NETWORKS_MAX {
+            self.failing
+                .retain(|_, failing| epoch_h - failing.last_h <= FAILING_H);
+        }
+        if self.failing.len() > FAILING_NETWORKS_MAX {
+            let mut by_age: Vec<(f64, u64)> = self
+                .failing
+                .iter()
+                .map(|(network, failing)| (failing.last_h, *network))
+                .collect();
+            by_age.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            for (_, network) in &by_age[FAILING_NETWORKS_MAX / 2..] {
+                self.failing.remove(network);
+            }
+        }
+    }
+
+    fn add_surge(&mut self, now_h: f64, n_failures: u32, tenths: u64) {
+        let weight = tenths as f64 / 10.0 / f64::from(n_failures);
+        for i in 0..n_failures.min(SURGE_STEPS_MAX) {
+            let elapsed_h = if i == 0 {
+                (now_h - self.surge_at_h).max(0.0)
+            } else {
+                0.0
+            };
+            self.surge = self.surge * exp(-elapsed_h) + weight;
+            let pace = (elapsed_h / (7.0 * 24.0)).clamp(0.0005, 0.02);
+            let level = self.surge.min(5.0 * self.surge_usual + 1.0);
+            self.surge_usual += pace * (level - self.surge_usual);
+        }
+        self.surge_at_h = self.surge_at_h.max(now_h);
+    }
+
+    /// Makes the view anew.
+    fn refresh(&mut self) {
+        let view = &mut self.view;
+        view.shares.resize(HOURS, 0.0);
+        view.tails.resize(HOURS, 0.0);
+        for histogram in Histogram::ALL {
+            for age in Age::ALL {
+                if age != Age::New && !histogram.is_by_age() {
+                    continue;
+                }
+                let range = histogram.of_population(age);
+                let cells = &self.cells[range.clone()];
+                let total = cells.iter().sum::<i64>() as f64;
+                let mut tail = 0;
+                for (i, cell) in cells.iter().enumerate().rev() {
+                    tail += cell;
+                    view.shares[range.start + i] = *cell as f64 / total;
+                    view.tails[range.start + i] = tail as f64 / total;
+                }
+            }
+        }
+        view.hours.clear();
+        for day in self.cells[HOURS..].chunks(24) {
+            let total = day.iter().sum::<i64>() as f64;
+            view.hours.extend((0..24).map(|hour| {
+                let around = KERNEL.iter().enumerate();
+                let sum: f64 = around
+                    .map(|(i, weight)| weight * day[(hour + 22 + i) % 24] as f64)
+                    .sum();
+                sum / total
+            }));
+        }
+        let weights = self.types.iter();
+        view.types.clear();
+        view.types
+            .extend(weights.map(|(kind, weight)| (*kind, *weight as f64 / MICRO)));
+        view.rising.clear();
+        view.rising
+            .extend(view.types.iter().map(|(_, weight)| weight));
+        view.rising.sort_unstable_by(f64::total_cmp);
+        view.sums.clear();
+        view.sums.push(0.0);
+        let mut sum = 0.0;
+        for weight in &view.rising {
+            sum += weight;
+            view.sums.push(sum);
+        }
+        view.types_total = self.types_total as f64 / MICRO;
+        view.tail = Some(self.calibration.tail(view.tail.take()));
+    }
+
+    /// Makes the view of a population that was stored; none if it is not whole.
+    pub(super) fn restored(mut self, deltas: &Deltas) -> Option<Self> {
+        let is_whole = self.cells.len() == N_POPULATION_CELLS
+            && self.cells.iter().all(|cell| *cell > 0)
+            && self.calibration.is_whole()
+            && deltas.is_whole();
+        is_whole.then(|| {
+            self.refresh();
+            self
+        })
+    }
+}
+
+/// How surprising a level of failures is, given the usual one: its Poisson deviance, halved.
+pub(super) fn surprise(level: f64, usual: f64) -> f64 {
+    level * ln(level / usual) - level + usual
+}
+
+/// Keeps the newest; of equals the ones with the smaller keys.
+fn newest_failing(users: &mut Vec<(u64, f64)>) {
+    users.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    users.truncate(FAILING_USERS_MAX);
+}

@@ -1,0 +1,125 @@
+//! Looks at the events of a batch: what a detector wants to know of each, and to which shard its user
+//! belongs. This takes a third of the time of scoring and needs no order.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::Stage;
+use crate::batch::{Batch, Block};
+use crate::detect::{Detector, UserKey};
+
+/// More shards than cores of any machine this runs on, so that rayon can balance them.
+pub(super) const N_SHARDS: usize = 64;
+
+/// Looks at events for one detector.
+pub(super) struct Look<D> {
+    pub(super) hasher: foldhash::fast::RandomState,
+    pub(super) detector: PhantomData<D>,
+}
+
+impl<D: Detector> Stage for Look<D> {
+    fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+        let hasher = &self.hasher;
+        let blocks = batch.blocks.par_iter();
+        let looked = blocks.map(|block| Route::of::<D>(block, hasher));
+        let routes: Vec<Route<D::Features>> = pool.install(|| looked.collect());
+        batch.looks = Some(Box::new(routes));
+        Ok(())
+    }
+}
+
+/// What is known of the events of a block before they are scored, and which go to which shard.
+pub(super) struct Route<F> {
+    pub(super) features: Vec<F>,
+    pub(super) keys: Vec<UserKey>,
+    /// Where the users' states are in their shards, as far as was looked ahead.
+    pub(super) found: Vec<Option<u32>>,
+    pub(super) shard_of: Vec<u8>,
+    /// Event indexes, those of shard 0 first, in input order within a shard.
+    order: Vec<u32>,
+    /// Where in `order` each shard begins; one more for the end.
+    starts: Vec<u32>,
+}
+
+impl<F> Route<F> {
+    fn of<D: Detector<Features = F>>(block: &Block, hasher: &foldhash::fast::RandomState) -> Self {
+        let n_events = block.events.len();
+        let mut features = Vec::with_capacity(n_events);
+        let mut keys = Vec::with_capacity(n_events);
+        let mut shards = Vec::with_capacity(n_events);
+        let mut starts = vec![0; N_SHARDS + 1];
+        for event in &block.events {
+            let view = block.view(event);
+            let key = UserKey::of(view.user, hasher);
+            let shard = shard_of(key);
+            features.push(D::features(&view));
+            keys.push(key);
+            shards.push(shard as u8);
+            starts[shard + 1] += 1;
+        }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut next = starts.clone();
+        let mut order = vec![0; n_events];
+        for (i, &shard) in shards.iter().enumerate() {
+            let slot = &mut next[shard as usize];
+            order[*slot as usize] = i as u32;
+            *slot += 1;
+        }
+        Self {
+            features,
+            keys,
+            found: Vec::with_capacity(n_events),
+            shard_of: shards,
+            order,
+            starts,
+        }
+    }
+
+    pub(super) fn events_of(&self, shard: usize) -> &[u32] {
+        &self.order[self.starts[shard] as usize..self.starts[shard + 1] as usize]
+    }
+}
+
+/// The shard of a user. The table of users goes by other bits.
+pub(super) fn shard_of(key: UserKey) -> usize {
+    (key.table >> 24) as usize % N_SHARDS
+}
+
+/// An event's place in a batch.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
+    pub(super) block: usize,
+    pub(super) event: usize,
+}
+
+/// The events between two places.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) from: Place,
+    pub(super) to: Place,
+}
+
+impl Span {
+    /// Those of a block, which has `n_events`; none if there are none.
+    pub(super) fn within(self, block: usize, n_events: usize) -> Option<Range<usize>> {
+        if block < self.from.block || block > self.to.block {
+            return None;
+        }
+        let start = if block == self.from.block {
+            self.from.event
+        } else {
+            0
+        };
+        let end = if block == self.to.block {
+            self.to.event
+        } else {
+            n_events
+        };
+        (start < end).then_some(start..end)
+    }
+}
