@@ -23,7 +23,7 @@ pub(super) enum Component {
 
 pub(super) const N_COMPONENTS: usize = 14;
 
-/// Logarithms of how much likelier an attacker is than the user, by [`Component`].
+/// Logarithms of how much likelier an attacker is than the user, one for each component.
 pub type Evidence = [f64; N_COMPONENTS];
 
 /// A kind of attack.
