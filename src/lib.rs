@@ -15,6 +15,7 @@
 //! | [`stage`] | what happens to a batch | `batch`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
+//! | [`evaluate`] | what thresholds would raise, how good scores are | `engine` |
 //! | [`store`] | RocksDB: write, read, verify, prune | `schema`, `batch` |
 //! | [`query`] | questions to a store | `store` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
@@ -24,6 +25,7 @@ pub mod batch;
 pub mod cli;
 pub mod detect;
 pub mod engine;
+pub mod evaluate;
 pub mod generate;
 pub mod io;
 pub mod query;

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use crate::evaluate::Report;
 use crate::query::{Found, Profile};
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
@@ -340,6 +341,84 @@ pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
         }
     }
     output.flush()
+}
+
+/// What thresholds would raise: tables on a terminal, JSON in a pipe.
+pub(super) fn print_report(report: &Report) -> anyhow::Result<()> {
+    let mut output = io::stdout();
+    if !output.is_terminal() {
+        return Ok(print_json(&serde_json::to_string(report)?)?);
+    }
+    let number = |number: f64| format!("{number:.3}");
+    let optional = |share: Option<f64>| share.map(number).unwrap_or_default();
+    let Report {
+        events,
+        users,
+        days,
+        ..
+    } = report;
+    writeln!(
+        output,
+        "{events} events of {users} users in {days:.1} days\n"
+    )?;
+    let mut rows = table(&[
+        "THRESHOLD",
+        "ALERTS",
+        "A DAY",
+        "INCIDENTS",
+        "A DAY",
+        "A USER AND MONTH",
+        "PRECISION",
+        "RECALL",
+        "OF EPISODES",
+    ]);
+    for threshold in &report.thresholds {
+        rows.add_row(vec![
+            threshold.threshold.to_string(),
+            threshold.alerts.to_string(),
+            format!("{:.1}", threshold.alerts_per_day),
+            threshold.incidents.to_string(),
+            format!("{:.1}", threshold.incidents_per_day),
+            number(threshold.incidents_per_user_month),
+            optional(threshold.precision),
+            optional(threshold.recall),
+            optional(threshold.episode_recall),
+        ]);
+    }
+    writeln!(output, "{rows}")?;
+    let Some(quality) = &report.quality else {
+        return Ok(());
+    };
+    writeln!(
+        output,
+        "\n{} attack events in {} episodes, area under precision and recall {:.4}\n",
+        quality.attack_events, quality.episodes, quality.pr_auc
+    )?;
+    let mut rows = table(&["BUDGET", "EVENTS", "PRECISION", "RECALL", "OF EPISODES"]);
+    for budget in &quality.budgets {
+        rows.add_row(vec![
+            budget.budget.to_owned(),
+            budget.events.to_string(),
+            number(budget.precision),
+            number(budget.recall),
+            number(budget.episode_recall),
+        ]);
+    }
+    writeln!(output, "{rows}\n")?;
+    let mut rows = table(&[
+        "SCENARIO",
+        "EPISODES",
+        "FOUND AT 1 INCIDENT A USER AND MONTH",
+    ]);
+    for scenario in &quality.scenarios {
+        rows.add_row(vec![
+            cell(&scenario.scenario),
+            scenario.episodes.to_string(),
+            scenario.episodes_found.to_string(),
+        ]);
+    }
+    writeln!(output, "{rows}")?;
+    Ok(())
 }
 
 /// Names and values in two columns.

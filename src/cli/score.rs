@@ -1,17 +1,23 @@
 //! `sg-score`: scores every event against its user's baseline.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::baselines::{self, load, save};
+use super::output::print_report;
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale};
-use crate::engine;
+use crate::engine::{self, Sink};
+use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
 use crate::shutdown::Shutdown;
 use crate::stage::{ScoreConfig, Scoring};
+use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-score";
 
@@ -32,6 +38,20 @@ pub struct ScoreArgs {
     /// Which events to pass on
     #[arg(long, value_enum, default_value_t = Emit::All)]
     emit: Emit,
+
+    /// Pass nothing on, but report what each threshold would have raised: a table on a terminal,
+    /// JSON in a pipe
+    #[arg(long, conflicts_with = "emit")]
+    report: bool,
+
+    /// With --report: which events were attacks, as NDJSON with `event_id`, `scenario`
+    /// and `episode`
+    #[arg(long, value_name = "FILE", requires = "report")]
+    labels: Option<PathBuf>,
+
+    /// With --report: learn from events before TIME, but do not count them
+    #[arg(long, value_name = "TIME", requires = "report")]
+    report_since: Option<String>,
 
     /// Keep baselines in DIR: read at the start, replaced at the end
     #[arg(long, value_name = "DIR")]
@@ -92,6 +112,7 @@ enum StateCommand {
 const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score --emit anomalies | jq -c '.anomaly | [.user, .reasons[0]]'
   sg-consume today.ndjson | sg-score --state /var/lib/streamguard/state | sg-store --db db
+  sg-score --report --labels attacks.ndjson < events.ndjson
   sg-score export --state /var/lib/streamguard/state > baselines.ndjson
 
 Exit codes:
@@ -104,6 +125,18 @@ impl DetectorArgs {
     /// The detector's name.
     pub(crate) fn name(&self) -> &'static str {
         self.detector.name()
+    }
+
+    /// Thresholds that a report compares, the chosen one among them.
+    fn report_thresholds(&self) -> Vec<f64> {
+        let mut thresholds = match self.detector {
+            DetectorKind::Adaptive => vec![0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999],
+            DetectorKind::Classic => vec![0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9],
+        };
+        thresholds.push(self.config().threshold);
+        thresholds.sort_by(f64::total_cmp);
+        thresholds.dedup();
+        thresholds
     }
 
     pub(crate) fn config(&self) -> DetectorConfig {
@@ -134,11 +167,16 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
+    let mut detector = args.detector.config();
+    if args.report {
+        // Every event has to come with its score.
+        detector.threshold = 0.0;
+    }
     let Scoring {
         mut look,
         score: mut scorer,
     } = Scoring::new(ScoreConfig {
-        detector: args.detector.config(),
+        detector,
         only_anomalies: args.emit == Emit::Anomalies,
         with_baselines: false,
     });
@@ -146,13 +184,13 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     if let Some(folder) = &folder {
         folder.load(name, |user, record| Ok(load(&mut *scorer, user, record)?))?;
     }
+    let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
     let options = lines.options(NAME, PIPE_BATCH_BYTES);
-    let mut sink = NdjsonSink::stdout();
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut *scorer],
-        &mut sink,
+        output.sink(),
         &mut dead_letters,
         &shutdown,
         &options,
@@ -163,7 +201,50 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     {
         save(folder, name, &*scorer)?;
     }
+    if let Output::Report(evaluation) = output {
+        print_report(&evaluation.report())?;
+    }
     conclude(&options, &outcome)
+}
+
+/// What becomes of scored events.
+enum Output {
+    Lines(NdjsonSink),
+    Report(Box<Evaluation>),
+}
+
+impl Output {
+    fn sink(&mut self) -> &mut dyn Sink {
+        match self {
+            Self::Lines(lines) => lines,
+            Self::Report(evaluation) => &mut **evaluation,
+        }
+    }
+}
+
+impl ScoreArgs {
+    fn output(&self) -> anyhow::Result<Output> {
+        if !self.report {
+            return Ok(Output::Lines(NdjsonSink::stdout()));
+        }
+        let since_ms = match &self.report_since {
+            None => i64::MIN,
+            Some(time) => parse_time(time, now_ms())
+                .map_err(|why| anyhow::anyhow!("--report-since {time:?}: {why}"))?,
+        };
+        let labels = match &self.labels {
+            None => None,
+            Some(path) => {
+                let shown = path.display();
+                let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+                let labels = Labels::read(BufReader::new(file));
+                Some(labels.with_context(|| format!("{shown} cannot be used"))?)
+            }
+        };
+        let thresholds = self.detector.report_thresholds();
+        let evaluation = Evaluation::new(&thresholds, since_ms, labels);
+        Ok(Output::Report(Box::new(evaluation)))
+    }
 }
 
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {

@@ -30,6 +30,7 @@ mod query_output;
 mod random;
 mod refused;
 mod replay;
+mod report;
 mod rotation;
 mod schema;
 mod score;

@@ -1,0 +1,77 @@
+//! Which events were attacks: NDJSON with `event_id`, `scenario` and, if there are several of one,
+//! `episode`.
+
+use std::collections::HashMap;
+use std::io::BufRead;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+/// Labels by event.
+#[derive(Debug, Default)]
+pub struct Labels {
+    by_event: HashMap<Box<str>, Label>,
+    /// The scenario of each episode.
+    pub(super) episodes: Vec<usize>,
+    pub(super) scenarios: Vec<String>,
+}
+
+/// What is known of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Label {
+    Benign,
+    /// Part of the episode of that number.
+    Attack(u32),
+    /// Nobody knows: it is left out.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    event_id: Box<str>,
+    scenario: String,
+    episode: Option<String>,
+}
+
+impl Labels {
+    /// Reads labels. A scenario that begins with `_` stands for not knowing; an event without a
+    /// label is benign.
+    ///
+    /// # Errors
+    /// If a line is not a label.
+    pub fn read(lines: impl BufRead) -> anyhow::Result<Self> {
+        let mut labels = Self::default();
+        let mut episodes: HashMap<(usize, String), u32> = HashMap::new();
+        for (i, line) in lines.lines().enumerate() {
+            let line = line.context("cannot read on")?;
+            let line: Line = serde_json::from_str(&line).with_context(|| {
+                format!("line {} is not a label: event_id, scenario, episode", i + 1)
+            })?;
+            if line.scenario.starts_with('_') {
+                labels.by_event.insert(line.event_id, Label::Unknown);
+                continue;
+            }
+            let known = labels.scenarios.iter().position(|s| *s == line.scenario);
+            let scenario = known.unwrap_or_else(|| {
+                labels.scenarios.push(line.scenario.clone());
+                labels.scenarios.len() - 1
+            });
+            let episode = line.episode.unwrap_or(line.scenario);
+            let episode = *episodes.entry((scenario, episode)).or_insert_with(|| {
+                labels.episodes.push(scenario);
+                labels.episodes.len() as u32 - 1
+            });
+            labels
+                .by_event
+                .insert(line.event_id, Label::Attack(episode));
+        }
+        Ok(labels)
+    }
+
+    pub(super) fn get(&self, event_id: &str) -> Label {
+        self.by_event
+            .get(event_id)
+            .copied()
+            .unwrap_or(Label::Benign)
+    }
+}
