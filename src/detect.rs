@@ -9,8 +9,11 @@ mod users;
 pub use table::Seen;
 pub use users::{UserKey, Users};
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::EventView;
 use crate::record::anomaly::Severity;
+use crate::record::text::rounded;
 
 /// What a detector says of one event: JSON values to be appended to its line.
 #[derive(Default)]
@@ -137,6 +140,53 @@ pub struct DetectorConfig {
     /// Events that a user must have had before the next one can be an anomaly.
     pub n_events_min: u64,
     pub severities: SeverityScale,
+    /// Nothing is an anomaly but the event of this id, and that comes with an [`Explanation`] in
+    /// place of its record.
+    pub explain: Option<String>,
+}
+
+/// How an event was scored, piece by piece.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    pub event_id: String,
+    pub user: String,
+    pub timestamp: i64,
+    pub detector: String,
+    pub anomaly_score: f64,
+    pub risk: f64,
+    /// Events of the user before this one.
+    pub baseline_events: u64,
+    /// The risk by kind of attack, if there are kinds.
+    pub archetypes: Vec<(String, f64)>,
+    pub components: Vec<Piece>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Piece {
+    pub component: String,
+    /// Adaptive: the logarithm of how much likelier an attacker is. Classic: how rare it is.
+    pub evidence: f64,
+    /// How much it counts, for the likeliest kind of attack.
+    pub weight: f64,
+    /// What was found, if the event says anything about it.
+    pub finding: Option<String>,
+}
+
+impl Explanation {
+    /// Appends it as one JSON object, numbers as in anomaly records.
+    pub(crate) fn write(mut self, output: &mut Vec<u8>) {
+        let pieces = self.components.iter_mut().map(|piece| &mut piece.evidence);
+        let risks = self.archetypes.iter_mut().map(|(_, risk)| risk);
+        for number in [&mut self.anomaly_score, &mut self.risk]
+            .into_iter()
+            .chain(pieces)
+            .chain(risks)
+        {
+            *number = rounded(*number);
+        }
+        serde_json::to_writer(output, &self).expect("memory takes every write");
+    }
 }
 
 impl DetectorConfig {
@@ -156,6 +206,7 @@ impl DetectorConfig {
                 high,
                 critical,
             },
+            explain: None,
         }
     }
 }

@@ -7,8 +7,12 @@ use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use crate::batch::Batch;
+use crate::detect::Explanation;
+use crate::engine::{Flow, Sink};
 use crate::evaluate::Report;
 use crate::query::{Found, Profile};
+use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
 
@@ -341,6 +345,68 @@ pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
         }
     }
     output.flush()
+}
+
+/// Prints explanations: tables on a terminal, JSON in a pipe.
+pub(super) struct ExplanationSink;
+
+impl Sink for ExplanationSink {
+    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+        let mut n_out = 0;
+        for block in &batch.blocks {
+            for event in &block.events {
+                n_out += 1;
+                let json = block.stage_value(event, StageField::Anomaly);
+                print_explanation(json.unwrap_or_default())?;
+            }
+        }
+        Ok(Flow::Written {
+            n_out,
+            n_duplicates: 0,
+        })
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+fn print_explanation(json: &[u8]) -> anyhow::Result<()> {
+    let mut output = io::stdout();
+    if !output.is_terminal() {
+        output.write_all(json)?;
+        return Ok(output.write_all(b"\n")?);
+    }
+    let explanation: Explanation = serde_json::from_slice(json)?;
+    writeln!(
+        output,
+        "{} of {} at {}: score {:.6}, risk {:.2}, {} events before it\n",
+        cell(&explanation.event_id),
+        cell(&explanation.user),
+        format_time(explanation.timestamp),
+        explanation.anomaly_score,
+        explanation.risk,
+        explanation.baseline_events
+    )?;
+    let mut rows = table(&["COMPONENT", "EVIDENCE", "WEIGHT", "PRODUCT", "FOUND"]);
+    for piece in &explanation.components {
+        rows.add_row(vec![
+            piece.component.clone(),
+            format!("{:.3}", piece.evidence),
+            piece.weight.to_string(),
+            format!("{:.3}", piece.evidence * piece.weight),
+            shorten(
+                &printable(piece.finding.as_deref().unwrap_or("")),
+                REASONS_CHARS_MAX,
+            )
+            .into_owned(),
+        ]);
+    }
+    writeln!(output, "{rows}")?;
+    for (archetype, risk) in &explanation.archetypes {
+        writeln!(output, " {archetype}: risk {risk:.2}")?;
+    }
+    Ok(())
 }
 
 /// What thresholds would raise: tables on a terminal, JSON in a pipe.

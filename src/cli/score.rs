@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::baselines::{self, load, save};
-use super::output::print_report;
+use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale};
 use crate::engine::{self, Sink};
@@ -52,6 +52,11 @@ pub struct ScoreArgs {
     /// With --report: learn from events before TIME, but do not count them
     #[arg(long, value_name = "TIME", requires = "report")]
     report_since: Option<String>,
+
+    /// Pass nothing on, but tell how the event of this id was scored, piece by piece: a table on a
+    /// terminal, JSON in a pipe
+    #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["emit", "report"])]
+    explain: Option<String>,
 
     /// Keep baselines in DIR: read at the start, replaced at the end
     #[arg(long, value_name = "DIR")]
@@ -113,6 +118,7 @@ const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score --emit anomalies | jq -c '.anomaly | [.user, .reasons[0]]'
   sg-consume today.ndjson | sg-score --state /var/lib/streamguard/state | sg-store --db db
   sg-score --report --labels attacks.ndjson < events.ndjson
+  sg-score --explain evt_1738247260748_0011757 < events.ndjson
   sg-score export --state /var/lib/streamguard/state > baselines.ndjson
 
 Exit codes:
@@ -146,6 +152,7 @@ impl DetectorArgs {
             threshold: self.threshold.unwrap_or(standard.threshold),
             n_events_min: self.min_events.unwrap_or(standard.n_events_min),
             severities: self.severities.unwrap_or(standard.severities),
+            explain: None,
         }
     }
 }
@@ -172,12 +179,13 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         // Every event has to come with its score.
         detector.threshold = 0.0;
     }
+    detector.explain.clone_from(&args.explain);
     let Scoring {
         mut look,
         score: mut scorer,
     } = Scoring::new(ScoreConfig {
         detector,
-        only_anomalies: args.emit == Emit::Anomalies,
+        only_anomalies: args.emit == Emit::Anomalies || args.explain.is_some(),
         with_baselines: false,
     });
     let name = args.detector.name();
@@ -201,8 +209,10 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     {
         save(folder, name, &*scorer)?;
     }
-    if let Output::Report(evaluation) = output {
-        print_report(&evaluation.report())?;
+    match output {
+        Output::Report(evaluation) => print_report(&evaluation.report())?,
+        Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
+        Output::Explained(_) | Output::Lines(_) => {}
     }
     conclude(&options, &outcome)
 }
@@ -211,6 +221,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
 enum Output {
     Lines(NdjsonSink),
     Report(Box<Evaluation>),
+    Explained(ExplanationSink),
 }
 
 impl Output {
@@ -218,12 +229,16 @@ impl Output {
         match self {
             Self::Lines(lines) => lines,
             Self::Report(evaluation) => &mut **evaluation,
+            Self::Explained(sink) => sink,
         }
     }
 }
 
 impl ScoreArgs {
     fn output(&self) -> anyhow::Result<Output> {
+        if self.explain.is_some() {
+            return Ok(Output::Explained(ExplanationSink));
+        }
         if !self.report {
             return Ok(Output::Lines(NdjsonSink::stdout()));
         }

@@ -11,6 +11,7 @@ mod assess;
 mod calibration;
 mod cells;
 mod features;
+mod learn;
 mod math;
 mod population;
 mod priors;
@@ -24,18 +25,19 @@ pub use features::Features;
 pub use population::{Deltas, Population};
 pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
-use super::{Detector, DetectorConfig, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict};
+use super::{
+    Detector, DetectorConfig, Explanation, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict,
+};
 use crate::record::EventView;
 use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number};
 use archetype::Component;
 pub use archetype::Evidence;
-use assess::{Assessment, Case, NET_FAR, NET_NEW};
-use cells::{Age, HOURS, Histogram};
+use assess::{Assessment, Case};
+use cells::Age;
 use features::Dimension;
-use population::micro;
+use learn::Lesson;
 use priors::Attacker;
-use user::Place;
 
 /// The detector's name in records and options.
 pub const NAME: &str = "adaptive";
@@ -45,10 +47,6 @@ const LAMBDA: f64 = std::f64::consts::LN_2 / HALF_LIFE_H;
 /// The length of an epoch, and the most events in one.
 const EPOCH_MS: i64 = 60_000;
 const EPOCH_EVENTS_MAX: u64 = 1 << 18;
-/// Risk from which an event is learned with less weight, so that an attack does not make itself
-/// usual; and the least weight.
-const LEARN_RISK: f64 = 2.5;
-const LEARN_WEIGHT_MIN: f64 = 0.05;
 /// First contacts have no history: their risk is capped.
 const FIRST_EVENTS: u32 = 5;
 const FIRST_RISK_MAX: f64 = 4.0;
@@ -232,140 +230,27 @@ impl Adaptive {
         anomaly.write(output);
     }
 
-    fn learn(
+    fn explain(
         &self,
-        user: &mut User,
-        deltas: &mut Deltas,
-        features: &Features,
+        event: &EventView<'_>,
+        risk: &Risk,
         found: &Assessment,
-        lesson: &Lesson,
-    ) {
-        let weight = if lesson.risk <= LEARN_RISK {
-            1.0
-        } else {
-            math::exp(-(lesson.risk - LEARN_RISK) / 2.0).max(LEARN_WEIGHT_MIN)
-        };
-        let grown = weight * lesson.growth;
-        let (whole, half) = (micro(weight), micro(weight * 0.5));
-        for (histogram, cell) in Histogram::ALL.into_iter().zip(found.cells) {
-            let Some(cell) = cell else { continue };
-            let of_user = &mut user.cells[histogram.of_user().start + cell];
-            *of_user = (f64::from(*of_user) + grown) as f32;
-            let of_population = histogram.of_population(lesson.age).start + cell;
-            deltas.add_cell(of_population, half);
-        }
-        let hour = usize::from(found.is_weekend) * 24 + found.hour;
-        user.hours[hour] = (f64::from(user.hours[hour]) + grown) as f32;
-        deltas.add_cell(HOURS + hour, whole);
-        user.learn_type(features.kind, grown);
-        deltas.add_type(features.kind, whole);
-        if !features.is_failure || weight > 0.5 {
-            self.learn_values(user, deltas, features, lesson, weight);
-        }
-        self.learn_failure(user, deltas, features, found, lesson);
-        Self::learn_course(user, features, found, lesson);
-        // A flood must not make floods usual.
-        if user.n_events > 30 && user.volume < 60.0 && user.failures < 6.0 {
-            deltas.add_risk(calibration::bin_of(lesson.risk));
-        }
-    }
-
-    fn learn_values(
-        &self,
-        user: &mut User,
-        deltas: &mut Deltas,
-        features: &Features,
-        lesson: &Lesson,
-        weight: f64,
-    ) {
-        let is_failure = features.is_failure;
-        let weight = if is_failure { weight * 0.3 } else { weight };
-        let is_resource = |dimension: usize| {
-            dimension == Dimension::Endpoint as usize || dimension == Dimension::Folder as usize
-        };
-        let known = user
-            .seen
-            .learn(features, &lesson.seen, lesson.now_s, weight, |dimension| {
-                !is_failure || !is_resource(dimension)
-            });
-        for dimension in [
-            Dimension::Asn,
-            Dimension::Network16,
-            Dimension::Country,
-            Dimension::Family,
-            Dimension::Folder,
-        ] {
-            let value = features.key(dimension);
-            let is_taken = !is_failure || !is_resource(dimension as usize);
-            if known[dimension as usize]
-                && is_taken
-                && self.population.lacks_peer(value, lesson.user_key)
-            {
-                deltas.add_peer(value, lesson.user_key);
-            }
-        }
-    }
-
-    fn learn_failure(
-        &self,
-        user: &mut User,
-        deltas: &mut Deltas,
-        features: &Features,
-        found: &Assessment,
-        lesson: &Lesson,
-    ) {
-        if !features.is_failure {
-            return;
-        }
-        user.n_failed = user.n_failed.saturating_add(1);
-        if found.net >= NET_NEW && features.has(Dimension::Address) {
-            for dimension in [Dimension::Address, Dimension::Network24] {
-                deltas.add_failing(features.key(dimension), lesson.user_key, lesson.now_h);
-            }
-            if found.net >= NET_FAR {
-                // Late failures count as the epoch's first.
-                let since_ms = features.timestamp_ms - self.epoch.saturating_mul(EPOCH_MS);
-                let since_ms = since_ms.clamp(0, EPOCH_MS - 1) as u32;
-                deltas.add_surge(since_ms, user.last_failure_h < lesson.now_h - 1.0);
-            }
-        }
-        user.last_failure_h = lesson.now_h;
-    }
-
-    /// What decays within hours, and where the user is.
-    fn learn_course(user: &mut User, features: &Features, found: &Assessment, lesson: &Lesson) {
-        user.failures = found.failures;
-        user.volume = found.volume;
-        user.new_resources = found.new_resources;
-        user.bytes = found.bytes;
-        (user.gap_h, user.gap_end_h) = found.gap;
-        let of = |component: Component| found.evidence[component as usize];
-        let mut evidence = lesson.evidence_before;
-        if !features.is_failure {
-            let more = of(Component::Kind)
-                + of(Component::Resource)
-                + 0.5 * of(Component::NewResources)
-                + 0.5 * of(Component::Volume)
-                - 1.0;
-            evidence += more.clamp(-1.0, 4.0);
-        }
-        user.evidence = evidence.max(0.0);
-        if features.has(Dimension::City) {
-            let place = Place {
-                city: features.key(Dimension::City),
-                country: features.key(Dimension::Country),
-                at_h: lesson.now_h,
-            };
-            if user.places[0].is_some_and(|current| current.city != place.city) {
-                user.places[1] = user.places[0];
-            }
-            user.places[0] = Some(place);
-        }
-        user.last_h = lesson.now_h;
-        user.n_events = user.n_events.saturating_add(1);
-        if let Some(score) = features.threat_score {
-            user.threat_score_sum += score;
-            user.n_threat_scores = user.n_threat_scores.saturating_add(1);
+        n_events: u32,
+    ) -> Explanation {
+        let of_archetypes = archetype::risks(&found.evidence, self.n_archetypes);
+        let named = of_archetypes.into_iter().enumerate();
+        Explanation {
+            event_id: event.event_id.to_owned(),
+            user: event.user.to_owned(),
+            timestamp: event.timestamp_ms,
+            detector: NAME.to_owned(),
+            anomaly_score: risk.score,
+            risk: risk.risk,
+            baseline_events: n_events.into(),
+            archetypes: named
+                .map(|(i, risk)| (archetype::name(i).to_owned(), risk))
+                .collect(),
+            components: reasons::pieces(event, found, risk.archetype),
         }
     }
 
@@ -412,6 +297,14 @@ impl Detector for Adaptive {
     ) {
         let n_events = user.n_events;
         let (risk, found) = self.assess(key, user, deltas, features);
+        if let Some(event_id) = &self.config.explain {
+            let event = view();
+            if event.event_id == event_id {
+                self.explain(&event, &risk, &found, n_events)
+                    .write(&mut verdict.anomaly);
+            }
+            return;
+        }
         let is_anomaly =
             risk.score >= self.config.threshold && u64::from(n_events) >= self.config.n_events_min;
         if is_anomaly {
@@ -493,18 +386,6 @@ impl Detector for Adaptive {
         self.n_epoch_events = shared.n_epoch_events;
         Ok(shared.deltas)
     }
-}
-
-/// What learning needs to know of how the event was assessed.
-struct Lesson {
-    user_key: u64,
-    seen: seen::Found,
-    now_h: f64,
-    now_s: u32,
-    growth: f64,
-    age: Age,
-    evidence_before: f64,
-    risk: f64,
 }
 
 /// Hours since 1970.

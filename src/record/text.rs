@@ -87,6 +87,15 @@ pub fn push_number(output: &mut Vec<u8>, number: f64) {
     }
 }
 
+/// A number as [`push_number`] writes it.
+#[must_use]
+pub fn rounded(number: f64) -> f64 {
+    let mut text = Vec::new();
+    push_number(&mut text, number);
+    let text = std::str::from_utf8(&text).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(number)
+}
+
 /// `text` with at most `chars_max` characters, and an ellipsis where some were cut off.
 #[must_use]
 pub fn shorten(text: &str, chars_max: usize) -> std::borrow::Cow<'_, str> {

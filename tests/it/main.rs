@@ -14,6 +14,7 @@ mod adaptive;
 mod classic_model;
 mod consume;
 mod dead_letters;
+mod explain;
 mod follow;
 mod golden;
 mod json;

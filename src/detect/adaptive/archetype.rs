@@ -23,6 +23,45 @@ pub(super) enum Component {
 
 pub(super) const N_COMPONENTS: usize = 14;
 
+impl Component {
+    pub(super) const ALL: [Self; N_COMPONENTS] = [
+        Self::NetGeo,
+        Self::Device,
+        Self::Time,
+        Self::Kind,
+        Self::Failures,
+        Self::Volume,
+        Self::NewResources,
+        Self::Bytes,
+        Self::Gap,
+        Self::Switch,
+        Self::Spray,
+        Self::Surge,
+        Self::Resource,
+        Self::Evidence,
+    ];
+
+    /// The specification's name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::NetGeo => "netgeo",
+            Self::Device => "device",
+            Self::Time => "time",
+            Self::Kind => "type",
+            Self::Failures => "fail",
+            Self::Volume => "volume",
+            Self::NewResources => "newres",
+            Self::Bytes => "bytes",
+            Self::Gap => "gap",
+            Self::Switch => "switch",
+            Self::Spray => "ipspray",
+            Self::Surge => "surge",
+            Self::Resource => "resource",
+            Self::Evidence => "accum",
+        }
+    }
+}
+
 /// Logarithms of how much likelier an attacker is than the user, one for each component.
 pub type Evidence = [f64; N_COMPONENTS];
 
@@ -85,24 +124,35 @@ pub(super) fn weight(archetype: usize, component: Component) -> f64 {
 /// The risk that the event is any of the first `n_archetypes` kinds of attack, and the likeliest.
 pub(super) fn combine(evidence: &Evidence, n_archetypes: usize) -> (f64, usize) {
     let mut risks = [f64::NEG_INFINITY; ARCHETYPES.len()];
+    let risks = &mut risks[..n_archetypes];
     let mut likeliest = 0;
     for (i, archetype) in ARCHETYPES.iter().take(n_archetypes).enumerate() {
-        let mut risk = archetype.prior;
-        for (component, (weight, evidence)) in archetype.weights.iter().zip(evidence).enumerate() {
-            if component >= archetype.n_positive || *evidence > 0.0 {
-                risk += weight * evidence;
-            }
-        }
-        risks[i] = risk;
-        if risk > risks[likeliest] {
+        risks[i] = archetype.risk(evidence);
+        if risks[i] > risks[likeliest] {
             likeliest = i;
         }
     }
     let most = risks[likeliest];
-    let sum: f64 = risks
-        .iter()
-        .take(n_archetypes)
-        .map(|risk| exp(risk - most))
-        .sum();
+    let sum: f64 = risks.iter().map(|risk| exp(risk - most)).sum();
     (most + ln(sum), likeliest)
+}
+
+/// The risk of each of the first `n_archetypes` kinds of attack by itself.
+pub(super) fn risks(evidence: &Evidence, n_archetypes: usize) -> Vec<f64> {
+    let archetypes = ARCHETYPES.iter().take(n_archetypes);
+    archetypes
+        .map(|archetype| archetype.risk(evidence))
+        .collect()
+}
+
+impl Archetype {
+    fn risk(&self, evidence: &Evidence) -> f64 {
+        let mut risk = self.prior;
+        for (component, (weight, evidence)) in self.weights.iter().zip(evidence).enumerate() {
+            if component >= self.n_positive || *evidence > 0.0 {
+                risk += weight * evidence;
+            }
+        }
+        risk
+    }
 }

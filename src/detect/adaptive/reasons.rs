@@ -4,6 +4,7 @@ use super::archetype::{self, Component};
 use super::assess::Assessment;
 use super::cells::Histogram;
 use super::math::exp;
+use crate::detect::Piece;
 use crate::record::EventView;
 use crate::record::text::shorten;
 
@@ -45,7 +46,7 @@ const DEVICE: [&str; 9] = [
 /// Reasons, the weightiest first.
 pub(super) fn reasons(event: &EventView<'_>, found: &Assessment, archetype: usize) -> Vec<String> {
     let mut reasons: Vec<(f64, String)> = Vec::new();
-    for (component, &evidence) in COMPONENTS.into_iter().zip(&found.evidence) {
+    for (component, &evidence) in Component::ALL.into_iter().zip(&found.evidence) {
         // What this kind of attack is not judged by still explains the event, if it is strong.
         let weight = archetype::weight(archetype, component).max(WEIGHT_MIN);
         if evidence < EVIDENCE_MIN || evidence * weight < WEIGHTED_MIN {
@@ -60,25 +61,26 @@ pub(super) fn reasons(event: &EventView<'_>, found: &Assessment, archetype: usiz
     reasons.into_iter().map(|(_, reason)| reason).collect()
 }
 
-const COMPONENTS: [Component; archetype::N_COMPONENTS] = [
-    Component::NetGeo,
-    Component::Device,
-    Component::Time,
-    Component::Kind,
-    Component::Failures,
-    Component::Volume,
-    Component::NewResources,
-    Component::Bytes,
-    Component::Gap,
-    Component::Switch,
-    Component::Spray,
-    Component::Surge,
-    Component::Resource,
-    Component::Evidence,
-];
+/// Everything that was looked at.
+pub(super) fn pieces(event: &EventView<'_>, found: &Assessment, archetype: usize) -> Vec<Piece> {
+    let components = Component::ALL.into_iter().zip(&found.evidence);
+    components
+        .map(|(component, &evidence)| Piece {
+            component: component.name().to_owned(),
+            evidence,
+            weight: archetype::weight(archetype, component),
+            finding: sentence(component, event, found),
+        })
+        .collect()
+}
 
+/// What was found, if the event says anything about it.
 fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> Option<String> {
-    let likelier = |component: Component| exp(found.evidence[component as usize]);
+    let likelier = |component: Component| {
+        let times = exp(found.evidence[component as usize]);
+        let n_decimals = if times < 1.0 { 2 } else { 0 };
+        format!("x{times:.n_decimals$}")
+    };
     let short = |text: Option<&str>| shorten(text.unwrap_or("?"), VALUE_CHARS_MAX).into_owned();
     Some(match component {
         Component::NetGeo => {
@@ -97,8 +99,12 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
                     GEO[found.geo]
                 ));
             }
+            found.cells[Histogram::NetGeo as usize]?;
+            if what.is_empty() {
+                what.push(NET[found.net].to_owned());
+            }
             format!(
-                "{} ({} of this user's events, x{:.0} evidence)",
+                "{} ({} of this user's events, {} evidence)",
                 what.join("; "),
                 percent(found.net_geo_share),
                 likelier(component)
@@ -107,7 +113,7 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
         Component::Device => {
             let level = found.cells[Histogram::Device as usize]?;
             format!(
-                "{} ({} of this user's events, x{:.0} evidence)",
+                "{} ({} of this user's events, {} evidence)",
                 DEVICE[level],
                 percent(found.device_share),
                 likelier(component)
@@ -134,12 +140,15 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
             format!("{:.0} never-used resources in 1 h", found.new_resources)
         }
         Component::Bytes => format!("{:.1} MB in 1 h", found.bytes / 1e6),
+        Component::Gap if found.gap_h <= 0.0 => return None,
         Component::Gap => format!("first activity after {:.1} days", found.gap_h / 24.0),
+        Component::Switch if found.cells[Histogram::Switch as usize] == Some(0) => return None,
         Component::Switch => "active in another place within hours".to_owned(),
         Component::Spray => format!(
             "{:.0} other users failed from this address or network, new to them, in 24 h",
             found.n_spraying
         ),
+        Component::Surge if found.evidence[Component::Surge as usize] <= 0.0 => return None,
         Component::Surge => {
             "many failures from networks new to everybody, all over the population".to_owned()
         }
@@ -153,6 +162,7 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
                 _ => "known, rarely used folder",
             }
         ),
+        Component::Evidence if found.evidence[Component::Evidence as usize] < 0.1 => return None,
         Component::Evidence => "unusual actions within the last hour add up".to_owned(),
     })
 }

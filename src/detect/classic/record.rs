@@ -1,0 +1,140 @@
+//! Classic baselines as they are stored, exported and shown.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Baseline, N_RECENT};
+use crate::detect::RecordError;
+use crate::detect::table::{Dimension, Seen, Table, VALUES_BYTES_MAX, VALUES_MAX};
+
+/// Version of the records that [`Baseline::write_record`] writes.
+pub const RECORD_VERSION: u8 = 1;
+
+/// A baseline as it is stored, exported and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub n_events: u64,
+    pub n_failed: u64,
+    pub first_ms: i64,
+    pub last_ms: i64,
+    /// Events by hour of the day, UTC.
+    pub hours: [u32; 24],
+    /// Bits of the last 20 events, 1 for a failure, the lowest bit the newest.
+    pub recent_failures: u32,
+    pub threat_score_sum: f64,
+    pub n_threat_scores: u64,
+    pub ips: Vec<Seen>,
+    pub locations: Vec<Seen>,
+    pub types: Vec<Seen>,
+}
+
+impl Baseline {
+    /// Appends the baseline as a compact record: a version byte, then postcard.
+    pub fn write_record(&self, output: &mut Vec<u8>) {
+        output.push(RECORD_VERSION);
+        postcard::to_io(&self.summary(), output).expect("memory takes every write");
+    }
+
+    /// Reads what [`Self::write_record`] has written.
+    ///
+    /// # Errors
+    /// If the record is of another version or damaged.
+    pub fn from_record(record: &[u8]) -> Result<Self, RecordError> {
+        let damaged = || RecordError::Damaged("record is empty".to_owned());
+        let (&version, record) = record.split_first().ok_or_else(damaged)?;
+        if version != RECORD_VERSION {
+            return Err(RecordError::Version {
+                found: version,
+                known: RECORD_VERSION,
+            });
+        }
+        let summary: Summary = postcard::from_bytes(record)
+            .map_err(|error| RecordError::Damaged(error.to_string()))?;
+        Self::from_summary(summary)
+    }
+
+    /// The baseline as plain values, the most frequent first.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let ranked = |dimension| self.values.ranked(dimension).into_iter().cloned().collect();
+        Summary {
+            n_events: self.n_events,
+            n_failed: self.n_failed,
+            first_ms: self.first_ms,
+            last_ms: self.last_ms,
+            hours: self.hours,
+            recent_failures: self.recent_failures,
+            threat_score_sum: self.threat_score_sum,
+            n_threat_scores: self.n_threat_scores,
+            ips: ranked(Dimension::Ip),
+            locations: ranked(Dimension::Location),
+            types: ranked(Dimension::Kind),
+        }
+    }
+
+    /// Takes over plain values.
+    ///
+    /// # Errors
+    /// If no history can have led to them: they would give scores outside of 0..=1.
+    pub fn from_summary(summary: Summary) -> Result<Self, RecordError> {
+        summary.check().map_err(RecordError::Damaged)?;
+        let mut values = Table::default();
+        for (dimension, seen) in [
+            (Dimension::Ip, summary.ips),
+            (Dimension::Location, summary.locations),
+            (Dimension::Kind, summary.types),
+        ] {
+            for seen in seen {
+                values.insert(dimension, seen);
+            }
+        }
+        Ok(Self {
+            n_events: summary.n_events,
+            n_failed: summary.n_failed,
+            hours: summary.hours,
+            values,
+            recent_failures: summary.recent_failures,
+            threat_score_sum: summary.threat_score_sum,
+            n_threat_scores: summary.n_threat_scores,
+            first_ms: summary.first_ms,
+            last_ms: summary.last_ms,
+        })
+    }
+}
+
+impl Summary {
+    /// Whether the counts can come from a history; if not, which ones.
+    fn check(&self) -> Result<(), String> {
+        let total = self.n_events;
+        let n_by_hour: u64 = self.hours.iter().copied().map(u64::from).sum();
+        let n_scores = self.n_threat_scores;
+        // Beyond it numbers are no longer exact, and near the end they wrap.
+        let is_possible = total <= 1 << 53
+            && self.n_failed <= total
+            && n_by_hour <= total
+            && n_scores <= total
+            && (0.0..=n_scores as f64).contains(&self.threat_score_sum)
+            && u64::from(self.recent_failures.count_ones()) <= self.n_failed
+            && self.recent_failures >> N_RECENT == 0;
+        if !is_possible {
+            return Err(format!("counts beyond those of {total} events"));
+        }
+        for (name, seen) in [
+            ("ips", &self.ips),
+            ("locations", &self.locations),
+            ("types", &self.types),
+        ] {
+            let n_seen: u64 = seen.iter().map(|seen| u64::from(seen.n_events)).sum();
+            let distinct: std::collections::HashSet<_> =
+                seen.iter().map(|seen| &seen.value).collect();
+            let n_bytes: usize = seen.iter().map(|seen| seen.value.len()).sum();
+            let is_possible = n_seen <= total
+                && distinct.len() == seen.len()
+                && seen.len() <= VALUES_MAX
+                && n_bytes <= VALUES_BYTES_MAX as usize;
+            if !is_possible {
+                return Err(format!("{name} beyond those of {total} events"));
+            }
+        }
+        Ok(())
+    }
+}
