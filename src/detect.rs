@@ -3,9 +3,11 @@
 
 pub mod adaptive;
 pub mod classic;
+mod silence;
 mod table;
 mod users;
 
+pub use silence::Silences;
 pub use table::Seen;
 pub use users::{UserKey, Users};
 
@@ -230,6 +232,3 @@ impl SeverityScale {
         }
     }
 }
-
-/// Threat score from which an event is worth an analyst's look whatever its anomaly score.
-pub const THREAT_SCORE_HIGH: f64 = 0.7;

@@ -164,6 +164,17 @@ pub struct EventView<'a> {
     pub is_failure: bool,
 }
 
+/// Threat score from which an event is worth an analyst's look whatever its anomaly score.
+pub const THREAT_SCORE_HIGH: f64 = 0.7;
+
+impl EventView<'_> {
+    #[must_use]
+    pub fn is_threat(&self) -> bool {
+        self.threat_score
+            .is_some_and(|score| score >= THREAT_SCORE_HIGH)
+    }
+}
+
 /// True if a type's name says that something failed or was refused.
 #[must_use]
 pub fn is_failure_kind(kind: &str) -> bool {

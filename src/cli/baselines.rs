@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -144,6 +145,7 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer
         score: mut scorer, ..
     } = Scoring::new(ScoreConfig {
         detector: DetectorConfig::standard(kind_of(detector)?),
+        silences: Arc::default(),
         only_anomalies: false,
         with_baselines: false,
     });

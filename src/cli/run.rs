@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Parser;
 
-use super::score::DetectorArgs;
+use super::score::{DetectorArgs, tell_silenced};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, baselines, conclude};
 use crate::engine;
@@ -59,11 +59,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
+    let silences = args.detector.silences()?;
     let Scoring {
         mut look,
         score: mut scorer,
     } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
+        silences: Arc::clone(&silences),
         only_anomalies: false,
         with_baselines: true,
     });
@@ -96,5 +98,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         &shutdown,
         &options,
     )?;
+    tell_silenced(&options, &silences);
     conclude(&options, &outcome)
 }

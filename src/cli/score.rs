@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,11 +11,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::baselines::{self, load, save};
 use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
-use crate::detect::{DetectorConfig, DetectorKind, SeverityScale};
-use crate::engine::{self, Sink};
+use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
+use crate::engine::{self, Options, Sink};
 use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
+use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::{ScoreConfig, Scoring};
 use crate::time::{now_ms, parse_time};
@@ -83,6 +85,10 @@ pub struct DetectorArgs {
     #[arg(long, value_name = "N")]
     min_events: Option<u64>,
 
+    /// Raise no anomaly that FILE silences: NDJSON with `user`, `ip`, `type`, `until`, `reason`, `by`
+    #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
+    silences: Option<PathBuf>,
+
     /// Scores from which an anomaly is medium, high and critical; below it is low [default:
     /// adaptive 0.995,0.999,0.9999, classic 0.75,0.8,0.9]
     #[arg(long, value_name = "M,H,C", value_parser = parse_severities)]
@@ -128,6 +134,19 @@ Exit codes:
 ";
 
 impl DetectorArgs {
+    /// What is not to be raised.
+    pub(crate) fn silences(&self) -> anyhow::Result<Arc<Silences>> {
+        let Some(path) = &self.silences else {
+            return Ok(Arc::default());
+        };
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+        let silences = Silences::read(&text);
+        Ok(Arc::new(silences.map_err(|why| {
+            anyhow::anyhow!("{shown} cannot be used: {why}")
+        })?))
+    }
+
     /// The detector's name.
     pub(crate) fn name(&self) -> &'static str {
         self.detector.name()
@@ -180,11 +199,17 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         detector.threshold = 0.0;
     }
     detector.explain.clone_from(&args.explain);
+    // What is to be explained has to be heard of.
+    let silences = match &args.explain {
+        None => args.detector.silences()?,
+        Some(_) => Arc::default(),
+    };
     let Scoring {
         mut look,
         score: mut scorer,
     } = Scoring::new(ScoreConfig {
         detector,
+        silences: Arc::clone(&silences),
         only_anomalies: args.emit == Emit::Anomalies || args.explain.is_some(),
         with_baselines: false,
     });
@@ -209,12 +234,25 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     {
         save(folder, name, &*scorer)?;
     }
+    tell_silenced(&options, &silences);
     match output {
         Output::Report(evaluation) => print_report(&evaluation.report())?,
         Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
         Output::Explained(_) | Output::Lines(_) => {}
     }
     conclude(&options, &outcome)
+}
+
+/// Says how many anomalies were silenced, and why.
+pub(crate) fn tell_silenced(options: &Options, silences: &Silences) {
+    for (reason, n_used) in silences.used() {
+        if !options.quiet {
+            say(
+                options.name,
+                &format!("silenced {n_used} anomalies: {reason}"),
+            );
+        }
+    }
 }
 
 /// What becomes of scored events.

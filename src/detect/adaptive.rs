@@ -25,12 +25,10 @@ pub use features::Features;
 pub use population::{Deltas, Population};
 pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
-use super::{
-    Detector, DetectorConfig, Explanation, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict,
-};
-use crate::record::EventView;
+use super::{Detector, DetectorConfig, Explanation, RecordError, UserKey, Verdict};
 use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number};
+use crate::record::{EventView, THREAT_SCORE_HIGH};
 use archetype::Component;
 pub use archetype::Evidence;
 use assess::{Assessment, Case};
@@ -310,8 +308,8 @@ impl Detector for Adaptive {
         if is_anomaly {
             self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
         }
-        let threat_score = features.threat_score.unwrap_or(0.0);
-        if is_anomaly || threat_score >= THREAT_SCORE_HIGH {
+        let threat_score = features.threat_score;
+        if is_anomaly || threat_score.is_some_and(|score| score >= THREAT_SCORE_HIGH) {
             let now_s = user.seconds(user.last_h);
             Self::write_context(user, now_s, &mut verdict.context);
         }

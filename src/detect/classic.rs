@@ -9,9 +9,7 @@ use std::fmt::Write;
 pub use record::{RECORD_VERSION, Summary};
 
 use super::table::{Dimension, Table, tag};
-use super::{
-    Detector, DetectorConfig, Explanation, Piece, RecordError, THREAT_SCORE_HIGH, UserKey, Verdict,
-};
+use super::{Detector, DetectorConfig, Explanation, Piece, RecordError, UserKey, Verdict};
 use crate::record::EventView;
 use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number, shorten};
@@ -154,9 +152,7 @@ impl Features {
             ip: tag_of(Dimension::Ip, event.source_ip),
             location: tag_of(Dimension::Location, event.geo_location),
             kind: tag(Dimension::Kind, event.kind),
-            is_threat: event
-                .threat_score
-                .is_some_and(|score| score >= THREAT_SCORE_HIGH),
+            is_threat: event.is_threat(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! has enough events. The numbers of shards and threads show nowhere in the output.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use rayon::ThreadPool;
@@ -15,7 +16,7 @@ use crate::batch::{Batch, Block, Records};
 use crate::detect::adaptive::Adaptive;
 use crate::detect::classic::Classic;
 use crate::detect::{
-    Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, UserKey, Users,
+    Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, Silences, UserKey, Users,
 };
 
 /// Events of one epoch from which it pays to spread them over threads.
@@ -28,6 +29,8 @@ const PREFETCH_DISTANCE: usize = 2;
 #[derive(Clone)]
 pub struct ScoreConfig {
     pub detector: DetectorConfig,
+    /// Anomalies that are not raised.
+    pub silences: Arc<Silences>,
     /// Pass on nothing but anomalies.
     pub only_anomalies: bool,
     /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
@@ -234,6 +237,7 @@ impl<D: Detector> Score<D> {
 
     fn score_spread(&mut self, blocks: &[Block], span: Span) {
         let (detector, routes) = (&self.detector, &self.routes);
+        let silences = &*self.config.silences;
         self.shards
             .par_iter_mut()
             .enumerate()
@@ -256,7 +260,15 @@ impl<D: Detector> Score<D> {
                             block: block_index,
                             event: event as usize,
                         };
-                        observe(detector, users, deltas, findings, block, route, place);
+                        observe(
+                            (detector, silences),
+                            users,
+                            deltas,
+                            findings,
+                            block,
+                            route,
+                            place,
+                        );
                     }
                 }
             });
@@ -281,7 +293,8 @@ impl<D: Detector> Score<D> {
                 let shard = &mut self.shards[route.shard_of[event] as usize];
                 let (users, deltas) = (&mut shard.users, &mut self.deltas);
                 let findings = &mut self.inline;
-                observe(&self.detector, users, deltas, findings, block, route, place);
+                let by = (&self.detector, &*self.config.silences);
+                observe(by, users, deltas, findings, block, route, place);
             }
         }
     }
@@ -328,7 +341,7 @@ impl<D: Detector> Score<D> {
 }
 
 fn observe<D: Detector>(
-    detector: &D,
+    (detector, silences): (&D, &Silences),
     users: &mut Users<D::User>,
     deltas: &mut D::Deltas,
     findings: &mut Findings,
@@ -345,6 +358,13 @@ fn observe<D: Detector>(
     let verdict = &mut findings.verdict;
     verdict.clear();
     detector.observe(key, user, deltas, features, view, verdict);
+    if !verdict.anomaly.is_empty() && !silences.is_empty() && silences.cover(&view()) {
+        verdict.anomaly.clear();
+        // The analysis looks at some events whatever their score.
+        if !view().is_threat() {
+            verdict.context.clear();
+        }
+    }
     findings.keep(place.block, place.event);
 }
 

@@ -35,6 +35,7 @@ mod report;
 mod rotation;
 mod schema;
 mod score;
+mod silences;
 mod state;
 mod store;
 mod tidy;
