@@ -72,8 +72,9 @@ pub trait Detector: Send + Sync + 'static {
     fn prefetch(&self, user: &Self::User, features: &Self::Features, step: usize);
 
     /// Whether the event is the first of a new epoch, if `n_events` more of the current one come
-    /// before it.
-    fn begins_epoch(&self, features: &Self::Features, n_events: u64) -> bool;
+    /// before it. It is asked of every event in input order, and then, if so, of it again once the
+    /// epoch was turned.
+    fn begins_epoch(&mut self, features: &Self::Features, n_events: u64) -> bool;
 
     /// Ends an epoch and begins that of an event, or goes on in one that has `n_events` more.
     fn turn_epoch(
@@ -82,6 +83,9 @@ pub trait Detector: Send + Sync + 'static {
         n_events: u64,
         next: Option<&Self::Features>,
     );
+
+    /// Events that came an hour or more later than others that came before them.
+    fn n_late(&self) -> u64;
 
     /// Moves what `from` holds into `into`.
     fn merge(into: &mut Self::Deltas, from: &mut Self::Deltas);

@@ -152,10 +152,9 @@ pub fn run(
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
         let writer = scope.spawn(move || write(sink, &next, &free_sender));
-        let written = writer
-            .join()
-            .map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
+        let written = writer.join();
         is_over.store(true, Ordering::Relaxed);
+        let written = written.map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
         let parsed = parser
             .join()
             .map_err(|_| anyhow::anyhow!("the parsing thread panicked"))?;
@@ -279,10 +278,18 @@ struct Input<'a> {
 
 impl Input<'_> {
     /// Blocks only for the first block of a batch, then takes what is waiting already.
-    fn next(&self, batch: &mut Vec<Block>, failures: &mut Vec<anyhow::Error>) -> bool {
+    /// With `is_patient` unset, an input that stays quiet gives an empty batch after a while.
+    fn next(
+        &self,
+        batch: &mut Vec<Block>,
+        failures: &mut Vec<anyhow::Error>,
+        is_patient: bool,
+    ) -> bool {
         batch.clear();
-        let Some(first) = self.first() else {
-            return false;
+        let first = match self.first(is_patient) {
+            First::Arrived(first) => *first,
+            First::Quiet => return true,
+            First::Over => return false,
         };
         let mut n_bytes = 0;
         let mut take = |message: anyhow::Result<Block>| match message {
@@ -306,7 +313,8 @@ impl Input<'_> {
         true
     }
 
-    fn first(&self) -> Option<anyhow::Result<Block>> {
+    fn first(&self, is_patient: bool) -> First {
+        let start = Instant::now();
         loop {
             let timeout = if self.shutdown.is_requested() {
                 DRAIN_TIMEOUT
@@ -314,16 +322,29 @@ impl Input<'_> {
                 Duration::from_millis(200)
             };
             match self.blocks.recv_timeout(timeout) {
-                Ok(message) => return Some(message),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if timeout == DRAIN_TIMEOUT => return None,
+                Ok(message) => return First::Arrived(Box::new(message)),
+                Err(RecvTimeoutError::Disconnected) => return First::Over,
+                Err(RecvTimeoutError::Timeout) if timeout == DRAIN_TIMEOUT => return First::Over,
                 Err(RecvTimeoutError::Timeout) if self.is_over.load(Ordering::Relaxed) => {
-                    return None;
+                    return First::Over;
+                }
+                Err(RecvTimeoutError::Timeout)
+                    if !is_patient && start.elapsed() >= CHECKPOINT_INTERVAL =>
+                {
+                    return First::Quiet;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
+}
+
+/// What comes first.
+enum First {
+    Arrived(Box<anyhow::Result<Block>>),
+    /// Nothing for a while.
+    Quiet,
+    Over,
 }
 
 /// When what was gathered is kept.
@@ -390,7 +411,8 @@ impl Parser<'_> {
         let mut pace = Pace::new(self.options);
         while !is_stopped {
             let mut batch = Batch::default();
-            let is_over = !input.next(&mut batch.blocks, &mut failures);
+            let is_patient = pace.is_all_kept();
+            let is_over = !input.next(&mut batch.blocks, &mut failures, is_patient);
             if is_over && pace.is_all_kept() {
                 break;
             }

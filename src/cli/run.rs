@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Parser;
 
-use super::score::{DetectorArgs, tell_silenced};
+use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, baselines, conclude};
 use crate::engine;
@@ -98,6 +98,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         &shutdown,
         &options,
     )?;
-    tell_silenced(&options, &silences);
+    tell(&options, &outcome, &*scorer, &silences);
     conclude(&options, &outcome)
 }

@@ -12,13 +12,13 @@ use super::baselines::{self, load, save};
 use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
-use crate::engine::{self, Options, Sink};
+use crate::engine::{self, Options, Outcome, Sink};
 use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::stage::{ScoreConfig, Scoring};
+use crate::stage::{ScoreConfig, Scorer, Scoring};
 use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-score";
@@ -234,7 +234,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     {
         save(folder, name, &*scorer)?;
     }
-    tell_silenced(&options, &silences);
+    tell(&options, &outcome, &*scorer, &silences);
     match output {
         Output::Report(evaluation) => print_report(&evaluation.report())?,
         Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
@@ -243,17 +243,27 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     conclude(&options, &outcome)
 }
 
-/// Says how many anomalies were silenced, and why.
-pub(crate) fn tell_silenced(options: &Options, silences: &Silences) {
+/// Says how many anomalies were silenced, and why; and if events came in no order to learn from.
+pub(crate) fn tell(options: &Options, outcome: &Outcome, scorer: &dyn Scorer, silences: &Silences) {
+    if options.quiet {
+        return;
+    }
     for (reason, n_used) in silences.used() {
-        if !options.quiet {
-            say(
-                options.name,
-                &format!("silenced {n_used} anomalies: {reason}"),
-            );
-        }
+        let text = format!("silenced {n_used} anomalies: {reason}");
+        say(options.name, &text);
+    }
+    let n_late = scorer.n_late();
+    if n_late * LATE_SHARE_MIN > outcome.n_in {
+        let text = format!(
+            "{n_late} events came an hour or more later than others before them: scores are \
+             right in order of time only; give files in that order, or sort them into one"
+        );
+        say(options.name, &text);
     }
 }
+
+/// One in so many events may be late.
+const LATE_SHARE_MIN: u64 = 50;
 
 /// What becomes of scored events.
 enum Output {

@@ -45,6 +45,12 @@ const LAMBDA: f64 = std::f64::consts::LN_2 / HALF_LIFE_H;
 /// The length of an epoch, and the most events in one.
 const EPOCH_MS: i64 = 60_000;
 const EPOCH_EVENTS_MAX: u64 = 1 << 18;
+/// A week in epochs. An event further ahead of all others has a wrong clock, unless as many in a row
+/// say the same: one of them must not stop the time of all users.
+const JUMP_EPOCHS: i64 = 7 * 24 * 60;
+const JUMP_EVENTS_MIN: u32 = 3;
+/// Events this many epochs behind are late.
+const LATE_EPOCHS: i64 = 60;
 /// First contacts have no history: their risk is capped.
 const FIRST_EVENTS: u32 = 5;
 const FIRST_RISK_MAX: f64 = 4.0;
@@ -74,6 +80,9 @@ pub struct Adaptive {
     /// The current epoch, in epochs since 1970, and the events in it so far.
     epoch: i64,
     n_epoch_events: u64,
+    /// The last epoch that events in a row have been far ahead in, and how many.
+    jump: (i64, u32),
+    n_late: u64,
 }
 
 /// The risk of an event, and what it is made of.
@@ -94,6 +103,7 @@ pub struct Risk {
 struct Shared {
     epoch: i64,
     n_epoch_events: u64,
+    jump: (i64, u32),
     population: Population,
     deltas: Deltas,
 }
@@ -103,6 +113,7 @@ struct Shared {
 struct SharedRef<'a> {
     epoch: i64,
     n_epoch_events: u64,
+    jump: (i64, u32),
     population: &'a Population,
     deltas: &'a Deltas,
 }
@@ -120,6 +131,8 @@ impl Adaptive {
             population: Population::new(),
             epoch: i64::MIN,
             n_epoch_events: 0,
+            jump: (0, 0),
+            n_late: 0,
         }
     }
 
@@ -151,7 +164,7 @@ impl Adaptive {
         deltas: &mut Deltas,
         features: &Features,
     ) -> (Risk, Assessment) {
-        let now_h = hours(features.timestamp_ms).max(user.last_h);
+        let now_h = self.time_h(features).max(user.last_h);
         let growth = user.growth(now_h);
         let now_s = user.seconds(now_h);
         let case = Case {
@@ -281,7 +294,7 @@ impl Detector for Adaptive {
     }
 
     fn new_user(&self, features: &Features) -> Box<User> {
-        Box::new(User::new(hours(features.timestamp_ms)))
+        Box::new(User::new(self.time_h(features)))
     }
 
     fn observe<'a>(
@@ -315,10 +328,20 @@ impl Detector for Adaptive {
         }
     }
 
-    fn begins_epoch(&self, features: &Features, n_events: u64) -> bool {
-        // Late events belong to the current epoch.
-        features.timestamp_ms.div_euclid(EPOCH_MS) > self.epoch
-            || self.n_epoch_events + n_events >= EPOCH_EVENTS_MAX
+    fn begins_epoch(&mut self, features: &Features, n_events: u64) -> bool {
+        if self.n_epoch_events + n_events >= EPOCH_EVENTS_MAX {
+            return true;
+        }
+        let epoch = epoch_of(features);
+        if self.is_near(epoch) {
+            self.jump.1 = 0;
+            let n_behind = self.epoch.saturating_sub(epoch);
+            self.n_late += u64::from(n_behind >= LATE_EPOCHS);
+            return n_behind < 0;
+        }
+        let is_same = (epoch - self.jump.0).abs() <= JUMP_EPOCHS;
+        self.jump = (epoch, if is_same { self.jump.1 + 1 } else { 1 });
+        self.jump.1 >= JUMP_EVENTS_MIN
     }
 
     fn turn_epoch(&mut self, deltas: &mut Deltas, n_events: u64, next: Option<&Features>) {
@@ -326,9 +349,17 @@ impl Detector for Adaptive {
         if let Some(next) = next {
             let epoch_h = hours(self.epoch.saturating_mul(EPOCH_MS));
             self.population.close_epoch(deltas, epoch_h);
-            self.epoch = self.epoch.max(next.timestamp_ms.div_euclid(EPOCH_MS));
+            let epoch = epoch_of(next);
+            if self.is_near(epoch) || self.jump.1 >= JUMP_EVENTS_MIN {
+                self.epoch = self.epoch.max(epoch);
+                self.jump.1 = 0;
+            }
             self.n_epoch_events = 0;
         }
+    }
+
+    fn n_late(&self) -> u64 {
+        self.n_late
     }
 
     fn merge(into: &mut Deltas, from: &mut Deltas) {
@@ -356,6 +387,7 @@ impl Detector for Adaptive {
         let shared = SharedRef {
             epoch: self.epoch,
             n_epoch_events: self.n_epoch_events,
+            jump: self.jump,
             population: &self.population,
             deltas,
         };
@@ -382,8 +414,29 @@ impl Detector for Adaptive {
             .ok_or_else(|| damaged("impossible counts".to_owned()))?;
         self.epoch = shared.epoch;
         self.n_epoch_events = shared.n_epoch_events;
+        self.jump = shared.jump;
         Ok(shared.deltas)
     }
+}
+
+impl Adaptive {
+    /// Whether events of that epoch are to be believed.
+    fn is_near(&self, epoch: i64) -> bool {
+        self.epoch == i64::MIN || epoch - self.epoch <= JUMP_EPOCHS
+    }
+
+    /// When an event took place: now, if its clock is far ahead of all others.
+    fn time_h(&self, features: &Features) -> f64 {
+        if epoch_of(features) > self.epoch {
+            hours(self.epoch.saturating_mul(EPOCH_MS))
+        } else {
+            hours(features.timestamp_ms)
+        }
+    }
+}
+
+fn epoch_of(features: &Features) -> i64 {
+    features.timestamp_ms.div_euclid(EPOCH_MS)
 }
 
 /// Hours since 1970.

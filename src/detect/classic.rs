@@ -107,8 +107,13 @@ impl Detector for Classic {
 
     fn prefetch(&self, _: &Baseline, _: &Features, _: usize) {}
 
-    fn begins_epoch(&self, _: &Features, _: u64) -> bool {
+    fn begins_epoch(&mut self, _: &Features, _: u64) -> bool {
         false
+    }
+
+    fn n_late(&self) -> u64 {
+        // It has no clock that they could be late by.
+        0
     }
 
     fn turn_epoch(&mut self, (): &mut (), _: u64, _: Option<&Features>) {}

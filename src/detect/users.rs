@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use prefetch_index::prefetch_index;
 use siphasher::sip::SipHasher13;
 
-/// What stands for a user's name: nobody can find a name that has another's key, so that names need
+/// What stands for a user's name. To pass for another user takes 2^64 tries at a name, so names need
 /// not be compared, which would fetch them from where they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserKey {

@@ -16,7 +16,7 @@ const MAGIC: &[u8; 4] = b"SGBL";
 const VERSION: u16 = 1;
 const FILE_NAME: &str = "baselines.sg";
 /// Longest name or record: far above what validation and the tables allow.
-const FIELD_BYTES_MAX: u32 = 16 << 20;
+const FIELD_BYTES_MAX: u32 = 256 << 20;
 
 /// A state folder, locked against a second writer.
 pub struct StateFolder {

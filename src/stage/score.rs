@@ -62,6 +62,9 @@ pub trait Scorer: Stage {
 
     /// Users something is known of.
     fn n_users(&self) -> u64;
+
+    /// Events that came an hour or more later than others before them.
+    fn n_late(&self) -> u64;
 }
 
 /// The two stages that scoring takes. The first looks at events, which takes a third of the time
@@ -157,6 +160,10 @@ impl<D: Detector> Scorer for Score<D> {
         let shards = self.shards.iter();
         shards.map(|shard| shard.users.n_users() as u64).sum()
     }
+
+    fn n_late(&self) -> u64 {
+        self.detector.n_late()
+    }
 }
 
 impl<D: Detector> Stage for Score<D> {
@@ -216,7 +223,7 @@ impl<D: Detector> Score<D> {
 
     /// Where the epoch of the events from a place on ends, how many events that are, and whether
     /// another epoch follows in this batch; none if there are no more events.
-    fn end_of_epoch(&self, from: Place) -> Option<(Place, usize, bool)> {
+    fn end_of_epoch(&mut self, from: Place) -> Option<(Place, usize, bool)> {
         let mut n_events = 0;
         let mut at = from;
         while let Some(route) = self.routes.get(at.block) {

@@ -270,9 +270,6 @@ impl Writer {
         if !batch.shared.is_empty() {
             writes.put_cf(families.baselines, schema::SHARED_BASELINE, &batch.shared);
         }
-        if let Some(detector) = self.options.detector {
-            writes.put_cf(families.meta, schema::META_DETECTOR, detector);
-        }
         for (source, end) in std::mem::take(&mut self.ends) {
             if let Some(position) = Position::of(&end) {
                 let key = schema::position_key(&position::key(&source));
@@ -286,6 +283,10 @@ impl Writer {
     }
 
     fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
+        if let Some(detector) = self.options.detector.filter(|_| !writes.is_empty()) {
+            // With the first anomalies: another detector must not go on among them.
+            writes.put_cf(families.meta, schema::META_DETECTOR, detector);
+        }
         if !self.pending.ends.is_empty() {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);

@@ -262,3 +262,92 @@ fn events_without_optional_fields_are_scored() {
     let (_, risks) = observe(&(lines + &strange + "\n"));
     assert!(risks[500] > risks[499] + 1.0, "{:?}", &risks[499..]);
 }
+
+/// Sums became infinite, then no number at all, and the record could not be read any more.
+#[test]
+fn huge_numbers_stay_numbers() {
+    let at = |i: i64, bytes: &str| {
+        let timestamp_ms = 1_735_689_600_000 + i;
+        format!(
+            r#"{{"event_id":"e{i}","user":"u","timestamp":{timestamp_ms},"type":"T","metadata":{{"bytes":{bytes}}}}}"#
+        ) + "\n"
+    };
+    let mut lines = at(0, "1.7e308") + &at(1, "1.7e308") + &at(2, "1e400") + &at(3, "-5");
+    for days in [40, 4_000, 400_000] {
+        lines += &at(days * 86_400_000, "0");
+    }
+    let (user, risks) = observe(&lines);
+    assert!(risks.iter().all(|risk| risk.is_finite()), "{risks:?}");
+    let mut record = Vec::new();
+    user.write_record(&mut record);
+    assert!(User::from_record(&record).unwrap() == *user);
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().display());
+    for _ in 0..2 {
+        let args = ["-q", "--detector=adaptive", &state];
+        run("sg-score", &args, lines.as_bytes()).expect_code(0);
+    }
+}
+
+/// One event of the year 33658 made all later events late, for everybody.
+#[test]
+fn one_wrong_clock_stops_nobodys_time() {
+    let lines = String::from_utf8(generated(20_000, 40, 89)).unwrap();
+    let args = ["-q", "--detector=adaptive", "--emit=anomalies"];
+    let found = |lines: &str| -> std::collections::BTreeSet<String> {
+        let ran = run("sg-score", &args, lines.as_bytes()).expect_code(0);
+        ran.json_lines()
+            .iter()
+            .map(|event| event["event_id"].to_string())
+            .collect()
+    };
+    let expected = found(&lines);
+    let wrong = event("wrong", "user00001", 999_999_999_999_999) + "\n";
+    let poisoned: String = lines
+        .lines()
+        .enumerate()
+        .map(|(i, line)| if i == 1_000 { wrong.clone() } else { String::new() } + line + "\n")
+        .collect();
+    let poisoned = found(&poisoned);
+    let n_different = poisoned.symmetric_difference(&expected).count();
+    assert!(expected.len() > 50 && n_different <= 3, "{n_different}");
+}
+
+/// All clocks together may be ahead: there was nobody for two months.
+#[test]
+fn time_goes_on_after_a_long_gap() {
+    let lines = String::from_utf8(generated(10_000, 20, 93)).unwrap();
+    let shifted = lines.replace("\"timestamp\":173", "\"timestamp\":174");
+    let (first, second) = (lines.lines().take(5_000), shifted.lines().skip(5_000));
+    let lines: String = first
+        .chain(second)
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    let args = ["--detector=adaptive", "--emit=anomalies"];
+    let ran = run("sg-score", &args, lines.as_bytes()).expect_code(0);
+    assert!(!ran.stderr.contains("later than others"), "{}", ran.stderr);
+    let found = ran.json_lines();
+    let is_after = |event: &&Value| event["timestamp"].as_i64().unwrap() > 1_740_000_000_000;
+    let n_after = found.iter().filter(is_after).count();
+    assert!((10..1_000).contains(&n_after));
+}
+
+#[test]
+fn events_out_of_order_are_told() {
+    let lines = String::from_utf8(generated(4_000, 20, 95)).unwrap();
+    let (even, odd): (Vec<_>, Vec<_>) = lines.lines().enumerate().partition(|(i, _)| i % 2 == 0);
+    let one_after_the_other = even
+        .into_iter()
+        .chain(odd)
+        .map(|(_, line)| line.to_owned() + "\n");
+    let halves: String = one_after_the_other.collect();
+    let args = ["--detector=adaptive", "--emit=anomalies"];
+    let ran = run("sg-score", &args, halves.as_bytes()).expect_code(0);
+    assert!(
+        ran.stderr.contains("give files in that order"),
+        "{}",
+        ran.stderr
+    );
+    let ran = run("sg-score", &args, lines.as_bytes()).expect_code(0);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+}

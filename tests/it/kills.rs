@@ -1,12 +1,15 @@
 //! Programs killed at any instant, and the same command again: the store is as if nothing had
 //! happened.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::database::{SCORE, admin, assert_counts, scored, stats};
-use crate::tools::{DETECTORS, digest, generated, program, shell};
+use crate::tools::{DETECTORS, Running, digest, generated, program, shell};
 
 /// Runs the program until it ends by itself or has been killed `n_kills` times, each at another
 /// instant; how often it was killed.
@@ -90,4 +93,58 @@ fn killed_sg_store_and_the_pipe_again_give_the_same_store() {
     .expect_code(0);
     assert_eq!(digest(&killed), digest(&quiet));
     assert_counts(&killed, &lines);
+}
+
+/// An input that is quiet has its baselines kept within a few seconds, not with the next event.
+#[test]
+fn a_quiet_input_is_kept_without_more_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
+    let lines = generated(2_000, 10, 97);
+    let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
+    crate::tools::run("sg-run", &["-q", "--db", quiet.to_str().unwrap()], &lines).expect_code(0);
+    let mut running = Running::start("sg-run", &["-q", "--db", killed.to_str().unwrap()]);
+    let mut input = running.stdin.take().unwrap();
+    input.write_all(&lines).unwrap();
+    // There is no sign of it from outside: wait longer than it may take.
+    std::thread::sleep(Duration::from_secs(4));
+    running.signal(Signal::KILL);
+    running.end();
+    drop(input);
+    assert_eq!(full(&killed), full(&quiet));
+}
+
+/// Another detector went on in the database of a killed run, among the anomalies of the first.
+#[test]
+fn a_killed_run_has_said_which_detector_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let shown = db.to_str().unwrap();
+    let input = folder.path().join("events");
+    std::fs::write(&input, generated(100_000, 50, 99)).unwrap();
+    let input = input.to_str().unwrap();
+    let mut child = program("sg-run")
+        .args(["-q", input, "--db", shown])
+        .spawn()
+        .unwrap();
+    let has_events = || {
+        // A log that holds more than one write: the first is whole.
+        let logs = std::fs::read_dir(&db).into_iter().flatten().flatten();
+        logs.filter(|entry| entry.path().extension().is_some_and(|e| e == "log"))
+            .any(|entry| {
+                entry
+                    .metadata()
+                    .is_ok_and(|metadata| metadata.len() > 5 << 20)
+            })
+    };
+    assert!(crate::tools::wait_for(has_events));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let args = ["-q", "--detector=adaptive", input, "--db", shown];
+    let ran = crate::tools::run("sg-run", &args, b"").expect_code(2);
+    assert!(
+        ran.stderr.contains("use --detector classic"),
+        "{}",
+        ran.stderr
+    );
 }

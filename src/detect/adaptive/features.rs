@@ -28,6 +28,9 @@ pub(super) const N_DIMENSIONS: usize = 11;
 /// Stands for an absent value.
 pub(super) const ABSENT: u64 = 0;
 
+/// More bytes than any event moves, so that sums of them stay numbers.
+const BYTES_MAX: f64 = 1e15;
+
 /// One event, as the detector sees it.
 #[derive(Clone, Debug)]
 pub struct Features {
@@ -85,7 +88,7 @@ impl Features {
             timestamp_ms: event.timestamp_ms,
             keys,
             kind: hash_text(N_DIMENSIONS as u64, event.kind.as_bytes()),
-            bytes: event.bytes.unwrap_or(0.0),
+            bytes: event.bytes.unwrap_or(0.0).min(BYTES_MAX),
             threat_score: event.threat_score,
             is_failure: event.is_failure,
             is_login,
@@ -161,11 +164,14 @@ fn hash_family(user_agent: &str) -> u64 {
             n_bytes += 1;
         }
     }
+    if n_bytes == 0 {
+        return ABSENT;
+    }
     hash_text(Dimension::Family as u64, &family[..n_bytes])
 }
 
-/// Stable, since states are stored. Attackers choose the text, but know no text with a given
-/// hash: to pass for a known value they would have to try 2^64 / 96 of them.
+/// Stable, since states are stored. Attackers choose the text, but to pass for a known value they
+/// would have to try 2^64 / 96 of them.
 fn hash_text(salt: u64, text: &[u8]) -> u64 {
     SipHasher13::new_with_keys(salt, 0).hash(text).max(1)
 }

@@ -23,7 +23,7 @@ const PEERS_MIN: usize = 3;
 /// Values whose users are remembered.
 const PEERS_VALUES_MAX: usize = 65_536;
 /// Addresses and networks whose failing users are remembered, and users for each.
-const FAILING_NETWORKS_MAX: usize = 65_536;
+const FAILING_NETWORKS_MAX: usize = 16_384;
 const FAILING_USERS_MAX: usize = 64;
 /// How long a failure is held against its network.
 const FAILING_H: f64 = 24.0;
@@ -151,7 +151,12 @@ impl Deltas {
     }
 
     fn is_whole(&self) -> bool {
-        self.cells.len() == N_POPULATION_CELLS && self.calibration.len() == calibration::N_BINS
+        const MICRO_MAX: i64 = 1 << 52;
+        let mut sums = self.cells.iter().chain(self.types.values());
+        self.cells.len() == N_POPULATION_CELLS
+            && self.calibration.len() == calibration::N_BINS
+            && sums.all(|sum| (0..MICRO_MAX).contains(sum))
+            && self.failing.values().all(|at_h| at_h.is_finite())
     }
 }
 
@@ -175,6 +180,8 @@ pub struct Population {
     surge: f64,
     surge_usual: f64,
     surge_at_h: f64,
+    /// When failures were last looked through for those that are too old.
+    purged_h: f64,
     calibration: Calibration,
     #[serde(skip)]
     view: View,
@@ -238,6 +245,7 @@ impl Population {
             surge: 0.0,
             surge_usual: 0.5,
             surge_at_h: 0.0,
+            purged_h: 0.0,
             calibration: Calibration::new(),
             view: View::default(),
         };
@@ -358,9 +366,15 @@ impl Population {
                 newest_failing(&mut known.users);
             }
         }
-        if self.failing.len() > FAILING_NETWORKS_MAX {
-            self.failing
-                .retain(|_, failing| epoch_h - failing.last_h <= FAILING_H);
+        if epoch_h - self.purged_h >= 1.0 || self.failing.len() > FAILING_NETWORKS_MAX {
+            self.purged_h = epoch_h;
+            self.failing.retain(|_, failing| {
+                failing
+                    .users
+                    .retain(|(_, at_h)| epoch_h - at_h <= FAILING_H);
+                newest_failing(&mut failing.users);
+                !failing.users.is_empty()
+            });
         }
         if self.failing.len() > FAILING_NETWORKS_MAX {
             let mut by_age: Vec<(f64, u64)> = self
@@ -444,8 +458,17 @@ impl Population {
 
     /// Makes the view of a population that was stored; none if it is not whole.
     pub(super) fn restored(mut self, deltas: &Deltas) -> Option<Self> {
+        /// More than can be counted in an age.
+        const MICRO_MAX: i64 = 1 << 52;
+        let failures = self.failing.values().flat_map(|failing| &failing.users);
         let is_whole = self.cells.len() == N_POPULATION_CELLS
-            && self.cells.iter().all(|cell| *cell > 0)
+            && self.cells.iter().all(|cell| (1..MICRO_MAX).contains(cell))
+            && (0..MICRO_MAX).contains(&self.types_total)
+            && self.types.values().all(|sum| (0..MICRO_MAX).contains(sum))
+            && [self.surge, self.surge_usual, self.surge_at_h, self.purged_h]
+                .iter()
+                .all(|number| number.is_finite())
+            && failures.into_iter().all(|(_, at_h)| at_h.is_finite())
             && self.calibration.is_whole()
             && deltas.is_whole();
         is_whole.then(|| {

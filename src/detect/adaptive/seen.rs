@@ -8,9 +8,9 @@ use super::features::{ABSENT, Dimension, Features, N_DIMENSIONS};
 use super::{decay, math};
 
 /// Most values of each dimension that are kept for a user.
-const VALUES_MAX: [usize; N_DIMENSIONS] = [32, 24, 16, 16, 16, 8, 12, 8, 8, 96, 12];
+const VALUES_MAX: [usize; N_DIMENSIONS] = [32, 24, 16, 16, 16, 8, 12, 8, 8, 96, 16];
 /// All of them together.
-pub(super) const ENTRIES_MAX: usize = 248;
+pub(super) const ENTRIES_MAX: usize = 252;
 /// A value is new until this long after its first sighting: a takeover's own events must not make
 /// its address a known one while it lasts.
 const QUARANTINE_S: u32 = 12 * 3600;
@@ -222,10 +222,11 @@ impl Seen {
         (start, usize::from(self.ends[dimension]))
     }
 
-    /// The keys of a dimension, the weightiest first.
+    /// The keys of a dimension that are known, the weightiest first.
     pub(super) fn ranked(&self, dimension: Dimension, now_s: u32) -> Vec<u64> {
         let (start, end) = self.bounds(dimension as usize);
         let mut ranked: Vec<(f64, u64)> = (start..end)
+            .filter(|&i| self.entries[i].is_known(now_s))
             .map(|i| (self.entries[i].weight_at(now_s), self.entries[i].key))
             .collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

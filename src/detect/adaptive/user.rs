@@ -10,6 +10,8 @@ use crate::detect::RecordError;
 
 /// Event types that are remembered of a user.
 pub(super) const TYPES_MAX: usize = 24;
+/// Long before any event.
+const NEVER_H: f64 = -1e9;
 /// Weights grow by this much before all of them are scaled down.
 const GROWTH_MAX: f64 = 1e6;
 
@@ -121,7 +123,7 @@ impl User {
             bytes: 0.0,
             evidence: 0.0,
             gap_h: 0.0,
-            gap_end_h: f64::NEG_INFINITY,
+            gap_end_h: NEVER_H,
             last_failure_h: 0.0,
             places: [None; 2],
             cells: [0.0; N_USER_CELLS],
@@ -392,12 +394,12 @@ impl Reader<'_> {
 
     fn f32(&mut self) -> Option<f32> {
         let number = self.take().map(f32::from_le_bytes)?;
-        (!number.is_nan()).then_some(number)
+        number.is_finite().then_some(number)
     }
 
     fn number(&mut self) -> Option<f64> {
         let number = self.take().map(f64::from_le_bytes)?;
-        (!number.is_nan()).then_some(number)
+        number.is_finite().then_some(number)
     }
 
     fn sparse<T>(
