@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use super::score::{DetectorArgs, tell};
@@ -78,7 +78,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
             args.db.display()
         );
     }
-    store.baselines(|user, record| Ok(baselines::load(&mut *scorer, user, record)?))?;
+    store.baselines(|user, record| {
+        baselines::load(&mut *scorer, user, record).with_context(|| {
+            format!(
+                "the baseline of {user:?} in {} cannot be used: restore the database from a \
+                 backup, or export its events into a new one",
+                args.db.display()
+            )
+        })
+    })?;
     let positions = Positions::new(store.positions()?);
     let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {

@@ -10,6 +10,7 @@ use super::reader::{Entry, Order};
 use super::writer::anomaly_of;
 use super::{Store, write_error};
 use crate::batch::Block;
+use crate::detect::{adaptive, classic};
 use crate::record::LINE_BYTES_MAX;
 use crate::record::anomaly::AnomalyRecord;
 use crate::schema;
@@ -96,6 +97,7 @@ impl Store {
             self.verify_owned(family, &mut verified)?;
         }
         self.verify_index_sizes(&mut verified)?;
+        self.verify_baselines(&mut verified)?;
         if kept != counters {
             verified.find(format!(
                 "the counters say {} events and {} anomalies, there are {} and {}; \
@@ -215,6 +217,23 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Every baseline must be one that its detector can read.
+    fn verify_baselines(&self, verified: &mut Verified) -> anyhow::Result<()> {
+        let detector = self.detector()?.unwrap_or_default();
+        self.baselines(|user, record| {
+            let read = match &*detector {
+                _ if user == schema::SHARED_BASELINE => Ok(()),
+                adaptive::NAME => adaptive::User::from_record(record).map(drop),
+                classic::NAME => classic::Baseline::from_record(record).map(drop),
+                _ => return Ok(()),
+            };
+            if let Err(error) = read {
+                verified.find(format!("baseline of {}: {error}", show(user.as_bytes())));
+            }
+            Ok(())
+        })
     }
 
     /// Sums up what the store holds. Equal contents give equal digests, however they came in.

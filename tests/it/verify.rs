@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::database::{admin, raw, scored, store};
+use crate::tools::{DETECTORS, generated, run};
 
 fn first_key(db: &rocksdb::DB, family: &str) -> Vec<u8> {
     let family = db.cf_handle(family).unwrap();
@@ -92,6 +93,35 @@ fn verify_finds_what_does_not_belong() {
             db.put_cf(family, key, value).unwrap();
         };
         check(&good, put, words);
+    }
+}
+
+/// A record that could not be read any more was found by the next run only.
+#[test]
+fn verify_finds_baselines_that_cannot_be_read() {
+    for detector in DETECTORS {
+        let folder = tempfile::tempdir().unwrap();
+        let good = folder.path().join("good");
+        let shown = good.to_str().unwrap();
+        let lines = generated(500, 3, 58);
+        run("sg-run", &["-q", detector, "--db", shown], &lines).expect_code(0);
+        admin("verify", &good, &[]).expect_code(0);
+        let cut = |db: &rocksdb::DB| {
+            let baselines = db.cf_handle("baselines").unwrap();
+            let record = db.get_cf(baselines, "user00001").unwrap().unwrap();
+            let half = &record[..record.len() / 2];
+            db.put_cf(baselines, "user00001", half).unwrap();
+        };
+        check(&good, cut, "baseline of user00001: baseline is damaged");
+        let opened = raw(&good);
+        cut(&opened);
+        drop(opened);
+        let ran = run("sg-run", &["-q", detector, "--db", shown], b"").expect_code(2);
+        assert!(
+            ran.stderr.contains("the baseline of \"user00001\" in"),
+            "{}",
+            ran.stderr
+        );
     }
 }
 
