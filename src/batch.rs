@@ -41,6 +41,11 @@ impl Records {
         self.ends.push((name_end, self.bytes.len()));
     }
 
+    /// Gives back memory that was made room in.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Users, each with the record.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.ends.iter().scan(0, |start, &(name_end, end)| {

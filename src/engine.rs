@@ -34,12 +34,12 @@ pub trait Source: Send {
 
 /// Where batches go.
 pub trait Sink: Send {
-    /// Takes a batch. Once this returns for a batch that is a commit, all events so far count
+    /// Takes a batch; what it holds of baselines may be taken out. Once this returns for a batch that is a commit, all events so far count
     /// as kept.
     ///
     /// # Errors
     /// An error ends the run.
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow>;
+    fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow>;
 
     /// Called once after the last batch, also after an error of the source.
     ///
@@ -244,8 +244,8 @@ fn write(
         n_duplicates: 0,
         is_closed: false,
     };
-    while let Ok(batch) = batches.recv() {
-        match sink.write(&batch)? {
+    while let Ok(mut batch) = batches.recv() {
+        match sink.write(&mut batch)? {
             Flow::Written {
                 n_out,
                 n_duplicates,

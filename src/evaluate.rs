@@ -203,7 +203,7 @@ impl Names {
 }
 
 impl Sink for Evaluation {
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+    fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
         let mut n_out = 0;
         for block in &batch.blocks {
             n_out += block.events.len() as u64;

@@ -351,7 +351,7 @@ pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
 pub(super) struct ExplanationSink;
 
 impl Sink for ExplanationSink {
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+    fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
         let mut n_out = 0;
         for block in &batch.blocks {
             for event in &block.events {

@@ -136,7 +136,7 @@ Exit codes:
 ";
 
 /// Bytes of lines that go to the store together, when that much is waiting.
-pub(crate) const STORE_BATCH_BYTES: usize = 1 << 20;
+pub(crate) const STORE_BATCH_BYTES: usize = 512 << 10;
 
 /// Runs the program.
 ///

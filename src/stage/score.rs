@@ -340,6 +340,7 @@ impl<D: Detector> Score<D> {
                 shard.users.take_changed(|user, state| {
                     records.push(user, |record| detector.write_user(state, record));
                 });
+                records.shrink();
                 records
             })
             .collect();

@@ -259,13 +259,20 @@ impl Writer {
 
     /// Keeps what stages have learned and how far sources were read, in one write after the events:
     /// another run goes on there, and learns again what came later. It finds those events stored.
-    fn keep_checkpoint(&mut self, batch: &Batch, families: &Families<'_>) -> anyhow::Result<()> {
+    fn keep_checkpoint(
+        &mut self,
+        batch: &mut Batch,
+        families: &Families<'_>,
+    ) -> anyhow::Result<()> {
         // Growing by doubling would take three times as much; a dozen bytes go with each record.
         let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
         let n_bytes = batch.baselines.iter().map(of_records).sum::<usize>() + batch.shared.len();
         let mut writes = WriteBatch::with_capacity_bytes(n_bytes + (64 << 10));
-        for (user, record) in batch.baselines.iter().flat_map(Records::iter) {
-            writes.put_cf(families.baselines, user, record);
+        // One group after the other is let go: all of them are not needed twice.
+        for records in batch.baselines.drain(..) {
+            for (user, record) in records.iter() {
+                writes.put_cf(families.baselines, user, record);
+            }
         }
         if !batch.shared.is_empty() {
             writes.put_cf(families.baselines, schema::SHARED_BASELINE, &batch.shared);
@@ -302,7 +309,7 @@ impl Writer {
 }
 
 impl Sink for Writer {
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<Flow> {
+    fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
         let store = Arc::clone(&self.store);
         let families = Families::of(&store);
         let mut writes = std::mem::take(&mut self.writes);

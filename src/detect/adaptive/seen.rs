@@ -11,6 +11,8 @@ use super::{decay, math};
 const VALUES_MAX: [usize; N_DIMENSIONS] = [32, 24, 16, 16, 16, 8, 12, 8, 8, 96, 16];
 /// All of them together.
 pub(super) const ENTRIES_MAX: usize = 252;
+/// Entries for which room is made at a time.
+const GROWTH: usize = 8;
 /// A value is new until this long after its first sighting: a takeover's own events must not make
 /// its address a known one while it lasts.
 const QUARANTINE_S: u32 = 12 * 3600;
@@ -184,6 +186,11 @@ impl Seen {
             self.tags[i] = key as u32;
             self.entries[i] = entry;
         } else {
+            // Doubling would hold a third more for every user.
+            if self.entries.len() == self.entries.capacity() {
+                self.entries.reserve_exact(GROWTH);
+                self.tags.reserve_exact(GROWTH);
+            }
             self.tags.insert(end, key as u32);
             self.entries.insert(end, entry);
             for end in &mut self.ends[dimension..] {
