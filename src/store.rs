@@ -39,7 +39,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 6 << 20,
             cache_bytes: 512 << 20,
             n_background_jobs: 2,
         }
