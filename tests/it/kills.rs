@@ -127,15 +127,14 @@ fn a_killed_run_has_said_which_detector_it_was() {
         .args(["-q", input, "--db", shown])
         .spawn()
         .unwrap();
+    // A table, or a log that holds more than one write: the first is whole.
     let has_events = || {
-        // A log that holds more than one write: the first is whole.
-        let logs = std::fs::read_dir(&db).into_iter().flatten().flatten();
-        logs.filter(|entry| entry.path().extension().is_some_and(|e| e == "log"))
-            .any(|entry| {
-                entry
-                    .metadata()
-                    .is_ok_and(|metadata| metadata.len() > 5 << 20)
-            })
+        let files = std::fs::read_dir(&db).into_iter().flatten().flatten();
+        files.into_iter().any(|file| {
+            let path = file.path();
+            let is = |extension: &str| path.extension().is_some_and(|found| found == extension);
+            is("sst") || is("log") && file.metadata().is_ok_and(|file| file.len() > 5 << 20)
+        })
     };
     assert!(crate::tools::wait_for(has_events));
     child.kill().unwrap();
