@@ -286,14 +286,21 @@ impl Writer {
         if writes.is_empty() {
             return Ok(());
         }
+        self.put_detector(families, &mut writes);
         self.store.write(writes, self.options.sync)
     }
 
-    fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
-        if let Some(detector) = self.options.detector.filter(|_| !writes.is_empty()) {
-            // With the first anomalies: another detector must not go on among them.
+    /// Says whose anomalies and baselines a write holds: no other detector may go on among them.
+    fn put_detector(&self, families: &Families<'_>, writes: &mut WriteBatch) {
+        if let Some(detector) = self.options.detector
+            && !writes.is_empty()
+        {
             writes.put_cf(families.meta, schema::META_DETECTOR, detector);
         }
+    }
+
+    fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
+        self.put_detector(families, writes);
         if !self.pending.ends.is_empty() {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);

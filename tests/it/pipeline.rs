@@ -250,3 +250,23 @@ fn a_long_line_that_was_let_in_stays_in() {
         ran.stderr
     );
 }
+
+/// A run that found all its events stored kept its baselines, but not whose they are: the next one
+/// took them for the classic detector's, and refused to go on.
+#[test]
+fn a_run_over_what_a_pipe_has_stored_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    std::fs::write(&input, generated(2_000, 10, 13)).unwrap();
+    for (i, detector) in DETECTORS.into_iter().enumerate() {
+        let db = folder.path().join(format!("db{i}"));
+        let (shown, input) = (db.display(), input.display());
+        let command = format!(
+            "sg-score -q {detector} < {input} | sg-store -q --db {shown} &&
+             sg-run -q {detector} {input} --db {shown} &&
+             sg-run -q {detector} {input} --db {shown}"
+        );
+        let ran = shell(&command).expect_code(0);
+        assert_eq!(ran.stderr, "");
+    }
+}
