@@ -1,7 +1,7 @@
 //! Runs a source through stages into a sink: one thread reads, rayon's threads parse a batch
-//! while they take the ones before it through the stages, one thread writes. Channels are bounded, so a slow
-//! sink stops the reader; nothing is dropped. The same engine is behind the pipe programs and
-//! `sg-run`.
+//! while they take the ones before it through the stages, one thread writes. Channels are
+//! bounded, so a slow sink stops the reader; nothing is dropped. The same engine is behind the
+//! pipe programs and `sg-run`.
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -34,8 +34,8 @@ pub trait Source: Send {
 
 /// Where batches go.
 pub trait Sink: Send {
-    /// Takes a batch; what it holds of baselines may be taken out. Once this returns for a batch that is a commit, all events so far count
-    /// as kept.
+    /// Takes a batch; what it holds of baselines may be taken out. Once this returns for a batch
+    /// that is a commit, all events so far count as kept.
     ///
     /// # Errors
     /// An error ends the run.

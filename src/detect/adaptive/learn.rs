@@ -76,14 +76,15 @@ impl Adaptive {
     ) {
         let is_failure = features.is_failure;
         let weight = if is_failure { weight * 0.3 } else { weight };
-        let is_resource = |dimension: usize| {
-            dimension == Dimension::Endpoint as usize || dimension == Dimension::Folder as usize
+        // What a failed event asked for was not reached.
+        let is_taken = |dimension: usize| {
+            !is_failure
+                || (dimension != Dimension::Endpoint as usize
+                    && dimension != Dimension::Folder as usize)
         };
         let known = user
             .seen
-            .learn(features, &lesson.seen, lesson.now_s, weight, |dimension| {
-                !is_failure || !is_resource(dimension)
-            });
+            .learn(features, &lesson.seen, lesson.now_s, weight, is_taken);
         for dimension in [
             Dimension::Asn,
             Dimension::Network16,
@@ -92,9 +93,8 @@ impl Adaptive {
             Dimension::Folder,
         ] {
             let value = features.key(dimension);
-            let is_taken = !is_failure || !is_resource(dimension as usize);
             if known[dimension as usize]
-                && is_taken
+                && is_taken(dimension as usize)
                 && self.population.lacks_peer(value, lesson.user_key)
             {
                 deltas.add_peer(value, lesson.user_key);

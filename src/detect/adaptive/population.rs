@@ -16,6 +16,8 @@ use super::priors;
 
 /// Counts are kept in millionths.
 const MICRO: f64 = 1e6;
+/// More millionths than can be counted in an age.
+const MICRO_MAX: i64 = 1 << 52;
 /// Event types that are told apart; more are counted, but not one by one.
 const TYPES_MAX: usize = 1_024;
 /// Users from whom on a value counts as used by peers.
@@ -151,7 +153,6 @@ impl Deltas {
     }
 
     fn is_whole(&self) -> bool {
-        const MICRO_MAX: i64 = 1 << 52;
         let mut sums = self.cells.iter().chain(self.types.values());
         self.cells.len() == N_POPULATION_CELLS
             && self.calibration.len() == calibration::N_BINS
@@ -458,8 +459,6 @@ impl Population {
 
     /// Makes the view of a population that was stored; none if it is not whole.
     pub(super) fn restored(mut self, deltas: &Deltas) -> Option<Self> {
-        /// More than can be counted in an age.
-        const MICRO_MAX: i64 = 1 << 52;
         let failures = self.failing.values().flat_map(|failing| &failing.users);
         let is_whole = self.cells.len() == N_POPULATION_CELLS
             && self.cells.iter().all(|cell| (1..MICRO_MAX).contains(cell))
