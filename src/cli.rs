@@ -4,6 +4,7 @@
 mod baselines;
 pub mod consume;
 pub mod generate;
+mod memory;
 mod output;
 pub mod query;
 pub mod run;

@@ -24,12 +24,33 @@ pub struct Verdict {
     pub anomaly: Vec<u8>,
     /// What an analyst needs to know of the baseline, empty if nobody will ask.
     pub context: Vec<u8>,
+    /// What the anomaly comes to, if it is one.
+    pub raised: Option<Raised>,
 }
 
 impl Verdict {
     pub fn clear(&mut self) {
         self.anomaly.clear();
         self.context.clear();
+        self.raised = None;
+    }
+}
+
+/// What tells anomalies of one user apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raised {
+    pub severity: Severity,
+    /// The number of the likeliest kind of attack, if the detector knows kinds.
+    pub archetype: Option<u8>,
+}
+
+impl Raised {
+    /// The kind of attack that tries passwords.
+    pub const GUESSING: u8 = 2;
+
+    #[must_use]
+    pub fn is_guessing(self) -> bool {
+        self.archetype == Some(Self::GUESSING)
     }
 }
 
@@ -54,6 +75,9 @@ pub trait Detector: Send + Sync + 'static {
 
     /// A user's state before the first event, which has these features.
     fn new_user(&self, features: &Self::Features) -> Self::User;
+
+    /// Bytes that a state takes beside its own size.
+    fn user_bytes(user: &Self::User) -> usize;
 
     /// Scores the event, then learns from it. `view` gives the event itself, for the rare one that
     /// has to be told of. `verdict` comes cleared.

@@ -125,8 +125,9 @@ pub fn run(
 
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
+    let is_checkpoint_due = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (pool, is_over) = (&pool, &is_over);
+        let (pool, is_over, is_checkpoint_due) = (&pool, &is_over, &is_checkpoint_due);
         let parser = scope.spawn(move || {
             let input = Input {
                 blocks: &block_receiver,
@@ -139,7 +140,8 @@ pub fn run(
                 n_explained: 0,
                 options,
             };
-            let result = parser.process(&input, pool, dead_letters, &parsed_sender);
+            let pace = Pace::new(options, is_checkpoint_due);
+            let result = parser.process(&input, pool, pace, dead_letters, &parsed_sender);
             result.map(|()| parser.outcome)
         });
         let mut next = parsed_receiver;
@@ -147,8 +149,9 @@ pub fn run(
         for stage in stages.iter_mut() {
             let (sender, receiver) = bounded::<Batch>(N_BATCHES_WAITING);
             let batches = std::mem::replace(&mut next, receiver);
-            stage_threads
-                .push(scope.spawn(move || run_stage(pool, &mut **stage, &batches, &sender)));
+            stage_threads.push(scope.spawn(move || {
+                run_stage(pool, &mut **stage, &batches, &sender, is_checkpoint_due)
+            }));
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
         let writer = scope.spawn(move || write(sink, &next, &free_sender));
@@ -178,6 +181,7 @@ fn run_stage(
     stage: &mut dyn Stage,
     received: &Receiver<Batch>,
     batches: &Sender<Batch>,
+    is_checkpoint_due: &AtomicBool,
 ) -> anyhow::Result<u64> {
     let mut n_filtered = 0;
     while let Ok(mut batch) = received.recv() {
@@ -191,6 +195,9 @@ fn run_stage(
             stage.process(&mut batch, pool)?;
         }
         n_filtered += of_batch(&batch) - n_before;
+        if stage.wants_checkpoint() {
+            is_checkpoint_due.store(true, Ordering::Relaxed);
+        }
         if batches.send(batch).is_err() {
             // Whoever has ended says why when it is joined.
             break;
@@ -350,15 +357,18 @@ enum First {
 /// When what was gathered is kept.
 struct Pace<'a> {
     options: &'a Options,
+    /// A stage has asked for a checkpoint.
+    is_checkpoint_due: &'a AtomicBool,
     uncommitted_bytes: usize,
     unchecked_bytes: usize,
     last_checkpoint: Instant,
 }
 
 impl<'a> Pace<'a> {
-    fn new(options: &'a Options) -> Self {
+    fn new(options: &'a Options, is_checkpoint_due: &'a AtomicBool) -> Self {
         Self {
             options,
+            is_checkpoint_due,
             uncommitted_bytes: 0,
             unchecked_bytes: 0,
             last_checkpoint: Instant::now(),
@@ -378,6 +388,7 @@ impl<'a> Pace<'a> {
         batch.is_commit =
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
+            || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
             || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
         if batch.is_checkpoint {
@@ -403,12 +414,12 @@ impl Parser<'_> {
         &mut self,
         input: &Input<'_>,
         pool: &ThreadPool,
+        mut pace: Pace<'_>,
         dead_letters: &mut DeadLetters,
         batches: &Sender<Batch>,
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
         let mut is_stopped = false;
-        let mut pace = Pace::new(self.options);
         while !is_stopped {
             let mut batch = Batch::default();
             let is_patient = pace.is_all_kept();

@@ -13,12 +13,13 @@ use ranking::Scored;
 pub use ranking::{Budget, Quality, Scenario};
 
 use crate::batch::Batch;
+use crate::detect::Raised;
+use crate::detect::adaptive::archetype_number;
 use crate::engine::{Flow, Sink};
 use crate::record::StageField;
-use crate::record::anomaly::AnomalyRecord;
+use crate::record::anomaly::{AnomalyRecord, Severity};
+use crate::stage::{Alert, Incidents};
 
-/// Alerts of the same user or from the same address within this time are one incident.
-const INCIDENT_MS: i64 = 3_600_000;
 const DAY_MS: f64 = 86_400_000.0;
 const DAYS_A_MONTH: f64 = 30.0;
 
@@ -26,7 +27,7 @@ const DAYS_A_MONTH: f64 = 30.0;
 pub struct Evaluation {
     /// What comes before is learned from, but not counted.
     since_ms: i64,
-    thresholds: Vec<Raised>,
+    thresholds: Vec<AtThreshold>,
     labels: Option<Labels>,
     /// Every event, if there are labels.
     scored: Vec<Scored>,
@@ -44,34 +45,12 @@ struct Names {
 }
 
 /// What was raised from one threshold on.
-struct Raised {
+struct AtThreshold {
     threshold: f64,
     n_alerts: u64,
     n_attacks: u64,
     episodes: BTreeSet<u32>,
     incidents: Incidents,
-}
-
-/// Folds alerts into incidents, as they come in order of time.
-#[derive(Default)]
-struct Incidents {
-    n: u64,
-    last_of_user: HashMap<u32, i64>,
-    last_of_address: HashMap<u32, i64>,
-}
-
-impl Incidents {
-    fn add(&mut self, alert: &Scored) {
-        let time_ms = alert.timestamp_ms;
-        let is_open = |last_ms: Option<i64>| last_ms.is_some_and(|ms| time_ms - ms < INCIDENT_MS);
-        let of_user = self.last_of_user.insert(alert.user, time_ms);
-        let of_address = alert
-            .address
-            .and_then(|address| self.last_of_address.insert(address, time_ms));
-        if !is_open(of_user) && !is_open(of_address) {
-            self.n += 1;
-        }
-    }
 }
 
 /// What came of it.
@@ -91,7 +70,8 @@ pub struct Threshold {
     pub threshold: f64,
     pub alerts: u64,
     pub alerts_per_day: f64,
-    /// Alerts of a user or address within an hour are one.
+    /// Alerts of a user or an address within the time that ends an incident are one, and so are those
+    /// of a campaign.
     pub incidents: u64,
     pub incidents_per_day: f64,
     pub incidents_per_user_month: f64,
@@ -108,13 +88,18 @@ pub struct Threshold {
 impl Evaluation {
     /// Counts for these thresholds; with `labels`, also how good the scores are.
     #[must_use]
-    pub fn new(thresholds: &[f64], since_ms: i64, labels: Option<Labels>) -> Self {
-        let raised = |threshold: &f64| Raised {
+    pub fn new(
+        thresholds: &[f64],
+        since_ms: i64,
+        incident_ms: i64,
+        labels: Option<Labels>,
+    ) -> Self {
+        let raised = |threshold: &f64| AtThreshold {
             threshold: *threshold,
             n_alerts: 0,
             n_attacks: 0,
             episodes: BTreeSet::new(),
-            incidents: Incidents::default(),
+            incidents: Incidents::new(incident_ms),
         };
         Self {
             since_ms,
@@ -128,10 +113,10 @@ impl Evaluation {
         }
     }
 
-    fn add(&mut self, event_id: &str, score: f64, event: Scored) {
+    fn add(&mut self, alert: &Alert<'_>, score: f64, event: Scored) {
         let episode = match &self.labels {
             None => None,
-            Some(labels) => match labels.get(event_id) {
+            Some(labels) => match labels.get(alert.event_id) {
                 labels::Label::Unknown => return,
                 labels::Label::Benign => None,
                 labels::Label::Attack(episode) => Some(episode),
@@ -144,7 +129,7 @@ impl Evaluation {
         for raised in &mut self.thresholds {
             if score >= raised.threshold {
                 raised.n_alerts += 1;
-                raised.incidents.add(&event);
+                raised.incidents.fold(alert);
                 raised.n_attacks += u64::from(episode.is_some());
                 raised.episodes.extend(episode);
             }
@@ -165,7 +150,7 @@ impl Evaluation {
             .map(|labels| Quality::of(&self.scored, labels, n_users, days));
         let share = |n: u64, of: u64| n as f64 / of.max(1) as f64;
         let thresholds = self.thresholds.into_iter().map(|raised| {
-            let n_incidents = raised.incidents.n;
+            let n_incidents = raised.incidents.n_opened();
             let with_labels = quality.as_ref();
             Threshold {
                 threshold: raised.threshold,
@@ -216,9 +201,19 @@ impl Sink for Evaluation {
                 let anomaly: Option<AnomalyRecord> = block
                     .stage_value(event, StageField::Anomaly)
                     .and_then(|json| serde_json::from_slice(json).ok());
-                let (score, risk) = anomaly.map_or((0.0, f64::NEG_INFINITY), |anomaly| {
-                    (anomaly.anomaly_score, anomaly.risk)
-                });
+                let (score, risk) = anomaly
+                    .as_ref()
+                    .map_or((0.0, f64::NEG_INFINITY), |anomaly| {
+                        (anomaly.anomaly_score, anomaly.risk)
+                    });
+                let raised = Raised {
+                    severity: anomaly
+                        .as_ref()
+                        .map_or(Severity::Low, |anomaly| anomaly.severity),
+                    archetype: anomaly
+                        .and_then(|anomaly| anomaly.archetype)
+                        .and_then(|name| archetype_number(&name)),
+                };
                 let scored = Scored {
                     risk,
                     timestamp_ms: view.timestamp_ms,
@@ -228,7 +223,8 @@ impl Sink for Evaluation {
                         .map(|ip| Names::number(&mut self.names.addresses, ip)),
                     episode: None,
                 };
-                self.add(view.event_id, score, scored);
+                let alert = Alert::new(&view, u64::from(scored.user), raised);
+                self.add(&alert, score, scored);
             }
         }
         Ok(Flow::Written {

@@ -1,6 +1,7 @@
 //! Questions to a store, the same for every way of asking: events, anomalies, one event, one
 //! user. Answers come one by one, so that an export of any size needs no memory.
 
+mod incidents;
 mod keys;
 mod user;
 
@@ -10,6 +11,7 @@ use std::collections::BinaryHeap;
 use anyhow::Context as _;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 
+pub use incidents::{Incident, incidents};
 pub use user::{Profile, profile};
 
 use crate::batch::Block;

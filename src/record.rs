@@ -168,6 +168,12 @@ pub struct EventView<'a> {
 pub const THREAT_SCORE_HIGH: f64 = 0.7;
 
 impl EventView<'_> {
+    /// Whether it is about signing in: its type begins with `LOGIN` or `MFA`.
+    #[must_use]
+    pub fn is_sign_in(&self) -> bool {
+        self.kind.starts_with("LOGIN") || self.kind.starts_with("MFA")
+    }
+
     #[must_use]
     pub fn is_threat(&self) -> bool {
         self.threat_score

@@ -1,10 +1,14 @@
 //! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or RocksDB.
 
 mod findings;
+mod incident;
 mod look;
+mod memory;
 mod score;
 
-pub use score::{ScoreConfig, Scorer, Scoring};
+pub use incident::{Alert, Incidents};
+pub use memory::{Backing, Memory};
+pub use score::{Emit, ScoreConfig, Scorer, Scoring};
 
 use rayon::ThreadPool;
 
@@ -21,4 +25,10 @@ pub trait Stage: Send {
     /// # Errors
     /// An error ends the run; bad events are not errors.
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()>;
+
+    /// Whether it asks for a checkpoint soon, since it holds too much that no sink has kept. Asked
+    /// after each batch.
+    fn wants_checkpoint(&mut self) -> bool {
+        false
+    }
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod counters;
 mod reader;
+mod scratch;
 mod writer;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ pub(crate) use admin::parse_event;
 pub use admin::{Digest, Pruned, Verified};
 pub use counters::Counters;
 pub use reader::{Entry, Order, Walk};
+pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use writer::{Writer, WriterOptions};
 
 use crate::schema;

@@ -9,19 +9,20 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
 use super::Ended;
+use super::memory::MemoryArgs;
 use crate::detect::classic::{self, Baseline, Summary};
-use crate::detect::{DetectorConfig, DetectorKind, RecordError, adaptive};
+use crate::detect::{DetectorConfig, DetectorKind, adaptive};
 use crate::io::state::StateFolder;
 use crate::record::text::printable;
-use crate::stage::{ScoreConfig, Scorer, Scoring};
+use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
 
 /// Files keep what all share as the store does.
 const SHARED: &str = crate::schema::SHARED_BASELINE;
 
 /// Takes over a record: a user's, or what all share.
-pub(super) fn load(scorer: &mut dyn Scorer, user: &str, record: &[u8]) -> Result<(), RecordError> {
+pub(super) fn load(scorer: &mut dyn Scorer, user: &str, record: &[u8]) -> anyhow::Result<()> {
     if user == SHARED {
-        scorer.load_shared(record)
+        Ok(scorer.load_shared(record)?)
     } else {
         scorer.load(user, record)
     }
@@ -71,27 +72,21 @@ pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
     let mut n_lines: u64 = 0;
     folder.load(&detector, |user, record| {
         n_lines += 1;
-        let line = match kind {
-            DetectorKind::Classic => ExportLine {
-                user: user.to_owned(),
-                detector: detector.clone(),
-                version: classic::RECORD_VERSION,
-                baseline: Some(Baseline::from_record(record)?.summary()),
-                record_b64: None,
-            },
-            DetectorKind::Adaptive => {
-                if user != SHARED {
-                    adaptive::User::from_record(record)?;
-                }
-                ExportLine {
-                    user: user.to_owned(),
-                    detector: detector.clone(),
-                    version: adaptive::RECORD_VERSION,
-                    baseline: None,
-                    record_b64: Some(BASE64_STANDARD.encode(record)),
-                }
-            }
+        let mut line = ExportLine {
+            user: user.to_owned(),
+            detector: detector.clone(),
+            version: version_of(kind),
+            baseline: None,
+            record_b64: None,
         };
+        if kind == DetectorKind::Classic && user != SHARED {
+            line.baseline = Some(Baseline::from_record(record)?.summary());
+        } else {
+            if user != SHARED {
+                adaptive::User::from_record(record)?;
+            }
+            line.record_b64 = Some(BASE64_STANDARD.encode(record));
+        }
         serde_json::to_writer(&mut output, &line).map_err(io::Error::from)?;
         Ok(output.write_all(b"\n")?)
     })?;
@@ -146,21 +141,18 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer
     } = Scoring::new(ScoreConfig {
         detector: DetectorConfig::standard(kind_of(detector)?),
         silences: Arc::default(),
-        only_anomalies: false,
+        emit: Emit::All,
+        incident_ms: 0,
         with_baselines: false,
+        memory: MemoryArgs::default().with_scratch(folder.path()),
     });
-    folder.load(detector, |user, record| {
-        Ok(load(&mut *scorer, user, record)?)
-    })?;
+    folder.load(detector, |user, record| load(&mut *scorer, user, record))?;
     Ok(scorer)
 }
 
 impl ExportLine {
     fn record(&self) -> anyhow::Result<Vec<u8>> {
-        let known = match kind_of(&self.detector)? {
-            DetectorKind::Classic => classic::RECORD_VERSION,
-            DetectorKind::Adaptive => adaptive::RECORD_VERSION,
-        };
+        let known = version_of(kind_of(&self.detector)?);
         ensure!(
             self.version == known,
             "it has version {}, this build reads {known}",
@@ -175,6 +167,13 @@ impl ExportLine {
             (None, Some(record)) => Ok(BASE64_STANDARD.decode(record)?),
             _ => bail!("it holds no baseline"),
         }
+    }
+}
+
+fn version_of(kind: DetectorKind) -> u8 {
+    match kind {
+        DetectorKind::Classic => classic::RECORD_VERSION,
+        DetectorKind::Adaptive => adaptive::RECORD_VERSION,
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Ended;
-use super::output::{Format, FoundWriter, print_json, print_pairs, print_profile};
+use super::output::{Format, FoundWriter, print_incidents, print_json, print_pairs, print_profile};
 use crate::query::{self, Filter, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
@@ -57,6 +57,8 @@ enum Question {
         #[arg(long, value_enum, default_value_t = Sort::Time)]
         sort: Sort,
     },
+    /// What anomalies were folded into, the newest first
+    Incidents(FilterArgs),
     /// What is usual for a user: hours, addresses, places, types
     User {
         /// The user's name
@@ -143,6 +145,7 @@ const LIMIT: usize = 100;
 const EXAMPLES: &str = "Examples:
   sg-query anomalies --db db --sort score --limit 10
   sg-query anomalies --db db --since 24h --severity high | jq -r '[.user, .reasons[0]] | @tsv'
+  sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
   sg-query user alice --db db
   sg-query export --db db --what anomalies --format csv > anomalies.csv
@@ -159,7 +162,10 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
     let format = args.format.unwrap_or_else(Format::automatic);
-    if matches!(args.question, Question::User { .. } | Question::Stats) {
+    if matches!(
+        args.question,
+        Question::User { .. } | Question::Stats | Question::Incidents(_)
+    ) {
         ensure!(
             format != Format::Csv,
             "there is no CSV of this: use --format table or ndjson"
@@ -189,6 +195,15 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 format,
                 true,
             )
+        }
+        Question::Incidents(filter) => {
+            ensure!(
+                filter.cursor.is_none() && !filter.oldest_first,
+                "incidents come the newest first, and all at once: use --limit"
+            );
+            let found = query::incidents(&store, &filter.filter(LIMIT)?)?;
+            print_incidents(&found, format)?;
+            Ok(found_or_not(found.len() as u64))
         }
         Question::Event { event_id } => {
             let found = query::event(&store, event_id)?;

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
+use super::memory::MemoryArgs;
 use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
-use super::{Ended, FileArgs, LineArgs, baselines, conclude};
+use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine;
 use crate::io::position::Positions;
+use crate::schema::SHARED_BASELINE;
 use crate::shutdown::Shutdown;
-use crate::stage::{ScoreConfig, Scoring};
-use crate::store::{Access, Store, Writer, WriterOptions};
+use crate::stage::{Emit, ScoreConfig, Scoring};
+use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
 
@@ -37,6 +39,8 @@ pub struct RunArgs {
     #[command(flatten)]
     tuning: TuningArgs,
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     lines: LineArgs,
 }
 
@@ -58,7 +62,13 @@ Exit codes:
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
-    let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
+    let tuning = Tuning {
+        cache_bytes: args.memory.cache_bytes(args.tuning.tuning().cache_bytes),
+        ..args.tuning.tuning()
+    };
+    let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
+    let memory = args.memory.with_store(&store, &tuning);
+    let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences()?;
     let Scoring {
         mut look,
@@ -66,8 +76,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
-        only_anomalies: false,
+        emit: Emit::All,
+        incident_ms: args.detector.incident_ms(),
         with_baselines: true,
+        memory,
     });
     let detector = args.detector.name();
     if let Some(known) = store.detector()? {
@@ -78,21 +90,22 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
             args.db.display()
         );
     }
-    store.baselines(|user, record| {
-        baselines::load(&mut *scorer, user, record).with_context(|| {
+    if let Some(record) = store.baseline(SHARED_BASELINE)? {
+        scorer.load_shared(&record).with_context(|| {
             format!(
-                "the baseline of {user:?} in {} cannot be used: restore the database from a \
-                 backup, or export its events into a new one",
+                "what all baselines share in {} cannot be used: restore the database from a backup, \
+                 or export its events into a new one",
                 args.db.display()
             )
-        })
-    })?;
+        })?;
+    }
     let positions = Positions::new(store.positions()?);
     let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         detector: Some(detector),
         with_positions: true,
+        n_kept,
         tee: None,
         rescore: false,
     };

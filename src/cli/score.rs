@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use super::baselines::{self, load, save};
+use super::memory::MemoryArgs;
 use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
@@ -18,8 +19,9 @@ use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::stage::{ScoreConfig, Scorer, Scoring};
-use crate::time::{now_ms, parse_time};
+use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
+use crate::store::Scratch;
+use crate::time::{now_ms, parse_span, parse_time};
 
 pub const NAME: &str = "sg-score";
 
@@ -65,6 +67,8 @@ pub struct ScoreArgs {
     state: Option<PathBuf>,
 
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     lines: LineArgs,
 }
 
@@ -89,18 +93,15 @@ pub struct DetectorArgs {
     #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
     silences: Option<PathBuf>,
 
+    /// Anomalies of one user, or from one address, with less than SPAN between them are one incident;
+    /// guessing at many users is one campaign; 0 folds nothing
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_incident)]
+    suppress: i64,
+
     /// Scores from which an anomaly is medium, high and critical; below it is low [default:
     /// adaptive 0.995,0.999,0.9999, classic 0.75,0.8,0.9]
     #[arg(long, value_name = "M,H,C", value_parser = parse_severities)]
     severities: Option<SeverityScale>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Emit {
-    /// Every event
-    All,
-    /// Only events that are anomalies
-    Anomalies,
 }
 
 #[derive(Subcommand, Debug)]
@@ -123,6 +124,7 @@ enum StateCommand {
 const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score --emit anomalies | jq -c '.anomaly | [.user, .reasons[0]]'
   sg-consume today.ndjson | sg-score --state /var/lib/streamguard/state | sg-store --db db
+  sg-consume events.ndjson | sg-score --emit incidents | jq -c '.anomaly | [.user, .incident]'
   sg-score --report --labels attacks.ndjson < events.ndjson
   sg-score --explain evt_1738247260748_0011757 < events.ndjson
   sg-score export --state /var/lib/streamguard/state > baselines.ndjson
@@ -145,6 +147,11 @@ impl DetectorArgs {
         Ok(Arc::new(silences.map_err(|why| {
             anyhow::anyhow!("{shown} cannot be used: {why}")
         })?))
+    }
+
+    /// The time without anomalies that ends an incident.
+    pub(crate) fn incident_ms(&self) -> i64 {
+        self.suppress
     }
 
     /// The detector's name.
@@ -210,12 +217,26 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     } = Scoring::new(ScoreConfig {
         detector,
         silences: Arc::clone(&silences),
-        only_anomalies: args.emit == Emit::Anomalies || args.explain.is_some(),
+        emit: match &args.explain {
+            Some(_) => Emit::Anomalies,
+            None => args.emit,
+        },
+        // A report folds by itself: every event comes as an anomaly there.
+        incident_ms: if args.report {
+            0
+        } else {
+            args.detector.incident_ms()
+        },
         with_baselines: false,
+        memory: match &folder {
+            Some(folder) => args.memory.with_scratch(folder.path()),
+            None => args.memory.with_scratch(&std::env::temp_dir()),
+        },
     });
     let name = args.detector.name();
     if let Some(folder) = &folder {
-        folder.load(name, |user, record| Ok(load(&mut *scorer, user, record)?))?;
+        Scratch::remove_leftovers(folder.path())?;
+        folder.load(name, |user, record| load(&mut *scorer, user, record))?;
     }
     let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
@@ -250,6 +271,14 @@ pub(crate) fn tell(options: &Options, outcome: &Outcome, scorer: &dyn Scorer, si
     }
     for (reason, n_used) in silences.used() {
         let text = format!("silenced {n_used} anomalies: {reason}");
+        say(options.name, &text);
+    }
+    let n_moved = scorer.n_moved();
+    if n_moved > 0 {
+        let text = format!(
+            "baselines were moved out of memory {n_moved} times: with a higher --memory-limit it \
+             goes faster"
+        );
         say(options.name, &text);
     }
     let n_late = scorer.n_late();
@@ -305,9 +334,18 @@ impl ScoreArgs {
             }
         };
         let thresholds = self.detector.report_thresholds();
-        let evaluation = Evaluation::new(&thresholds, since_ms, labels);
+        let evaluation = Evaluation::new(&thresholds, since_ms, self.detector.suppress, labels);
         Ok(Output::Report(Box::new(evaluation)))
     }
+}
+
+fn parse_incident(text: &str) -> Result<i64, String> {
+    let span_ms = if text == "0" {
+        Some(0)
+    } else {
+        parse_span(text)
+    };
+    span_ms.ok_or_else(|| "expected a span such as 15m or 1h, or 0".to_owned())
 }
 
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {

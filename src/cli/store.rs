@@ -195,6 +195,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         sync: args.tuning.sync(),
         detector: None,
         with_positions: false,
+        n_kept: Arc::default(),
         rescore: args.rescore,
         tee: args.tee.then(NdjsonSink::stdout),
     };

@@ -25,12 +25,12 @@ pub use features::Features;
 pub use population::{Deltas, Population};
 pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
-use super::{Detector, DetectorConfig, Explanation, RecordError, UserKey, Verdict};
+use super::{Detector, DetectorConfig, Explanation, Raised, RecordError, UserKey, Verdict};
 use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number};
 use crate::record::{EventView, THREAT_SCORE_HIGH};
 use archetype::Component;
-pub use archetype::Evidence;
+pub use archetype::{Evidence, number as archetype_number};
 use assess::{Assessment, Case};
 use cells::Age;
 use features::Dimension;
@@ -297,6 +297,10 @@ impl Detector for Adaptive {
         Box::new(User::new(self.time_h(features)))
     }
 
+    fn user_bytes(user: &Box<User>) -> usize {
+        size_of::<User>() + user.seen.heap_bytes()
+    }
+
     fn observe<'a>(
         &self,
         key: UserKey,
@@ -320,6 +324,10 @@ impl Detector for Adaptive {
             risk.score >= self.config.threshold && u64::from(n_events) >= self.config.n_events_min;
         if is_anomaly {
             self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
+            verdict.raised = Some(Raised {
+                severity: self.config.severities.of(risk.score),
+                archetype: Some(risk.archetype as u8),
+            });
         }
         let threat_score = features.threat_score;
         if is_anomaly || threat_score.is_some_and(|score| score >= THREAT_SCORE_HIGH) {

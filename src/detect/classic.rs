@@ -9,7 +9,7 @@ use std::fmt::Write;
 pub use record::{RECORD_VERSION, Summary};
 
 use super::table::{Dimension, Table, tag};
-use super::{Detector, DetectorConfig, Explanation, Piece, RecordError, UserKey, Verdict};
+use super::{Detector, DetectorConfig, Explanation, Piece, Raised, RecordError, UserKey, Verdict};
 use crate::record::EventView;
 use crate::record::anomaly::{Anomaly, BaselineState};
 use crate::record::text::{push_integer, push_json_string, push_number, shorten};
@@ -58,6 +58,10 @@ impl Detector for Classic {
         Baseline::default()
     }
 
+    fn user_bytes(baseline: &Baseline) -> usize {
+        baseline.values.heap_bytes()
+    }
+
     fn observe<'a>(
         &self,
         _: UserKey,
@@ -97,6 +101,10 @@ impl Detector for Classic {
                     n_baseline_events: baseline.n_events,
                 };
                 anomaly.write(&mut verdict.anomaly);
+                verdict.raised = Some(Raised {
+                    severity: anomaly.severity,
+                    archetype: None,
+                });
             }
         }
         if !verdict.anomaly.is_empty() || features.is_threat {

@@ -99,6 +99,13 @@ impl Table {
         seen
     }
 
+    /// Bytes on the heap, at the most: short values have none there.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.tags.capacity() * size_of::<u32>()
+            + self.entries.capacity() * size_of::<Seen>()
+            + self.n_bytes.iter().sum::<u32>() as usize
+    }
+
     fn find(&self, tag: u32, value: &str) -> Option<usize> {
         let mut from = 0;
         while let Some(at) = self.tags[from..].iter().position(|&t| t == tag) {

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use compact_str::CompactString;
 use hashbrown::HashTable;
+use hashbrown::hash_table::OccupiedEntry;
 use prefetch_index::prefetch_index;
 use siphasher::sip::SipHasher13;
 
@@ -33,19 +34,43 @@ impl UserKey {
 const SALT: u64 = 12;
 
 /// States by user.
+///
+/// Places of states stay the same until some are taken out.
 pub struct Users<T> {
     /// Indexes into `slots`, found by the hash of the name.
     index: HashTable<u32>,
     slots: Vec<Slot<T>>,
-    /// Indexes of users whose states have changed, each once.
-    changed: Vec<u32>,
+    /// Changes up to now belong to the checkpoint of this number.
+    checkpoint: u32,
+    /// States that have changed since the last checkpoint.
+    n_changed: usize,
+    /// Bytes of all states and what is around them.
+    n_bytes: usize,
+    /// Where the search for states that nobody needs goes on.
+    hand: usize,
 }
 
 struct Slot<T> {
     key: UserKey,
     name: CompactString,
-    is_changed: bool,
+    /// The checkpoint that the last change belongs to.
+    changed_in: u32,
+    /// Looked at since the hand came by.
+    is_recent: bool,
     state: T,
+}
+
+impl<T> Slot<T> {
+    /// Bytes besides the state's own: the slot, its place in the index, a name of its own.
+    fn overhead_bytes(&self) -> usize {
+        let of_name = if self.name.is_heap_allocated() {
+            self.name.capacity()
+        } else {
+            0
+        };
+        // Tables grow by doubling: half of one is empty on the average.
+        size_of::<Self>() * 3 / 2 + 10 + of_name
+    }
 }
 
 impl<T> Default for Users<T> {
@@ -53,10 +78,16 @@ impl<T> Default for Users<T> {
         Self {
             index: HashTable::new(),
             slots: Vec::new(),
-            changed: Vec::new(),
+            checkpoint: FIRST_CHECKPOINT,
+            n_changed: 0,
+            n_bytes: 0,
+            hand: 0,
         }
     }
 }
+
+/// Saved states are loaded as unchanged: they belong to a checkpoint before the first.
+const FIRST_CHECKPOINT: u32 = 1;
 
 impl<T> Users<T> {
     /// Where the state of a user is, if there is one.
@@ -77,37 +108,89 @@ impl<T> Users<T> {
         &self.slots[i as usize].state
     }
 
-    /// The state of a user, which is about to change. It may be known where it is.
-    pub fn get_mut<'a>(
+    /// The state of a user, which is about to change; made if there is none. It may be known where
+    /// it is. `n_bytes` tells how many bytes a state takes.
+    pub fn change<'a, R>(
         &mut self,
         found: Option<u32>,
         key: UserKey,
         new: impl FnOnce() -> (&'a str, T),
-    ) -> &mut T {
-        let i = found.unwrap_or_else(|| self.find_or_add(key, new));
+        n_bytes: impl Fn(&T) -> usize,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> R {
+        let i = found.or_else(|| self.find(key)).unwrap_or_else(|| {
+            let (name, state) = new();
+            self.add(key, name, state, &n_bytes)
+        });
         let slot = &mut self.slots[i as usize];
-        if !slot.is_changed {
-            slot.is_changed = true;
-            self.changed.push(i);
+        slot.is_recent = true;
+        if slot.changed_in != self.checkpoint {
+            slot.changed_in = self.checkpoint;
+            self.n_changed += 1;
         }
-        &mut slot.state
+        let n_bytes_before = n_bytes(&slot.state);
+        let result = change(&mut slot.state);
+        self.n_bytes = self.n_bytes + n_bytes(&slot.state) - n_bytes_before;
+        result
     }
 
     /// Puts a state that was saved in place of what is there.
-    pub fn insert(&mut self, key: UserKey, name: &str, state: T) {
-        let mut state = Some(state);
-        let i = self.find_or_add(key, || (name, state.take().expect("it is called once")));
-        if let Some(state) = state {
-            self.slots[i as usize].state = state;
+    pub fn insert(
+        &mut self,
+        key: UserKey,
+        name: &str,
+        state: T,
+        n_bytes: impl Fn(&T) -> usize,
+    ) -> u32 {
+        match self.find(key) {
+            None => self.add(key, name, state, &n_bytes),
+            Some(i) => {
+                let slot = &mut self.slots[i as usize];
+                self.n_bytes = self.n_bytes + n_bytes(&state) - n_bytes(&slot.state);
+                slot.state = state;
+                i
+            }
         }
     }
 
-    /// Calls `each` with the users whose states have changed since the last call, in no order.
+    /// Begins another checkpoint, and calls `each` with the users whose states have changed in the
+    /// one that ends, in no order.
     pub fn take_changed(&mut self, mut each: impl FnMut(&str, &T)) {
-        for i in self.changed.drain(..) {
-            let slot = &mut self.slots[i as usize];
-            slot.is_changed = false;
+        let ended = self.checkpoint;
+        let changed = |slot: &&Slot<T>| slot.changed_in == ended;
+        for slot in self.slots.iter().filter(changed) {
             each(&slot.name, &slot.state);
+        }
+        self.checkpoint += 1;
+        self.n_changed = 0;
+    }
+
+    /// Takes out states that nobody has looked at for long, until no more than `n_bytes_max` bytes
+    /// are left, or all that is left has changed after the checkpoint `kept`. Each is given to `each`
+    /// first.
+    pub fn make_room(
+        &mut self,
+        n_bytes_max: usize,
+        kept: u32,
+        n_bytes: impl Fn(&T) -> usize,
+        mut each: impl FnMut(&str, &T),
+    ) {
+        // The first round may do no more than forget who was looked at.
+        let mut n_looks_left = self.slots.len() * 2;
+        while self.n_bytes > n_bytes_max && n_looks_left > 0 {
+            n_looks_left -= 1;
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+            }
+            let slot = &mut self.slots[self.hand];
+            if slot.is_recent || slot.changed_in > kept {
+                slot.is_recent = false;
+                self.hand += 1;
+                continue;
+            }
+            each(&slot.name, &slot.state);
+            self.n_bytes -= n_bytes(&slot.state) + slot.overhead_bytes();
+            self.remove(self.hand);
         }
     }
 
@@ -123,21 +206,132 @@ impl<T> Users<T> {
         self.slots.len()
     }
 
-    fn find_or_add<'a>(&mut self, key: UserKey, new: impl FnOnce() -> (&'a str, T)) -> u32 {
-        if let Some(i) = self.find(key) {
-            return i;
-        }
+    /// States that have changed since the last checkpoint.
+    #[must_use]
+    pub fn n_changed(&self) -> usize {
+        self.n_changed
+    }
+
+    /// Bytes of all states and what is around them.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    fn add(&mut self, key: UserKey, name: &str, state: T, n_bytes: impl Fn(&T) -> usize) -> u32 {
         let i = self.slots.len() as u32;
-        let (name, state) = new();
-        self.slots.push(Slot {
+        let slot = Slot {
             key,
             name: name.into(),
-            is_changed: false,
+            changed_in: 0,
+            is_recent: true,
             state,
-        });
+        };
+        self.n_bytes += n_bytes(&slot.state) + slot.overhead_bytes();
+        self.slots.push(slot);
         let slots = &self.slots;
         self.index
             .insert_unique(key.table, i, |&i| slots[i as usize].key.table);
         i
+    }
+
+    /// The place in the index of the slot at `i`, which has this key.
+    fn entry(&mut self, key: UserKey, i: usize) -> OccupiedEntry<'_, u32> {
+        let is_it = |&j: &u32| j as usize == i;
+        let entry = self.index.find_entry(key.table, is_it);
+        entry.expect("all slots are in the index")
+    }
+
+    /// Takes out a slot; the last one takes its place.
+    fn remove(&mut self, i: usize) {
+        let last = self.slots.len() - 1;
+        self.entry(self.slots[i].key, i).remove();
+        if i != last {
+            *self.entry(self.slots[last].key, last).get_mut() = i as u32;
+        }
+        self.slots.swap_remove(i);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(i: u64) -> UserKey {
+        // All in one place of the table, so that only the rest of the key tells them apart.
+        UserKey {
+            stable: i,
+            table: 7,
+        }
+    }
+
+    fn with_users(n_users: u64) -> Users<Vec<u8>> {
+        let mut users = Users::default();
+        for i in 0..n_users {
+            let name = i.to_string();
+            users.change(None, key(i), || (&name, vec![0; 100]), Vec::len, |_| ());
+        }
+        users
+    }
+
+    fn of_slots(users: &Users<Vec<u8>>) -> usize {
+        let slots = users.slots.iter();
+        slots
+            .map(|slot| slot.state.len() + slot.overhead_bytes())
+            .sum()
+    }
+
+    #[test]
+    fn what_was_looked_at_stays() {
+        let mut users = with_users(100);
+        let n_bytes = users.n_bytes();
+        let mut taken = Vec::new();
+        // All are recent: a round of the hand, then the first ones go.
+        users.make_room(n_bytes - 1, 1, Vec::len, |name, _| {
+            taken.push(name.to_owned());
+        });
+        assert_eq!(taken, ["0"]);
+        users.change(
+            None,
+            key(50),
+            || unreachable!(),
+            Vec::len,
+            |state| state.push(1),
+        );
+        assert_eq!(users.n_bytes(), of_slots(&users));
+        users.make_room(n_bytes / 2, 1, Vec::len, |name, _| {
+            taken.push(name.to_owned());
+        });
+        assert!(taken.len() >= 49, "{}", taken.len());
+        assert!(users.n_bytes() <= n_bytes / 2);
+        assert_eq!(users.n_bytes(), of_slots(&users));
+        assert_eq!(users.n_users() + taken.len(), 100);
+        for i in 0..100 {
+            let name = i.to_string();
+            let found = users.find(key(i));
+            assert_eq!(found.is_none(), taken.contains(&name), "{i}");
+            if let Some(found) = found {
+                assert_eq!(users.slots[found as usize].name, name);
+            }
+        }
+        assert!(users.find(key(50)).is_some());
+        users.make_room(0, 1, Vec::len, |_, _| ());
+        assert_eq!((users.n_users(), users.n_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_no_checkpoint_holds_stays() {
+        let mut users = with_users(10);
+        assert_eq!(users.n_changed(), 10);
+        users.make_room(0, 0, Vec::len, |_, _| unreachable!());
+        users.take_changed(|_, _| ());
+        users.change(None, key(3), || unreachable!(), Vec::len, |_| ());
+        assert_eq!(users.n_changed(), 1);
+        users.make_room(0, 1, Vec::len, |_, _| ());
+        let left: Vec<&str> = users.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["3"]);
+        let mut changed = Vec::new();
+        users.take_changed(|name, _| changed.push(name.to_owned()));
+        assert_eq!(changed, ["3"]);
     }
 }

@@ -1,10 +1,10 @@
 //! How good a ranking by risk is: what is found within a budget of events or incidents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::{DAYS_A_MONTH, Incidents, Labels};
+use super::{DAYS_A_MONTH, Labels};
 
 /// Shares of all events that could be looked at.
 const BUDGETS: [(&str, f64); 3] = [("0.1% of events", 0.001), ("0.5%", 0.005), ("1%", 0.01)];
@@ -145,4 +145,29 @@ fn n_events_within(events: &[Scored], order: &[u32], n_incidents_max: u64) -> us
         }
     }
     low
+}
+
+const INCIDENT_MS: i64 = 3_600_000;
+
+/// Incidents as the detector's specification counts them: alerts in order of time, of the same user or
+/// from the same address within an hour.
+#[derive(Default)]
+struct Incidents {
+    n: u64,
+    last_of_user: HashMap<u32, i64>,
+    last_of_address: HashMap<u32, i64>,
+}
+
+impl Incidents {
+    fn add(&mut self, alert: &Scored) {
+        let time_ms = alert.timestamp_ms;
+        let is_open = |last_ms: Option<i64>| last_ms.is_some_and(|ms| time_ms - ms < INCIDENT_MS);
+        let of_user = self.last_of_user.insert(alert.user, time_ms);
+        let of_address = alert
+            .address
+            .and_then(|address| self.last_of_address.insert(address, time_ms));
+        if !is_open(of_user) && !is_open(of_address) {
+            self.n += 1;
+        }
+    }
 }

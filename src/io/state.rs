@@ -44,6 +44,11 @@ impl StateFolder {
         })
     }
 
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The detector whose baselines are there, or none if there are none yet.
     ///
     /// # Errors

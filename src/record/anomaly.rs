@@ -137,4 +137,24 @@ pub struct AnomalyRecord {
     pub severity: Severity,
     #[serde(default)]
     pub reasons: Vec<String>,
+    /// The likeliest kind of attack, if the detector knows kinds.
+    #[serde(default)]
+    pub archetype: Option<String>,
+    #[serde(default)]
+    pub incident: Option<IncidentRecord>,
+}
+
+/// What an anomaly is to the incident that it is part of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IncidentRecord {
+    /// The event that the incident began with.
+    pub id: String,
+    /// `opened`, `worse`, or `more` of the same.
+    pub state: String,
+    /// `user`, `address` or `campaign`: what its anomalies have in common.
+    pub kind: String,
+    /// Anomalies up to this one.
+    pub alerts: u32,
+    /// Their users.
+    pub users: u32,
 }

@@ -1,7 +1,10 @@
 //! What was found in the events of a batch, until it is brought to them.
 
+use super::incident::{Alert, Incidents, News};
+use super::look::{Place, Route};
+use super::score::Emit;
 use crate::batch::Block;
-use crate::detect::Verdict;
+use crate::detect::{Raised, Verdict};
 use crate::record::StageField;
 
 /// Events that got a field, in input order.
@@ -19,6 +22,61 @@ struct Finding {
     /// End of the anomaly and of the context in the text; the start is the end before.
     anomaly_end: usize,
     context_end: usize,
+    raised: Option<Raised>,
+}
+
+/// What the anomalies of a batch are to their incidents, in input order.
+#[derive(Default)]
+pub(super) struct Folded {
+    list: Vec<(Place, News)>,
+    /// The JSON of each, and where it ends.
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Folded {
+    /// Folds all anomalies that were found.
+    pub(super) fn fold<'a, F>(
+        &mut self,
+        incidents: &mut Incidents,
+        all_findings: impl Iterator<Item = &'a Findings>,
+        routes: &[Route<F>],
+        blocks: &[Block],
+    ) {
+        let mut raised: Vec<(Place, Raised)> = all_findings
+            .flat_map(|findings| &findings.list)
+            .filter_map(|finding| Some((finding.place(), finding.raised?)))
+            .collect();
+        raised.sort_unstable_by_key(|(place, _)| *place);
+        self.list.clear();
+        self.text.clear();
+        self.ends.clear();
+        for (place, raised) in raised {
+            let block = &blocks[place.block];
+            let user = routes[place.block].keys[place.event].stable;
+            let alert = Alert::new(&block.view(&block.events[place.event]), user, raised);
+            let news = incidents.fold(&alert);
+            incidents.write(&alert, news, &mut self.text);
+            self.list.push((place, news));
+            self.ends.push(self.text.len());
+        }
+    }
+
+    fn get(&self, place: Place) -> Option<(News, &[u8])> {
+        let i = self.list.binary_search_by_key(&place, |(place, _)| *place);
+        let i = i.ok()?;
+        let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some((self.list[i].1, &self.text[start..self.ends[i]]))
+    }
+}
+
+impl Finding {
+    fn place(&self) -> Place {
+        Place {
+            block: self.block as usize,
+            event: self.event as usize,
+        }
+    }
 }
 
 impl Findings {
@@ -45,6 +103,7 @@ impl Findings {
             event: event as u32,
             anomaly_end,
             context_end: self.text.len(),
+            raised: verdict.raised,
         });
     }
 
@@ -66,7 +125,8 @@ pub(super) fn apply<'a>(
     block_index: usize,
     block: &mut Block,
     all_findings: impl Iterator<Item = &'a Findings>,
-    only_anomalies: bool,
+    folded: &Folded,
+    emit: Emit,
 ) {
     // Whatever an earlier run has appended is no longer true.
     for i in 0..block.events.len() {
@@ -75,23 +135,43 @@ pub(super) fn apply<'a>(
             block.set_stage_value(i, StageField::Context, &[]);
         }
     }
+    let mut with_incident = Vec::new();
     for findings in all_findings {
         for (start, finding) in findings.of(block_index as u32) {
             let event = finding.event as usize;
-            let (anomaly_end, context_end) = (finding.anomaly_end, finding.context_end);
-            let text = &findings.text;
-            block.set_stage_value(event, StageField::Anomaly, &text[start..anomaly_end]);
-            block.set_stage_value(event, StageField::Context, &text[anomaly_end..context_end]);
+            let mut anomaly = &findings.text[start..finding.anomaly_end];
+            if let Some((_, incident)) = folded.get(finding.place()) {
+                with_incident.clear();
+                with_incident.extend_from_slice(&anomaly[..anomaly.len() - 1]);
+                with_incident.extend_from_slice(b",\"incident\":");
+                with_incident.extend_from_slice(incident);
+                with_incident.push(b'}');
+                anomaly = &with_incident;
+            }
+            block.set_stage_value(event, StageField::Anomaly, anomaly);
+            let context = &findings.text[finding.anomaly_end..finding.context_end];
+            block.set_stage_value(event, StageField::Context, context);
         }
     }
-    if only_anomalies {
-        let events = std::mem::take(&mut block.events);
-        let n_before = events.len();
-        let events: Vec<_> = events
-            .into_iter()
-            .filter(|event| block.stage_value(event, StageField::Anomaly).is_some())
-            .collect();
-        block.n_filtered += (n_before - events.len()) as u64;
-        block.events = events;
+    if emit == Emit::All {
+        return;
     }
+    let events = std::mem::take(&mut block.events);
+    let n_before = events.len();
+    let is_wanted = |event: usize| {
+        let folded = folded.get(Place {
+            block: block_index,
+            event,
+        });
+        emit == Emit::Anomalies || folded.is_some_and(|(news, _)| news != News::More)
+    };
+    let events: Vec<_> = events
+        .into_iter()
+        .enumerate()
+        .filter(|(_, event)| block.stage_value(event, StageField::Anomaly).is_some())
+        .filter(|(i, _)| is_wanted(*i))
+        .map(|(_, event)| event)
+        .collect();
+    block.n_filtered += (n_before - events.len()) as u64;
+    block.events = events;
 }

@@ -35,7 +35,7 @@ impl<D: Detector> Stage for Look<D> {
 pub(super) struct Route<F> {
     pub(super) features: Vec<F>,
     pub(super) keys: Vec<UserKey>,
-    /// Where the users' states are in their shards, as far as was looked ahead.
+    /// Where the users' states were in their shards before the batch; filled in when it is scored.
     pub(super) found: Vec<Option<u32>>,
     pub(super) shard_of: Vec<u8>,
     /// Event indexes, those of shard 0 first, in input order within a shard.
@@ -73,7 +73,7 @@ impl<F> Route<F> {
         Self {
             features,
             keys,
-            found: Vec::with_capacity(n_events),
+            found: Vec::new(),
             shard_of: shards,
             order,
             starts,
@@ -91,7 +91,7 @@ pub(super) fn shard_of(key: UserKey) -> usize {
 }
 
 /// An event's place in a batch.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) block: usize,
     pub(super) event: usize,

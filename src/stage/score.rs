@@ -10,8 +10,10 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::Stage;
-use super::findings::{Findings, apply};
+use super::findings::{Findings, Folded, apply};
+use super::incident::{self, Incidents};
 use super::look::{Look, N_SHARDS, Place, Route, Span, shard_of};
+use super::memory::{self, Memory, Missing};
 use crate::batch::{Batch, Block, Records};
 use crate::detect::adaptive::Adaptive;
 use crate::detect::classic::Classic;
@@ -31,10 +33,23 @@ pub struct ScoreConfig {
     pub detector: DetectorConfig,
     /// Anomalies that are not raised.
     pub silences: Arc<Silences>,
-    /// Pass on nothing but anomalies.
-    pub only_anomalies: bool,
+    pub emit: Emit,
+    /// The time without anomalies that ends an incident; 0 if anomalies are not to be folded.
+    pub incident_ms: i64,
     /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
     pub with_baselines: bool,
+    pub memory: Memory,
+}
+
+/// Which events to pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Emit {
+    /// Every event
+    All,
+    /// Only events that are anomalies
+    Anomalies,
+    /// Only anomalies that open an incident or make it worse
+    Incidents,
 }
 
 /// The scoring stage, whatever the detector.
@@ -42,8 +57,8 @@ pub trait Scorer: Stage {
     /// Takes over a saved baseline.
     ///
     /// # Errors
-    /// If the record is of another version or damaged.
-    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError>;
+    /// If the record is of another version or damaged, or there is no room for it.
+    fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()>;
 
     /// Takes over what users share.
     ///
@@ -60,8 +75,11 @@ pub trait Scorer: Stage {
     /// What users share; empty if that is nothing.
     fn shared(&self) -> Vec<u8>;
 
-    /// Users something is known of.
+    /// Users that [`Self::save`] hands over.
     fn n_users(&self) -> u64;
+
+    /// States that have left memory, each as often as it did.
+    fn n_moved(&self) -> u64;
 
     /// Events that came an hour or more later than others before them.
     fn n_late(&self) -> u64;
@@ -104,16 +122,22 @@ struct Score<D: Detector> {
     shards: Vec<Shard<D>>,
     /// Findings of epochs that were not worth spreading over shards.
     inline: Findings,
+    incidents: Incidents,
+    folded: Folded,
     /// What the current epoch changes in what users share.
     deltas: D::Deltas,
     hasher: foldhash::fast::RandomState,
     /// Per block of the current batch: its events, looked at.
     routes: Vec<Route<D::Features>>,
+    /// A checkpoint was asked for, and has not come yet.
+    is_asked: bool,
 }
 
 impl<D: Detector> Score<D> {
     fn new(config: ScoreConfig, detector: D, hasher: foldhash::fast::RandomState) -> Self {
         Self {
+            incidents: Incidents::new(config.incident_ms),
+            folded: Folded::default(),
             config,
             detector,
             shards: (0..N_SHARDS).map(|_| Shard::default()).collect(),
@@ -121,20 +145,30 @@ impl<D: Detector> Score<D> {
             deltas: D::Deltas::default(),
             hasher,
             routes: Vec::new(),
+            is_asked: false,
         }
     }
 }
 
 impl<D: Detector> Scorer for Score<D> {
-    fn load(&mut self, user: &str, record: &[u8]) -> Result<(), RecordError> {
+    fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()> {
         let key = UserKey::of(user, &self.hasher);
         let state = self.detector.read_user(record)?;
-        self.shards[shard_of(key)].users.insert(key, user, state);
+        let shard = &mut self.shards[shard_of(key)];
+        shard.users.insert(key, user, state, D::user_bytes);
+        shard.make_room(&self.detector, &self.config.memory)?;
+        self.config.memory.is_backed |= shard.n_elsewhere > 0;
         Ok(())
     }
 
     fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError> {
-        self.deltas = self.detector.read_shared(record)?;
+        let (incidents, of_detector) = incident::read(record)?;
+        if let Some(incidents) = incidents {
+            self.incidents = incidents.with_window(self.config.incident_ms);
+        }
+        if !of_detector.is_empty() {
+            self.deltas = self.detector.read_shared(of_detector)?;
+        }
         Ok(())
     }
 
@@ -143,22 +177,43 @@ impl<D: Detector> Scorer for Score<D> {
         let mut users: Vec<(&str, &D::User)> =
             shards.flat_map(|shard| shard.users.iter()).collect();
         users.sort_unstable_by_key(|(user, _)| *user);
-        let mut record = Vec::new();
-        for (user, state) in users {
-            record.clear();
-            self.detector.write_user(state, &mut record);
-            each(user, &record)?;
+        let mut users = users.into_iter().peekable();
+        let mut scratch = Vec::new();
+        let mut write =
+            |(user, state): (&str, &D::User),
+             each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>| {
+                scratch.clear();
+                self.detector.write_user(state, &mut scratch);
+                each(user, &scratch)
+            };
+        if self.shards.iter().any(|shard| shard.n_elsewhere > 0) {
+            let backing = &self.config.memory.backing;
+            backing.each(&mut |user, record| {
+                while let Some(before) = users.next_if(|(other, _)| *other < user) {
+                    write(before, each)?;
+                }
+                // What is in memory is newer.
+                let is_here = users.peek().is_some_and(|(other, _)| *other == user);
+                if is_here { Ok(()) } else { each(user, record) }
+            })?;
         }
-        Ok(())
+        users.try_for_each(|user| write(user, each))
     }
 
     fn shared(&self) -> Vec<u8> {
-        self.detector.write_shared(&self.deltas)
+        let mut record = self.incidents.record();
+        record.extend_from_slice(&self.detector.write_shared(&self.deltas));
+        record
     }
 
     fn n_users(&self) -> u64 {
         let shards = self.shards.iter();
-        shards.map(|shard| shard.users.n_users() as u64).sum()
+        let n_users = shards.map(|shard| shard.users.n_users() + shard.n_elsewhere);
+        n_users.sum::<usize>() as u64
+    }
+
+    fn n_moved(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.n_moved).sum()
     }
 
     fn n_late(&self) -> u64 {
@@ -174,6 +229,7 @@ impl<D: Detector> Stage for Score<D> {
             shard.findings.clear();
         }
         self.inline.clear();
+        self.find_users(&batch.blocks, pool)?;
         self.score(&batch.blocks, pool);
 
         let (shards, inline) = (&self.shards, &self.inline);
@@ -181,29 +237,86 @@ impl<D: Detector> Stage for Score<D> {
             let of_shards = shards.iter().map(|shard| &shard.findings);
             of_shards.chain([inline])
         };
-        let only_anomalies = self.config.only_anomalies;
+        if self.config.incident_ms > 0 {
+            let incidents = &mut self.incidents;
+            let (routes, blocks) = (&self.routes, &batch.blocks);
+            self.folded.fold(incidents, all_findings(), routes, blocks);
+        }
+        let (folded, emit) = (&self.folded, self.config.emit);
+        let n_findings: usize = all_findings().map(Findings::len).sum();
         let blocks = &mut batch.blocks;
-        let n_findings: usize = shards.iter().map(|shard| shard.findings.len()).sum();
         if n_findings >= PARALLEL_MIN {
             pool.install(|| {
                 blocks
                     .par_iter_mut()
                     .enumerate()
-                    .for_each(|(i, block)| apply(i, block, all_findings(), only_anomalies));
+                    .for_each(|(i, block)| apply(i, block, all_findings(), folded, emit));
             });
         } else {
             for (i, block) in blocks.iter_mut().enumerate() {
-                apply(i, block, all_findings(), only_anomalies);
+                apply(i, block, all_findings(), folded, emit);
             }
         }
         if self.config.with_baselines && batch.is_checkpoint {
             pool.install(|| self.collect_baselines(batch));
+            self.is_asked = false;
         }
-        Ok(())
+        self.make_room(pool)
+    }
+
+    fn wants_checkpoint(&mut self) -> bool {
+        let users = self.shards.iter().map(|shard| &shard.users);
+        let is_new = !self.is_asked && self.config.memory.wants_checkpoint(users);
+        self.is_asked |= is_new;
+        is_new
     }
 }
 
 impl<D: Detector> Score<D> {
+    /// Finds where the users of a batch are, and brings those to memory that are elsewhere.
+    fn find_users(&mut self, blocks: &[Block], pool: &ThreadPool) -> anyhow::Result<()> {
+        let find = |shards: &[Shard<D>], routes: &mut [Route<D::Features>]| {
+            memory::find(pool, routes, |shard, key| shards[shard].users.find(key));
+        };
+        find(&self.shards, &mut self.routes);
+        let (memory, routes) = (&self.config.memory, &self.routes);
+        if !memory.is_backed {
+            return Ok(());
+        }
+        let shards = (0..self.shards.len()).into_par_iter();
+        let read = |shard| memory.read(shard, routes, blocks);
+        let missing: Vec<Vec<Missing>> =
+            pool.install(|| shards.map(read).collect::<anyhow::Result<_>>())?;
+        // States are made on one thread: what it frees serves for the next, while the system's
+        // allocator keeps apart what others take.
+        for (shard, missing) in self.shards.iter_mut().zip(&missing) {
+            for missing in missing {
+                let block = &blocks[missing.place.block];
+                let user = block.view(&block.events[missing.place.event]).user;
+                let state = missing.state(&self.detector, user)?;
+                shard.users.insert(missing.key, user, state, D::user_bytes);
+            }
+            shard.n_elsewhere = shard.n_elsewhere.saturating_sub(missing.len());
+        }
+        if missing.iter().any(|missing| !missing.is_empty()) {
+            find(&self.shards, &mut self.routes);
+        }
+        Ok(())
+    }
+
+    /// Lets users go for whom there is no room in memory.
+    fn make_room(&mut self, pool: &ThreadPool) -> anyhow::Result<()> {
+        let (detector, memory) = (&self.detector, &self.config.memory);
+        let is_full = |shard: &Shard<D>| shard.users.n_bytes() > memory.share();
+        if !self.shards.iter().any(is_full) {
+            return Ok(());
+        }
+        let shards = self.shards.par_iter_mut();
+        pool.install(move || shards.try_for_each(|shard| shard.make_room(detector, memory)))?;
+        self.config.memory.is_backed = true;
+        Ok(())
+    }
+
     /// Scores epoch after epoch: what one changes in what users share shows in the next.
     fn score(&mut self, blocks: &[Block], pool: &ThreadPool) {
         let mut from = Place::default();
@@ -253,6 +366,7 @@ impl<D: Detector> Score<D> {
                     users,
                     deltas,
                     findings,
+                    ..
                 } = shard;
                 for (block_index, route) in routes.iter().enumerate() {
                     let Some(range) = span.within(block_index, route.features.len()) else {
@@ -291,8 +405,8 @@ impl<D: Detector> Score<D> {
                 continue;
             };
             for event in range {
-                self.prefetch(block_index, event);
                 let route = &self.routes[block_index];
+                self.prefetch(route, event);
                 let place = Place {
                     block: block_index,
                     event,
@@ -307,25 +421,19 @@ impl<D: Detector> Score<D> {
     }
 
     /// Fetches the states of the users of the next events, step by step.
-    fn prefetch(&mut self, block_index: usize, event: usize) {
-        const FIRST: usize = (PREFETCH_STEPS + 1) * PREFETCH_DISTANCE;
-        let route = &mut self.routes[block_index];
-        // At the start of a block there was nobody to look ahead.
-        while route.found.len() <= (event + FIRST).min(route.features.len() - 1) {
-            let next = route.found.len();
-            let users = &self.shards[usize::from(route.shard_of[next])].users;
-            let found = users.find(route.keys[next]);
-            if let Some(found) = found {
-                users.prefetch(found);
-            }
-            route.found.push(found);
-        }
-        for step in 0..PREFETCH_STEPS {
-            let event = event + (PREFETCH_STEPS - step) * PREFETCH_DISTANCE;
-            if let Some(Some(found)) = route.found.get(event) {
-                let users = &self.shards[usize::from(route.shard_of[event])].users;
-                let features = &route.features[event];
-                self.detector.prefetch(users.get(*found), features, step);
+    fn prefetch(&self, route: &Route<D::Features>, event: usize) {
+        for step in 0..=PREFETCH_STEPS {
+            let event = event + (PREFETCH_STEPS + 1 - step) * PREFETCH_DISTANCE;
+            let Some(Some(found)) = route.found.get(event) else {
+                continue;
+            };
+            let users = &self.shards[usize::from(route.shard_of[event])].users;
+            match step.checked_sub(1) {
+                None => users.prefetch(*found),
+                Some(step) => {
+                    let features = &route.features[event];
+                    self.detector.prefetch(users.get(*found), features, step);
+                }
             }
         }
     }
@@ -360,14 +468,15 @@ fn observe<D: Detector>(
     let features = &route.features[place.event];
     let view = || block.view(&block.events[place.event]);
     let new = || (view().user, detector.new_user(features));
-    let found = route.found.get(place.event).copied().flatten();
     let key = route.keys[place.event];
-    let user = users.get_mut(found, key, new);
     let verdict = &mut findings.verdict;
     verdict.clear();
-    detector.observe(key, user, deltas, features, view, verdict);
+    users.change(route.found[place.event], key, new, D::user_bytes, |user| {
+        detector.observe(key, user, deltas, features, view, verdict);
+    });
     if !verdict.anomaly.is_empty() && !silences.is_empty() && silences.cover(&view()) {
         verdict.anomaly.clear();
+        verdict.raised = None;
         // The analysis looks at some events whatever their score.
         if !view().is_threat() {
             verdict.context.clear();
@@ -379,14 +488,29 @@ fn observe<D: Detector>(
 /// Some of the users, and what was found in the current batch.
 struct Shard<D: Detector> {
     users: Users<D::User>,
+    /// Users of this shard who are not in memory; not counted if checkpoints keep all.
+    n_elsewhere: usize,
+    /// How often a state has left memory.
+    n_moved: u64,
     deltas: D::Deltas,
     findings: Findings,
+}
+
+impl<D: Detector> Shard<D> {
+    fn make_room(&mut self, detector: &D, memory: &Memory) -> anyhow::Result<()> {
+        let n_users = memory.make_room(detector, &mut self.users)?;
+        self.n_elsewhere += n_users;
+        self.n_moved += n_users as u64;
+        Ok(())
+    }
 }
 
 impl<D: Detector> Default for Shard<D> {
     fn default() -> Self {
         Self {
             users: Users::default(),
+            n_elsewhere: 0,
+            n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::default(),
         }

@@ -5,9 +5,11 @@ use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
 
 use super::counters::Counters;
 use super::{Store, read_error};
+use crate::batch::Records;
 use crate::io::position::Position;
 use crate::record::anomaly::Severity;
 use crate::schema;
+use crate::stage::Backing;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -193,6 +195,24 @@ impl Store {
             from.push(0xFF);
         }
         self.walk(schema::BY_SEVERITY, &from, order)
+    }
+}
+
+/// Users who are not in memory: checkpoints have brought their records.
+impl Backing for Store {
+    fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.baseline(user)
+    }
+
+    fn put(&self, _: &Records) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.baselines(|user, record| match user {
+            schema::SHARED_BASELINE => Ok(()),
+            _ => each(user, record),
+        })
     }
 }
 

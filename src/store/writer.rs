@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
@@ -30,6 +31,8 @@ pub struct WriterOptions {
     pub detector: Option<&'static str>,
     /// Keep how far the sources were read, so that the next run goes on there.
     pub with_positions: bool,
+    /// Told how many checkpoints have been kept.
+    pub n_kept: Arc<AtomicU32>,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
     pub rescore: bool,
     /// Pass the lines on once they are stored.
@@ -336,6 +339,7 @@ impl Sink for Writer {
         }
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;
+            self.options.n_kept.fetch_add(1, Ordering::Release);
         }
         self.writes = writes;
         if let Some(tee) = &mut self.options.tee {

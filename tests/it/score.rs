@@ -94,6 +94,7 @@ fn the_fields_are_those_of_the_design() {
         "archetype",
         "severity",
         "baseline",
+        "incident",
     ];
     assert_eq!(names(&scored["anomaly"]), sorted(anomaly_fields.to_vec()));
     let context_fields = ["failed_login_count", "known_ips", "avg_threat_score"];

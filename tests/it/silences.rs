@@ -11,7 +11,7 @@ fn score(detector: &str, silences: &Path, lines: &[u8]) -> Ran {
     let silences = format!("--silences={}", silences.display());
     run(
         "sg-score",
-        &["--threshold=0.65", detector, &silences],
+        &["--threshold=0.65", "--suppress=0", detector, &silences],
         lines,
     )
 }

@@ -151,6 +151,15 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Most memory that it has held so far, in bytes; 0 if it has ended.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.map(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+        peak.unwrap_or(0) << 10
+    }
+
     /// Waits for the end, which has to come by itself; standard input stays as it is.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ran {

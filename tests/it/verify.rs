@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::database::{admin, raw, scored, store};
-use crate::tools::{DETECTORS, generated, run};
+use crate::tools::{DETECTORS, event, generated, run};
 
 fn first_key(db: &rocksdb::DB, family: &str) -> Vec<u8> {
     let family = db.cf_handle(family).unwrap();
@@ -116,9 +116,23 @@ fn verify_finds_baselines_that_cannot_be_read() {
         let opened = raw(&good);
         cut(&opened);
         drop(opened);
-        let ran = run("sg-run", &["-q", detector, "--db", shown], b"").expect_code(2);
+        let others = event("e1", "user00000", 1_767_225_600_000);
+        run(
+            "sg-run",
+            &["-q", detector, "--db", shown],
+            others.as_bytes(),
+        )
+        .expect_code(0);
+        let its_own = event("e2", "user00001", 1_767_225_600_000);
+        let ran = run(
+            "sg-run",
+            &["-q", detector, "--db", shown],
+            its_own.as_bytes(),
+        );
+        let ran = ran.expect_code(2);
         assert!(
-            ran.stderr.contains("the baseline of \"user00001\" in"),
+            ran.stderr
+                .contains("the baseline of user00001 cannot be used"),
             "{}",
             ran.stderr
         );

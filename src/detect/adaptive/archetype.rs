@@ -116,6 +116,13 @@ pub(super) fn name(archetype: usize) -> &'static str {
     ARCHETYPES[archetype].name
 }
 
+/// The number of the archetype of that name.
+#[must_use]
+pub fn number(name: &str) -> Option<u8> {
+    let number = ARCHETYPES.iter().position(|known| known.name == name)?;
+    Some(number as u8)
+}
+
 /// The weight that an archetype gives a component.
 pub(super) fn weight(archetype: usize, component: Component) -> f64 {
     ARCHETYPES[archetype].weights[component as usize]
@@ -154,5 +161,17 @@ impl Archetype {
             }
         }
         risk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Raised;
+
+    #[test]
+    fn guessing_is_known_by_its_number() {
+        assert_eq!(number("guessing / stuffing"), Some(Raised::GUESSING));
+        assert_eq!(number("weather"), None);
     }
 }

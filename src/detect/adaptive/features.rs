@@ -83,7 +83,6 @@ impl Features {
                 set(Dimension::Folder, hash(Dimension::Folder, folder));
             }
         }
-        let is_login = event.kind.starts_with("LOGIN");
         Self {
             timestamp_ms: event.timestamp_ms,
             keys,
@@ -91,8 +90,8 @@ impl Features {
             bytes: event.bytes.unwrap_or(0.0).min(BYTES_MAX),
             threat_score: event.threat_score,
             is_failure: event.is_failure,
-            is_login,
-            is_sign_in: is_login || event.kind.starts_with("MFA"),
+            is_login: event.kind.starts_with("LOGIN"),
+            is_sign_in: event.is_sign_in(),
         }
     }
 

@@ -240,6 +240,11 @@ impl Seen {
         ranked.into_iter().map(|(_, key)| key).collect()
     }
 
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.tags.capacity() * size_of::<u32>() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     pub(super) fn ends(&self) -> &[u16; N_DIMENSIONS] {
         &self.ends
     }

@@ -1,0 +1,111 @@
+//! Incidents, put together from the stored anomalies that are part of them.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::{Filter, Found, Wanted, search};
+use crate::record::anomaly::{AnomalyRecord, IncidentRecord, Severity};
+use crate::store::{Order, Store};
+use crate::time::format_time;
+
+/// One incident, as far as its anomalies match the question.
+#[derive(Debug, Serialize)]
+pub struct Incident {
+    /// The event that it began with.
+    pub incident: String,
+    /// `user`, `address` or `campaign`: what its anomalies have in common.
+    pub kind: String,
+    pub first: String,
+    pub last: String,
+    pub alerts: u32,
+    pub users: u32,
+    pub severity: Severity,
+    pub anomaly_score: f64,
+    /// Of the riskiest anomaly, and the rest too.
+    pub risk: f64,
+    pub event_id: String,
+    pub user: String,
+    pub source_ip: Option<String>,
+    pub archetype: Option<String>,
+    pub reasons: Vec<String>,
+}
+
+/// The incidents with an anomaly that matches, the one with the newest anomaly first.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Incident>> {
+    let newest_first = Filter {
+        order: Order::NewestFirst,
+        limit: usize::MAX,
+        ..filter.clone()
+    };
+    let mut found: Vec<Incident> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut n_open = 0;
+    search(store, Wanted::Anomalies, &newest_first, |anomaly| {
+        let Some((record, of_incident)) = parts(anomaly) else {
+            return Ok(true);
+        };
+        let is_full = found.len() == filter.limit;
+        let place = match places.get(&of_incident.id) {
+            Some(place) => *place,
+            None if is_full => return Ok(n_open > 0),
+            None => {
+                n_open += 1;
+                places.insert(of_incident.id.clone(), found.len());
+                found.push(Incident::new(record, of_incident));
+                found.len() - 1
+            }
+        };
+        found[place].add(anomaly, record);
+        // Nothing before the anomaly that opened an incident is part of it.
+        n_open -= usize::from(of_incident.state == "opened");
+        Ok(n_open > 0 || found.len() < filter.limit)
+    })?;
+    Ok(found)
+}
+
+fn parts(found: &Found) -> Option<(&AnomalyRecord, &IncidentRecord)> {
+    let anomaly = found.anomaly.as_ref()?;
+    Some((anomaly, anomaly.incident.as_ref()?))
+}
+
+impl Incident {
+    /// Begins with the newest anomaly, which knows of all before it.
+    fn new(anomaly: &AnomalyRecord, incident: &IncidentRecord) -> Self {
+        Self {
+            incident: incident.id.clone(),
+            kind: incident.kind.clone(),
+            first: String::new(),
+            last: format_time(anomaly.timestamp),
+            alerts: incident.alerts,
+            users: incident.users,
+            severity: anomaly.severity,
+            anomaly_score: 0.0,
+            risk: f64::NEG_INFINITY,
+            event_id: String::new(),
+            user: String::new(),
+            source_ip: None,
+            archetype: None,
+            reasons: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, found: &Found, anomaly: &AnomalyRecord) {
+        self.first = format_time(anomaly.timestamp);
+        self.severity = self.severity.max(anomaly.severity);
+        self.anomaly_score = self.anomaly_score.max(anomaly.anomaly_score);
+        // Of equals the earlier.
+        if anomaly.risk >= self.risk {
+            let view = found.block.view(&found.block.events[0]);
+            self.risk = anomaly.risk;
+            self.event_id.clone_from(&anomaly.event_id);
+            self.user.clone_from(&anomaly.user);
+            self.source_ip = view.source_ip.map(str::to_owned);
+            self.archetype.clone_from(&anomaly.archetype);
+            self.reasons.clone_from(&anomaly.reasons);
+        }
+    }
+}
