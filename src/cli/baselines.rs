@@ -146,6 +146,7 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer
     } = Scoring::new(ScoreConfig {
         detector: DetectorConfig::standard(kind_of(detector)?),
         silences: Arc::default(),
+        enrichment: Arc::default(),
         only_anomalies: false,
         with_baselines: false,
     });

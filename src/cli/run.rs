@@ -58,6 +58,7 @@ Exit codes:
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
+    let enrichment = args.detector.enrichment()?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &args.tuning.tuning())?);
     let silences = args.detector.silences()?;
     let Scoring {
@@ -66,6 +67,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
+        enrichment,
         only_anomalies: false,
         with_baselines: true,
     });

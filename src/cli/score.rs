@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
+use crate::enrich::{Database, DatabaseKind, Enrichment};
 use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
@@ -89,6 +90,16 @@ pub struct DetectorArgs {
     #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
     silences: Option<PathBuf>,
 
+    /// Score an event without `geo_location` as if it named the place of its `source_ip`: FILE is in
+    /// MaxMind's format, such as GeoLite2-City.mmdb
+    #[arg(long, value_name = "FILE", env = "SG_GEOIP")]
+    geoip: Option<PathBuf>,
+
+    /// Score an event without `metadata.asn` as if it named the provider of its `source_ip`: FILE is
+    /// in MaxMind's format, such as GeoLite2-ASN.mmdb
+    #[arg(long, value_name = "FILE", env = "SG_ASN")]
+    asn: Option<PathBuf>,
+
     /// Scores from which an anomaly is medium, high and critical; below it is low [default:
     /// adaptive 0.995,0.999,0.9999, classic 0.75,0.8,0.9]
     #[arg(long, value_name = "M,H,C", value_parser = parse_severities)]
@@ -145,6 +156,21 @@ impl DetectorArgs {
         Ok(Arc::new(silences.map_err(|why| {
             anyhow::anyhow!("{shown} cannot be used: {why}")
         })?))
+    }
+
+    /// What can be looked up.
+    pub(crate) fn enrichment(&self) -> anyhow::Result<Arc<Enrichment>> {
+        let open = |option: &str, path: &Path, kind| {
+            let database = Database::open(path, kind);
+            database.with_context(|| format!("{option} {} cannot be used", path.display()))
+        };
+        let (geoip, asn) = (self.geoip.as_deref(), self.asn.as_deref());
+        let places = geoip.map(|path| open("--geoip", path, DatabaseKind::Places));
+        let providers = asn.map(|path| open("--asn", path, DatabaseKind::Providers));
+        Ok(Arc::new(Enrichment {
+            places: places.transpose()?,
+            providers: providers.transpose()?,
+        }))
     }
 
     /// The detector's name.
@@ -210,6 +236,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     } = Scoring::new(ScoreConfig {
         detector,
         silences: Arc::clone(&silences),
+        enrichment: args.detector.enrichment()?,
         only_anomalies: args.emit == Emit::Anomalies || args.explain.is_some(),
         with_baselines: false,
     });

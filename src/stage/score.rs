@@ -18,6 +18,7 @@ use crate::detect::classic::Classic;
 use crate::detect::{
     Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, Silences, UserKey, Users,
 };
+use crate::enrich::Enrichment;
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -31,6 +32,8 @@ pub struct ScoreConfig {
     pub detector: DetectorConfig,
     /// Anomalies that are not raised.
     pub silences: Arc<Silences>,
+    /// What events do not say of their addresses.
+    pub enrichment: Arc<Enrichment>,
     /// Pass on nothing but anomalies.
     pub only_anomalies: bool,
     /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
@@ -90,6 +93,7 @@ impl Scoring {
         Self {
             look: Box::new(Look::<D> {
                 hasher: hasher.clone(),
+                enrichment: Arc::clone(&config.enrichment),
                 detector: PhantomData,
             }),
             score: Box::new(Score::new(config, detector, hasher)),
