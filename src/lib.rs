@@ -11,8 +11,9 @@
 //! | [`record`] | the event, what stages add, wire form, validation, limits | nothing |
 //! | [`batch`] | lines that travel together | `record` |
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
+//! | [`enrich`] | what files know of addresses | `batch` |
 //! | [`detect`] | how unusual is an event for its user | `record` |
-//! | [`stage`] | what happens to a batch | `batch`, `detect` |
+//! | [`stage`] | what happens to a batch | `batch`, `enrich`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
 //! | [`evaluate`] | what thresholds would raise, how good scores are | `engine` |
@@ -25,6 +26,7 @@ pub mod batch;
 pub mod cli;
 pub mod detect;
 pub mod engine;
+pub mod enrich;
 pub mod evaluate;
 pub mod generate;
 pub mod io;

@@ -12,6 +12,7 @@ use super::Ended;
 use super::memory::MemoryArgs;
 use crate::detect::classic::{self, Baseline, Summary};
 use crate::detect::{DetectorConfig, DetectorKind, adaptive};
+use crate::enrich::Enrichment;
 use crate::io::state::StateFolder;
 use crate::record::text::printable;
 use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
@@ -143,8 +144,9 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer
         silences: Arc::default(),
         emit: Emit::All,
         incident_ms: 0,
+        enrichment: Arc::default(),
         with_baselines: false,
-        memory: MemoryArgs::default().with_scratch(folder.path()),
+        memory: MemoryArgs::default().with_scratch(folder.path(), &Enrichment::default()),
     });
     folder.load(detector, |user, record| load(&mut *scorer, user, record))?;
     Ok(scorer)

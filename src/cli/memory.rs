@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU32;
 
 use clap::Args;
 
+use crate::enrich::Enrichment;
 use crate::stage::Memory;
 use crate::store::{SCRATCH_BYTES, Scratch, Store, Tuning};
 
@@ -38,9 +39,10 @@ impl Default for MemoryArgs {
 impl MemoryArgs {
     /// For a program that keeps nothing but a state folder, if any: the rest goes to a temporary
     /// folder in `parent`.
-    pub(super) fn with_scratch(&self, parent: &Path) -> Memory {
+    pub(super) fn with_scratch(&self, parent: &Path, enrichment: &Enrichment) -> Memory {
+        let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
         Memory {
-            bytes_max: of_states(self.memory_limit - FIXED_BYTES - SCRATCH_BYTES),
+            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
             backing: Arc::new(Scratch::new(parent)),
             is_backed: false,
             n_kept: None,
@@ -48,14 +50,19 @@ impl MemoryArgs {
     }
 
     /// For a program that keeps baselines in a store: the rest is there.
-    pub(super) fn with_store(&self, store: &Arc<Store>, tuning: &Tuning) -> Memory {
+    pub(super) fn with_store(
+        &self,
+        store: &Arc<Store>,
+        tuning: &Tuning,
+        enrichment: &Enrichment,
+    ) -> Memory {
         let of_store =
             STORE_BYTES + tuning.memtable_bytes * 4 + self.cache_bytes(tuning.cache_bytes);
-        let left = self.memory_limit.saturating_sub(FIXED_BYTES + of_store);
+        let fixed = FIXED_BYTES + of_store + enrichment.n_bytes();
         Memory {
             // What has changed is handed over with a checkpoint and copied into its write: at an
             // eighth of all states that is a quarter more.
-            bytes_max: of_states(left.max(LIMIT_BYTES_MIN / 8)) / 5 * 4,
+            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 5 * 4,
             backing: Arc::clone(store) as Arc<_>,
             is_backed: true,
             n_kept: Some(Arc::new(AtomicU32::new(0))),
@@ -68,10 +75,10 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes of states that fit into `n_bytes`: allocations are rounded up, and freed ones of one size do
-/// not serve for another.
-fn of_states(n_bytes: usize) -> usize {
-    n_bytes / 5 * 4
+/// Bytes of states that fit into what is left: allocations are rounded up, and freed ones of one size
+/// do not serve for another. Some have to, whatever else takes all of it.
+fn of_states(n_bytes_left: usize) -> usize {
+    n_bytes_left.max(LIMIT_BYTES_MIN / 8) / 5 * 4
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

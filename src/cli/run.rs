@@ -62,12 +62,13 @@ Exit codes:
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.lines.dead_letters()?;
+    let enrichment = args.detector.enrichment()?;
     let tuning = Tuning {
         cache_bytes: args.memory.cache_bytes(args.tuning.tuning().cache_bytes),
         ..args.tuning.tuning()
     };
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
-    let memory = args.memory.with_store(&store, &tuning);
+    let memory = args.memory.with_store(&store, &tuning, &enrichment);
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences()?;
     let Scoring {
@@ -76,6 +77,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
+        enrichment,
         emit: Emit::All,
         incident_ms: args.detector.incident_ms(),
         with_baselines: true,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -14,6 +14,7 @@ use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
+use crate::enrich::{Database, DatabaseKind, Enrichment};
 use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
@@ -93,6 +94,16 @@ pub struct DetectorArgs {
     #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
     silences: Option<PathBuf>,
 
+    /// Score an event without `geo_location` as if it named the place of its `source_ip`: FILE is in
+    /// MaxMind's format, such as GeoLite2-City.mmdb
+    #[arg(long, value_name = "FILE", env = "SG_GEOIP")]
+    geoip: Option<PathBuf>,
+
+    /// Score an event without `metadata.asn` as if it named the provider of its `source_ip`: FILE is
+    /// in MaxMind's format, such as GeoLite2-ASN.mmdb
+    #[arg(long, value_name = "FILE", env = "SG_ASN")]
+    asn: Option<PathBuf>,
+
     /// Anomalies of one user, or from one address, with less than SPAN between them are one incident;
     /// guessing at many users is one campaign; 0 folds nothing
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_incident)]
@@ -147,6 +158,21 @@ impl DetectorArgs {
         Ok(Arc::new(silences.map_err(|why| {
             anyhow::anyhow!("{shown} cannot be used: {why}")
         })?))
+    }
+
+    /// What can be looked up.
+    pub(crate) fn enrichment(&self) -> anyhow::Result<Arc<Enrichment>> {
+        let open = |option: &str, path: &Path, kind| {
+            let database = Database::open(path, kind);
+            database.with_context(|| format!("{option} {} cannot be used", path.display()))
+        };
+        let (geoip, asn) = (self.geoip.as_deref(), self.asn.as_deref());
+        let places = geoip.map(|path| open("--geoip", path, DatabaseKind::Places));
+        let providers = asn.map(|path| open("--asn", path, DatabaseKind::Providers));
+        Ok(Arc::new(Enrichment {
+            places: places.transpose()?,
+            providers: providers.transpose()?,
+        }))
     }
 
     /// The time without anomalies that ends an incident.
@@ -211,12 +237,14 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         None => args.detector.silences()?,
         Some(_) => Arc::default(),
     };
+    let enrichment = args.detector.enrichment()?;
     let Scoring {
         mut look,
         score: mut scorer,
     } = Scoring::new(ScoreConfig {
         detector,
         silences: Arc::clone(&silences),
+        enrichment: Arc::clone(&enrichment),
         emit: match &args.explain {
             Some(_) => Emit::Anomalies,
             None => args.emit,
@@ -229,8 +257,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         },
         with_baselines: false,
         memory: match &folder {
-            Some(folder) => args.memory.with_scratch(folder.path()),
-            None => args.memory.with_scratch(&std::env::temp_dir()),
+            Some(folder) => args.memory.with_scratch(folder.path(), &enrichment),
+            None => args.memory.with_scratch(&std::env::temp_dir(), &enrichment),
         },
     });
     let name = args.detector.name();

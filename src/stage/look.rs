@@ -1,8 +1,9 @@
-//! Looks at the events of a batch: what a detector wants to know of each, and to which shard its user
-//! belongs. This takes a third of the time of scoring and needs no order.
+//! Looks at the events of a batch: what is known of its address, what a detector wants to know of
+//! each, and to which shard its user belongs. This takes a third of the time of scoring and needs no order.
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 use super::Stage;
 use crate::batch::{Batch, Block};
 use crate::detect::{Detector, UserKey};
+use crate::enrich::Enrichment;
 
 /// More shards than cores of any machine this runs on, so that rayon can balance them.
 pub(super) const N_SHARDS: usize = 64;
@@ -17,14 +19,18 @@ pub(super) const N_SHARDS: usize = 64;
 /// Looks at events for one detector.
 pub(super) struct Look<D> {
     pub(super) hasher: foldhash::fast::RandomState,
+    pub(super) enrichment: Arc<Enrichment>,
     pub(super) detector: PhantomData<D>,
 }
 
 impl<D: Detector> Stage for Look<D> {
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
-        let hasher = &self.hasher;
-        let blocks = batch.blocks.par_iter();
-        let looked = blocks.map(|block| Route::of::<D>(block, hasher));
+        let (hasher, enrichment) = (&self.hasher, &self.enrichment);
+        let blocks = batch.blocks.par_iter_mut();
+        let looked = blocks.map(|block| {
+            enrichment.fill(block);
+            Route::of::<D>(block, hasher)
+        });
         let routes: Vec<Route<D::Features>> = pool.install(|| looked.collect());
         batch.looks = Some(Box::new(routes));
         Ok(())

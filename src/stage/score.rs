@@ -20,6 +20,7 @@ use crate::detect::classic::Classic;
 use crate::detect::{
     Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, Silences, UserKey, Users,
 };
+use crate::enrich::Enrichment;
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -33,6 +34,8 @@ pub struct ScoreConfig {
     pub detector: DetectorConfig,
     /// Anomalies that are not raised.
     pub silences: Arc<Silences>,
+    /// What events do not say of their addresses.
+    pub enrichment: Arc<Enrichment>,
     pub emit: Emit,
     /// The time without anomalies that ends an incident; 0 if anomalies are not to be folded.
     pub incident_ms: i64,
@@ -108,6 +111,7 @@ impl Scoring {
         Self {
             look: Box::new(Look::<D> {
                 hasher: hasher.clone(),
+                enrichment: Arc::clone(&config.enrichment),
                 detector: PhantomData,
             }),
             score: Box::new(Score::new(config, detector, hasher)),

@@ -2,18 +2,20 @@
 //!
 //! Where a new test goes: by the program whose promise it holds; what several programs promise
 //! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`, those around
-//! databases in `database.rs`. A test runs the program, and looks at its standard output, its
-//! standard error and its exit code.
+//! databases in `database.rs`; `mmdb.rs` writes files to look addresses up in. A test runs the
+//! program, and looks at its standard output, its standard error and its exit code.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod database;
+mod mmdb;
 mod tools;
 
 mod adaptive;
 mod classic_model;
 mod consume;
 mod dead_letters;
+mod enrich;
 mod explain;
 mod follow;
 mod golden;
