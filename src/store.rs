@@ -2,6 +2,7 @@
 
 mod admin;
 mod counters;
+mod feedback;
 mod reader;
 mod writer;
 
@@ -20,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 pub(crate) use admin::parse_event;
 pub use admin::{Digest, Pruned, Verified};
 pub use counters::Counters;
+pub use feedback::FeedbackWalk;
 pub use reader::{Entry, Order, Walk};
 pub use writer::{Writer, WriterOptions};
 
