@@ -3,6 +3,7 @@
 
 mod baselines;
 pub mod consume;
+mod feedback;
 pub mod generate;
 mod output;
 pub mod query;

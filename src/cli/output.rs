@@ -1,6 +1,8 @@
 //! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
 //! made harmless for where it goes.
 
+mod feedback;
+
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -15,6 +17,8 @@ use crate::query::{Found, Profile};
 use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
+
+pub(super) use feedback::FeedbackWriter;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

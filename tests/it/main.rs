@@ -15,6 +15,7 @@ mod classic_model;
 mod consume;
 mod dead_letters;
 mod explain;
+mod feedback;
 mod follow;
 mod golden;
 mod json;

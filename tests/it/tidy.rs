@@ -45,8 +45,8 @@ fn code(text: &str) -> String {
 fn a_foreign_crate_is_named_in_one_place() {
     for (needle, places) in [
         ("rocksdb::", &["store.rs", "store/"][..]),
-        ("comfy_table::", &["cli/output.rs"]),
-        ("csv::", &["cli/output.rs"]),
+        ("comfy_table::", &["cli/output.rs", "cli/output/"]),
+        ("csv::", &["cli/output.rs", "cli/output/"]),
         ("flate2::", &["io/files.rs"]),
         ("zstd::", &["io/files.rs"]),
         ("signal_hook::", &["shutdown.rs"]),
