@@ -3,6 +3,8 @@
 
 mod baselines;
 pub mod consume;
+mod enrich;
+mod feedback;
 pub mod generate;
 mod memory;
 mod output;

@@ -3,10 +3,12 @@
 
 pub mod adaptive;
 pub mod classic;
+mod correct;
 mod silence;
 mod table;
 mod users;
 
+pub use correct::{Correction, Corrector};
 pub use silence::Silences;
 pub use table::Seen;
 pub use users::{UserKey, Users};

@@ -1,6 +1,7 @@
 //! Questions to a store, the same for every way of asking: events, anomalies, one event, one
 //! user. Answers come one by one, so that an export of any size needs no memory.
 
+mod feedback;
 mod incidents;
 mod keys;
 mod user;
@@ -10,13 +11,17 @@ use std::collections::BinaryHeap;
 
 use anyhow::Context as _;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+pub use feedback::{FeedbackFilter, feedback};
 pub use incidents::{Incident, incidents};
 pub use user::{Profile, profile};
 
 use crate::batch::Block;
 use crate::record::StageField;
 use crate::record::anomaly::{AnomalyRecord, Severity};
+use crate::record::feedback::Feedback;
 use crate::schema;
 use crate::store::{Order, Store, parse_event};
 use keys::Keys;
@@ -69,12 +74,23 @@ pub struct Found {
     pub anomaly: Option<AnomalyRecord>,
     /// The anomaly record as it is stored.
     pub anomaly_json: Option<Vec<u8>>,
+    /// An analyst's verdict, if the question was for this one event.
+    pub feedback: Option<Feedback>,
+    /// What the line says of it, if it has to say anything.
+    pub feedback_json: Option<Vec<u8>>,
 }
 
 impl Found {
     /// The event's line with a line end and all that stages have added, as they would write it.
     pub fn push_line(&self, output: &mut Vec<u8>) {
         self.block.push_line(&self.block.events[0], output);
+        if let Some(json) = &self.feedback_json {
+            let close = output.trim_ascii_end().len() - 1;
+            output.truncate(close);
+            output.extend_from_slice(b",\"feedback\":");
+            output.extend_from_slice(json);
+            output.extend_from_slice(b"}\n");
+        }
     }
 }
 
@@ -148,16 +164,38 @@ fn rank(score: f64) -> u64 {
     if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
 
-/// The events with that id.
+/// The events with that id, with the verdicts on them.
 ///
 /// # Errors
 /// If the store cannot be read.
 pub fn event(store: &Store, event_id: &str) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
+    let mut events = Vec::new();
     for key in store.keys_of_id(event_id)? {
-        found.extend(find(store, key)?);
+        let Some(mut found) = find(store, key)? else {
+            continue;
+        };
+        found.feedback = store.feedback(&found.key)?;
+        found.feedback_json = match &found.feedback {
+            Some(feedback) => Some(serde_json::to_vec(feedback)?),
+            // Or the event's own word would pass for an analyst's.
+            None => has_own_feedback(&found).then(|| b"null".to_vec()),
+        };
+        events.push(found);
     }
-    Ok(found)
+    Ok(events)
+}
+
+/// Whether the event came with a field of the name that its verdict is shown by.
+fn has_own_feedback(found: &Found) -> bool {
+    #[derive(Deserialize)]
+    struct Own {
+        feedback: Option<IgnoredAny>,
+    }
+    let mut line = Vec::new();
+    let event = &found.block.events[0];
+    found.block.push_bare_line(event, &mut line);
+    // Not readable means that it has it twice.
+    serde_json::from_slice::<Own>(&line).map_or(true, |own| own.feedback.is_some())
 }
 
 /// The text that stands for a place in an answer.
@@ -216,6 +254,8 @@ fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
         block,
         anomaly,
         anomaly_json,
+        feedback: None,
+        feedback_json: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 //! and how to read one without copying; it knows nothing of files, threads or stores.
 
 pub mod anomaly;
+pub mod feedback;
 mod parse;
 mod reject;
 mod scan;

@@ -13,6 +13,7 @@
 //! | `by_severity` | severity, timestamp, event id | anomaly score, f64 |
 //! | `baselines` | user | what `sg-run`'s detector knows of the user; under no name, what all share |
 //! | `meta` | name | schema version, counters, positions |
+//! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
 //! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
@@ -69,6 +70,8 @@ pub const META_COUNTERS: &str = "counters";
 /// The detector whose baselines are kept; `classic` if there are some and this is missing.
 pub const META_DETECTOR: &str = "detector";
 pub const META_POSITION_PREFIX: &str = "position:";
+/// Older releases pass such keys over, so they came without a new schema version.
+pub const META_FEEDBACK_PREFIX: &str = "feedback:";
 
 /// The key in `baselines` of what all users share. No user has an empty name.
 pub const SHARED_BASELINE: &str = "";
@@ -194,6 +197,19 @@ pub fn position_key(source: &str) -> String {
     format!("{META_POSITION_PREFIX}{source}")
 }
 
+/// The name in `meta` of the verdict on an event; for what event keys begin with, where the
+/// verdicts on events from there on begin.
+#[must_use]
+pub fn feedback_key(event_key: &[u8]) -> Vec<u8> {
+    [META_FEEDBACK_PREFIX.as_bytes(), event_key].concat()
+}
+
+/// The event's key in what [`feedback_key`] has made, or none if it is another name.
+#[must_use]
+pub fn split_feedback_key(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(META_FEEDBACK_PREFIX.as_bytes())
+}
+
 fn hash(text: &str) -> u64 {
     SipHasher13::new().hash(text.as_bytes())
 }
@@ -216,6 +232,9 @@ mod tests {
         assert!(time_prefix(-5) <= key(0, "a"));
         assert_eq!(split_event_key(b"short"), None);
 
+        let feedback = feedback_key(&key(42, "a:b"));
+        assert_eq!(split_feedback_key(&feedback), Some(&key(42, "a:b")[..]));
+        assert_eq!(split_feedback_key(META_COUNTERS.as_bytes()), None);
         let mut user = Vec::new();
         push_user_key(&mut user, "alice", 7, "evt");
         assert_eq!(split_user_key(&user), Some((7, "evt")));

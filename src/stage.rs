@@ -6,7 +6,7 @@ mod look;
 mod memory;
 mod score;
 
-pub use incident::{Alert, Incidents};
+pub use incident::{Alert, Incidents, of_detector};
 pub use memory::{Backing, Memory};
 pub use score::{Emit, ScoreConfig, Scorer, Scoring};
 

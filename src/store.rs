@@ -2,6 +2,7 @@
 
 mod admin;
 mod counters;
+mod feedback;
 mod reader;
 mod scratch;
 mod writer;
@@ -21,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 pub(crate) use admin::parse_event;
 pub use admin::{Digest, Pruned, Verified};
 pub use counters::Counters;
+pub use feedback::FeedbackWalk;
 pub use reader::{Entry, Order, Walk};
 pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use writer::{Writer, WriterOptions};

@@ -18,7 +18,7 @@ use crate::record::text::printable;
 use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
 
 /// Files keep what all share as the store does.
-const SHARED: &str = crate::schema::SHARED_BASELINE;
+pub(super) const SHARED: &str = crate::schema::SHARED_BASELINE;
 
 /// Takes over a record: a user's, or what all share.
 pub(super) fn load(scorer: &mut dyn Scorer, user: &str, record: &[u8]) -> anyhow::Result<()> {
@@ -179,7 +179,7 @@ fn version_of(kind: DetectorKind) -> u8 {
     }
 }
 
-fn kind_of(detector: &str) -> anyhow::Result<DetectorKind> {
+pub(super) fn kind_of(detector: &str) -> anyhow::Result<DetectorKind> {
     [DetectorKind::Adaptive, DetectorKind::Classic]
         .into_iter()
         .find(|kind| kind.name() == detector)

@@ -1,6 +1,7 @@
 //! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
 //! made harmless for where it goes.
 
+mod feedback;
 mod incidents;
 
 use std::io::{self, IsTerminal, Write};
@@ -18,6 +19,7 @@ use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
 
+pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
 
 /// The form of an answer.

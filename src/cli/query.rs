@@ -6,8 +6,10 @@ use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Ended;
-use super::output::{Format, FoundWriter, print_incidents, print_json, print_pairs, print_profile};
-use crate::query::{self, Filter, Wanted};
+use super::output::{
+    FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_pairs, print_profile,
+};
+use crate::query::{self, FeedbackFilter, Filter, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
 use crate::store::{Access, Order, Store, Tuning};
@@ -43,7 +45,7 @@ pub struct QueryArgs {
 enum Question {
     /// Events, the newest first
     Events(FilterArgs),
-    /// One event by its id, with its anomaly
+    /// One event by its id, with its anomaly and the verdict on it
     Event {
         /// The event's id
         #[arg(value_name = "ID")]
@@ -64,6 +66,14 @@ enum Question {
         /// The user's name
         #[arg(value_name = "NAME")]
         user: String,
+    },
+    /// What analysts have found of events, those of the newest event first
+    Feedback {
+        #[command(flatten)]
+        range: RangeArgs,
+        /// At most this many [default: 100]
+        #[arg(short = 'n', long, value_name = "N", default_value_t = LIMIT, hide_default_value = true)]
+        limit: usize,
     },
     /// How much there is of what
     Stats,
@@ -91,9 +101,9 @@ enum What {
     Anomalies,
 }
 
-/// Which items are asked for.
+/// When, and of whom.
 #[derive(Args, Debug)]
-struct FilterArgs {
+struct RangeArgs {
     /// From this time on: 2026-11-24, 2026-11-24T08:00:00Z, ms since 1970, or 24h, 7d ago
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -105,6 +115,13 @@ struct FilterArgs {
     /// Of this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+}
+
+/// Which items are asked for.
+#[derive(Args, Debug)]
+struct FilterArgs {
+    #[command(flatten)]
+    range: RangeArgs,
 
     /// Of this type
     #[arg(long = "type", value_name = "TYPE")]
@@ -148,6 +165,7 @@ const EXAMPLES: &str = "Examples:
   sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
   sg-query user alice --db db
+  sg-query feedback --db db --since 7d
   sg-query export --db db --what anomalies --format csv > anomalies.csv
 
 Exit codes:
@@ -207,8 +225,17 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
         }
         Question::Event { event_id } => {
             let found = query::event(&store, event_id)?;
-            print_all(&found, format, false)
+            let ended = print_all(&found, format, false)?;
+            if format == Format::Table {
+                let mut writer = FeedbackWriter::new(format)?;
+                for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
+                    writer.write(feedback)?;
+                }
+                writer.finish()?;
+            }
+            Ok(ended)
         }
+        Question::Feedback { range, limit } => feedback(&store, range, *limit, format),
         Question::User { user } => match query::profile(&store, user)? {
             None => Ok(Ended::Partly),
             Some(profile) if format == Format::Table => {
@@ -237,8 +264,9 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
     }
 }
 
-impl FilterArgs {
-    fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
+impl RangeArgs {
+    /// From and up to when, in ms.
+    fn times_ms(&self) -> anyhow::Result<(i64, i64)> {
         let now_ms = now_ms();
         let time = |option: &str, text: &Option<String>, otherwise: i64| match text {
             None => Ok(otherwise),
@@ -247,10 +275,20 @@ impl FilterArgs {
             }
         };
         let all = Filter::default();
+        Ok((
+            time("--since", &self.since, all.since_ms)?,
+            time("--until", &self.until, all.until_ms)?,
+        ))
+    }
+}
+
+impl FilterArgs {
+    fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
+        let (since_ms, until_ms) = self.range.times_ms()?;
         Ok(Filter {
-            since_ms: time("--since", &self.since, all.since_ms)?,
-            until_ms: time("--until", &self.until, all.until_ms)?,
-            user: self.user.clone(),
+            since_ms,
+            until_ms,
+            user: self.range.user.clone(),
             kind: self.kind.clone(),
             source_ip: self.ip.map(|ip| ip.to_string()),
             min_score: self.min_score,
@@ -282,6 +320,32 @@ fn list(store: &Store, wanted: Wanted, filter: &Filter, format: Format) -> anyho
     if let Some(key) = more {
         let text = format!("there is more: go on with --cursor {}", query::cursor(&key));
         say(NAME, &text);
+    }
+    Ok(found_or_not(n_found))
+}
+
+fn feedback(
+    store: &Store,
+    range: &RangeArgs,
+    limit: usize,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    let (since_ms, until_ms) = range.times_ms()?;
+    let filter = FeedbackFilter {
+        since_ms,
+        until_ms,
+        user: range.user.clone(),
+        limit,
+    };
+    let mut writer = FeedbackWriter::new(format)?;
+    let mut n_found = 0;
+    let has_more = query::feedback(store, &filter, |feedback| {
+        n_found += 1;
+        writer.write(feedback)
+    })?;
+    writer.finish()?;
+    if has_more {
+        say(NAME, "there is more: use a greater --limit");
     }
     Ok(found_or_not(n_found))
 }

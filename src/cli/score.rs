@@ -2,19 +2,20 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use super::baselines::{self, load, save};
+use super::enrich::EnrichmentArgs;
 use super::memory::MemoryArgs;
 use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
-use crate::enrich::{Database, DatabaseKind, Enrichment};
+use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
@@ -94,15 +95,8 @@ pub struct DetectorArgs {
     #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
     silences: Option<PathBuf>,
 
-    /// Score an event without `geo_location` as if it named the place of its `source_ip`: FILE is in
-    /// MaxMind's format, such as GeoLite2-City.mmdb
-    #[arg(long, value_name = "FILE", env = "SG_GEOIP")]
-    geoip: Option<PathBuf>,
-
-    /// Score an event without `metadata.asn` as if it named the provider of its `source_ip`: FILE is
-    /// in MaxMind's format, such as GeoLite2-ASN.mmdb
-    #[arg(long, value_name = "FILE", env = "SG_ASN")]
-    asn: Option<PathBuf>,
+    #[command(flatten)]
+    enrichment: EnrichmentArgs,
 
     /// Anomalies of one user, or from one address, with less than SPAN between them are one incident;
     /// guessing at many users is one campaign; 0 folds nothing
@@ -162,17 +156,7 @@ impl DetectorArgs {
 
     /// What can be looked up.
     pub(crate) fn enrichment(&self) -> anyhow::Result<Arc<Enrichment>> {
-        let open = |option: &str, path: &Path, kind| {
-            let database = Database::open(path, kind);
-            database.with_context(|| format!("{option} {} cannot be used", path.display()))
-        };
-        let (geoip, asn) = (self.geoip.as_deref(), self.asn.as_deref());
-        let places = geoip.map(|path| open("--geoip", path, DatabaseKind::Places));
-        let providers = asn.map(|path| open("--asn", path, DatabaseKind::Providers));
-        Ok(Arc::new(Enrichment {
-            places: places.transpose()?,
-            providers: providers.transpose()?,
-        }))
+        Ok(Arc::new(self.enrichment.open()?))
     }
 
     /// The time without anomalies that ends an incident.

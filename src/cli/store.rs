@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+use super::feedback::{self, FeedbackArgs};
 use super::{Ended, LineArgs, conclude};
 use crate::engine;
 use crate::io::ndjson::NdjsonSink;
@@ -73,6 +74,13 @@ enum StoreCommand {
         #[arg(long, value_name = "TIME")]
         before: Option<String>,
     },
+    /// Keep what was found of events, and correct the baselines of their users by it
+    ///
+    /// A benign event is usual for its user from now on: what it came with is known at once. A
+    /// malicious one was not the user's: what it has taught is forgotten. The same verdict given
+    /// again changes note, author and time, and no baseline.
+    #[command(after_help = feedback::EXAMPLES, after_long_help = feedback::EXAMPLES)]
+    Feedback(FeedbackArgs),
     /// Rewrite the database's files so that they take the least room
     Compact {
         #[command(flatten)]
@@ -81,10 +89,10 @@ enum StoreCommand {
 }
 
 #[derive(Args, Debug)]
-struct DatabaseArgs {
+pub(super) struct DatabaseArgs {
     /// The database folder
     #[arg(long, value_name = "DIR", env = "SG_DB")]
-    db: PathBuf,
+    pub(super) db: PathBuf,
 }
 
 /// Sizes that trade memory for speed.
@@ -128,10 +136,11 @@ const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score | sg-store --db db --tee | jq -c 'select(.anomaly)'
   sg-store verify --db db --digest
   sg-store prune --db db --retain 90d && sg-store compact --db db
+  sg-store feedback evt_1738247260748_0011757 --db db --verdict benign --note 'new laptop'
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected, or verify found something wrong
+  1  ran, but lines were rejected, verify found something wrong, or feedback no such event
   2  trouble: wrong usage, a database in use or too damaged to be read on, a failure
 ";
 
@@ -173,6 +182,7 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
             say(NAME, &text);
             Ok(Ended::Done)
         }
+        Some(StoreCommand::Feedback(args)) => feedback::run(args),
         Some(StoreCommand::Compact { database }) => {
             let store = open(database, Access::WriteExisting)?;
             let before: u64 = store.disk_bytes()?.values().sum();

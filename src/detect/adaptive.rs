@@ -10,6 +10,7 @@ mod archetype;
 mod assess;
 mod calibration;
 mod cells;
+mod correct;
 mod features;
 mod learn;
 mod math;

@@ -2,6 +2,7 @@
 //! (detector specification, section C). Kept exact and simple; a plain model in
 //! `tests/it/classic_model.rs` holds it to its word.
 
+mod correct;
 mod record;
 
 use std::fmt::Write;

@@ -76,6 +76,20 @@ impl Table {
         }
     }
 
+    /// Counts the value once less; it goes when nothing is left.
+    pub(crate) fn unlearn(&mut self, tag: u32, value: &str) {
+        let Some(i) = self.find(tag, value) else {
+            return;
+        };
+        let entry = &mut self.entries[i];
+        entry.n_events = entry.n_events.saturating_sub(1);
+        if entry.n_events == 0 {
+            self.n_bytes[(tag & DIMENSION_MASK) as usize] -= value.len() as u32;
+            self.tags.remove(i);
+            self.entries.remove(i);
+        }
+    }
+
     pub(crate) fn insert(&mut self, dimension: Dimension, seen: Seen) {
         self.push(tag(dimension, &seen.value), seen);
     }

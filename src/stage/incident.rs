@@ -289,6 +289,14 @@ pub(super) fn read(record: &[u8]) -> Result<(Option<Incidents>, &[u8]), RecordEr
     Ok((Some(incidents), rest))
 }
 
+/// The detector's part of the record of what users share.
+///
+/// # Errors
+/// If it is damaged.
+pub fn of_detector(record: &[u8]) -> Result<&[u8], RecordError> {
+    read(record).map(|(_, of_detector)| of_detector)
+}
+
 impl Incident {
     fn add(&mut self, alert: &Alert<'_>, is_other_user: bool) -> News {
         let Raised {

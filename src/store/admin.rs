@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Reads everything: checksums, that events are events and are found by every index, that
-    /// indexes and anomalies belong to events, and that the counters are right.
+    /// indexes, anomalies and verdicts belong to events, and that the counters are right.
     ///
     /// # Errors
     /// If the store cannot be read on; what was found until then is lost.
@@ -98,6 +98,7 @@ impl Store {
         }
         self.verify_index_sizes(&mut verified)?;
         self.verify_baselines(&mut verified)?;
+        self.verify_feedback(&mut verified)?;
         if kept != counters {
             verified.find(format!(
                 "the counters say {} events and {} anomalies, there are {} and {}; \
@@ -294,6 +295,7 @@ impl Store {
             from.clone_from(last);
             from.push(0);
             let mut writes = WriteBatch::default();
+            self.prune_feedback(last, &mut writes)?;
             for (key, value) in old {
                 self.prune_event(&key, value, &mut counters, &mut pruned, &mut writes)?;
             }
@@ -381,7 +383,7 @@ impl Store {
 }
 
 impl Verified {
-    fn find(&mut self, finding: String) {
+    pub(super) fn find(&mut self, finding: String) {
         self.n_findings += 1;
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
@@ -400,7 +402,7 @@ pub(crate) fn parse_event(value: Vec<u8>) -> Block {
     block
 }
 
-fn show(key: &[u8]) -> String {
+pub(super) fn show(key: &[u8]) -> String {
     crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
 }
 

@@ -17,6 +17,7 @@ mod consume;
 mod dead_letters;
 mod enrich;
 mod explain;
+mod feedback;
 mod follow;
 mod golden;
 mod incidents;

@@ -89,6 +89,23 @@ fn bytes_bin(bytes: f64) -> usize {
 
 impl Case<'_> {
     pub(super) fn assess(&self) -> Assessment {
+        let mut assessment = self.stand();
+        self.time(&mut assessment);
+        self.kind(&mut assessment);
+        self.bursts(&mut assessment);
+        self.gap(&mut assessment);
+        self.switch(&mut assessment);
+        self.others(&mut assessment);
+        let evidence = &mut assessment.evidence;
+        evidence[Component::Evidence as usize] = self.evidence_before().clamp(0.0, EVIDENCE_MAX);
+        for evidence in evidence {
+            *evidence = evidence.clamp(EVIDENCE_MIN, EVIDENCE_MAX);
+        }
+        assessment
+    }
+
+    /// Where the event stands on the ladders of novelty, whatever came within hours before it.
+    pub(super) fn stand(&self) -> Assessment {
         let mut assessment = Assessment {
             evidence: [0.0; N_COMPONENTS],
             net_share: 1.0,
@@ -111,18 +128,7 @@ impl Case<'_> {
         };
         self.net_geo(&mut assessment);
         self.device(&mut assessment);
-        self.time(&mut assessment);
-        self.kind(&mut assessment);
-        self.bursts(&mut assessment);
-        self.gap(&mut assessment);
-        self.switch(&mut assessment);
-        self.others(&mut assessment);
         self.resource(&mut assessment);
-        let evidence = &mut assessment.evidence;
-        evidence[Component::Evidence as usize] = self.evidence_before().clamp(0.0, EVIDENCE_MAX);
-        for evidence in evidence {
-            *evidence = evidence.clamp(EVIDENCE_MIN, EVIDENCE_MAX);
-        }
         assessment
     }
 

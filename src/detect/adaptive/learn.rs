@@ -27,6 +27,30 @@ pub(super) struct Lesson {
     pub(super) risk: f64,
 }
 
+/// How much an event of that risk is learned.
+pub(super) fn weight_of(risk: f64) -> f64 {
+    if risk <= LEARN_RISK {
+        1.0
+    } else {
+        math::exp(-(risk - LEARN_RISK) / 2.0).max(LEARN_WEIGHT_MIN)
+    }
+}
+
+/// How much of that is learned of its values.
+pub(super) fn weight_of_values(is_failure: bool, weight: f64) -> f64 {
+    match is_failure {
+        false => weight,
+        true if weight > 0.5 => weight * 0.3,
+        true => 0.0,
+    }
+}
+
+/// What a failed event asked for was not reached.
+pub(super) fn is_reached(is_failure: bool, dimension: usize) -> bool {
+    !is_failure
+        || (dimension != Dimension::Endpoint as usize && dimension != Dimension::Folder as usize)
+}
+
 impl Adaptive {
     pub(super) fn learn(
         &self,
@@ -36,11 +60,7 @@ impl Adaptive {
         found: &Assessment,
         lesson: &Lesson,
     ) {
-        let weight = if lesson.risk <= LEARN_RISK {
-            1.0
-        } else {
-            math::exp(-(lesson.risk - LEARN_RISK) / 2.0).max(LEARN_WEIGHT_MIN)
-        };
+        let weight = weight_of(lesson.risk);
         let grown = weight * lesson.growth;
         let (whole, half) = (micro(weight), micro(weight * 0.5));
         for (histogram, cell) in Histogram::ALL.into_iter().zip(found.cells) {
@@ -55,8 +75,9 @@ impl Adaptive {
         deltas.add_cell(HOURS + hour, whole);
         user.learn_type(features.kind, grown);
         deltas.add_type(features.kind, whole);
-        if !features.is_failure || weight > 0.5 {
-            self.learn_values(user, deltas, features, lesson, weight);
+        let of_values = weight_of_values(features.is_failure, weight);
+        if of_values > 0.0 {
+            self.learn_values(user, deltas, features, lesson, of_values);
         }
         self.learn_failure(user, deltas, features, found, lesson);
         Self::learn_course(user, features, found, lesson);
@@ -75,13 +96,7 @@ impl Adaptive {
         weight: f64,
     ) {
         let is_failure = features.is_failure;
-        let weight = if is_failure { weight * 0.3 } else { weight };
-        // What a failed event asked for was not reached.
-        let is_taken = |dimension: usize| {
-            !is_failure
-                || (dimension != Dimension::Endpoint as usize
-                    && dimension != Dimension::Folder as usize)
-        };
+        let is_taken = |dimension| is_reached(is_failure, dimension);
         let known = user
             .seen
             .learn(features, &lesson.seen, lesson.now_s, weight, is_taken);

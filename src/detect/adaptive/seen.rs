@@ -15,7 +15,7 @@ pub(super) const ENTRIES_MAX: usize = 252;
 const GROWTH: usize = 8;
 /// A value is new until this long after its first sighting: a takeover's own events must not make
 /// its address a known one while it lasts.
-const QUARANTINE_S: u32 = 12 * 3600;
+pub(super) const QUARANTINE_S: u32 = 12 * 3600;
 /// Weight that a value must have gathered to be known.
 const KNOWN_WEIGHT_MIN: f32 = 0.5;
 
@@ -33,8 +33,18 @@ pub(super) struct Entry {
 
 impl Entry {
     fn is_known(self, now_s: u32) -> bool {
-        let age_s = (now_s - self.last_s.min(now_s)).saturating_add(u32::from(self.age_s));
-        age_s >= QUARANTINE_S && self.weight >= KNOWN_WEIGHT_MIN
+        self.age_at(now_s) >= QUARANTINE_S && self.weight >= KNOWN_WEIGHT_MIN
+    }
+
+    /// Time since the first sighting, as far as it is known.
+    fn age_at(self, now_s: u32) -> u32 {
+        (now_s - self.last_s.min(now_s)).saturating_add(u32::from(self.age_s))
+    }
+
+    /// Whether the first sighting was before that time.
+    fn is_older_than(self, at_s: u32) -> bool {
+        // An age that has reached its limit says no more than that it is great.
+        self.age_s == u16::MAX || self.last_s.saturating_sub(u32::from(self.age_s)) < at_s
     }
 
     fn weight_at(self, now_s: u32) -> f64 {
@@ -166,19 +176,73 @@ impl Seen {
                     entry.last_s = now_s.max(entry.last_s);
                     *entry
                 }
-                None => self.insert(dimension, key, now_s, weight),
+                None => self.insert(dimension, key, now_s, weight, 0),
             };
             known[dimension] = entry.is_known(now_s);
         }
         known
     }
 
-    fn insert(&mut self, dimension: usize, key: u64, now_s: u32, weight: f64) -> Entry {
+    /// Makes the values of an event that `is_taken` names known at once.
+    pub(super) fn make_known(
+        &mut self,
+        features: &Features,
+        now_s: u32,
+        is_taken: impl Fn(usize) -> bool,
+    ) {
+        for (dimension, &key) in features.keys.iter().enumerate() {
+            if key == ABSENT || !is_taken(dimension) {
+                continue;
+            }
+            let Some(i) = self.position(dimension, key) else {
+                self.insert(dimension, key, now_s, 1.0, QUARANTINE_S as u16);
+                continue;
+            };
+            let entry = &mut self.entries[i];
+            let age_s = entry.age_at(now_s).max(QUARANTINE_S);
+            entry.age_s = age_s.try_into().unwrap_or(u16::MAX);
+            entry.weight = entry.weight_at(now_s).max(1.0) as f32;
+            entry.last_s = now_s.max(entry.last_s);
+        }
+    }
+
+    /// Forgets the values of an event at `event_s` that `is_taken` names; of those known from before
+    /// `first_s` only the weight that the event had given them.
+    pub(super) fn take_back(
+        &mut self,
+        features: &Features,
+        (first_s, event_s): (u32, u32),
+        weight: f64,
+        is_taken: impl Fn(usize) -> bool,
+    ) {
+        for (dimension, &key) in features.keys.iter().enumerate() {
+            if !is_taken(dimension) {
+                continue;
+            }
+            let Some(i) = self.position(dimension, key) else {
+                continue;
+            };
+            let entry = &mut self.entries[i];
+            if entry.is_older_than(first_s) {
+                let since_h = f64::from(entry.last_s.saturating_sub(event_s)) / 3600.0;
+                let left = f64::from(entry.weight) - weight * decay(since_h);
+                entry.weight = left.max(0.0) as f32;
+            } else {
+                self.tags.remove(i);
+                self.entries.remove(i);
+                for end in &mut self.ends[dimension..] {
+                    *end -= 1;
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, dimension: usize, key: u64, now_s: u32, weight: f64, age_s: u16) -> Entry {
         let entry = Entry {
             key,
             weight: weight as f32,
             last_s: now_s,
-            age_s: 0,
+            age_s,
         };
         let (start, end) = self.bounds(dimension);
         if end - start >= VALUES_MAX[dimension] {

@@ -90,6 +90,12 @@ impl Types {
         }
     }
 
+    fn unlearn(&mut self, kind: u64, weight: f64) {
+        if let Ok(i) = self.keys[..self.len].binary_search(&kind) {
+            self.weights[i] = (f64::from(self.weights[i]) - weight).max(0.0) as f32;
+        }
+    }
+
     fn forget_lightest(&mut self) {
         let weights = self.weights.iter().enumerate();
         let lightest = weights.min_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -152,6 +158,11 @@ impl User {
         1.0
     }
 
+    /// What an event at `at_h` has weighed, in the units that the counts have now.
+    pub(super) fn growth_at(&self, at_h: f64) -> f64 {
+        growth(at_h - self.origin_h)
+    }
+
     /// Whole seconds since the user's first event, the unit of [`Seen`].
     pub(super) fn seconds(&self, now_h: f64) -> u32 {
         ((now_h - self.first_h) * 3600.0) as u32
@@ -164,6 +175,12 @@ impl User {
     pub(super) fn learn_type(&mut self, kind: u64, weight: f64) {
         self.types_weight += weight;
         self.types.learn(kind, weight);
+    }
+
+    /// Takes weight from a type; there is none below 0.
+    pub(super) fn unlearn_type(&mut self, kind: u64, weight: f64) {
+        self.types_weight = (self.types_weight - weight).max(0.0);
+        self.types.unlearn(kind, weight);
     }
 
     /// Fetches all of the state but what was seen.

@@ -1,0 +1,183 @@
+//! The baselines that verdicts correct: those that `sg-run` keeps in the database, or those of a
+//! state folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use crate::cli::baselines::{SHARED, kind_of};
+use crate::cli::store::NAME;
+use crate::detect::{Correction, Corrector};
+use crate::io::state::StateFolder;
+use crate::query::Found;
+use crate::record::feedback::Feedback;
+use crate::report::say;
+use crate::stage;
+use crate::store::Store;
+
+/// The place of baselines that are in the database.
+const DATABASE: &str = "database";
+/// Places that are remembered of a verdict: whoever has more state folders has them corrected
+/// twice by the same verdict given twice.
+const PLACES_MAX: usize = 16;
+
+/// The baselines of some users, wherever they are kept.
+pub(super) struct Baselines {
+    /// Where, as verdicts name it.
+    place: String,
+    folder: Option<StateFolder>,
+    /// Of the detector that they are of, if there are any.
+    detector: Option<(String, Corrector)>,
+    records: BTreeMap<String, Vec<u8>>,
+    changed: BTreeMap<String, Vec<u8>>,
+}
+
+impl Baselines {
+    pub(super) fn of_database(store: &Store, users: &BTreeSet<&str>) -> anyhow::Result<Self> {
+        let mut baselines = Self::none(DATABASE.to_owned());
+        if let Some(detector) = store.detector()? {
+            let shared = store.baseline(SHARED)?.unwrap_or_default();
+            for user in users {
+                if let Some(record) = store.baseline(user)? {
+                    baselines.records.insert((*user).to_owned(), record);
+                }
+            }
+            baselines.set_detector(detector, &shared)?;
+        }
+        Ok(baselines)
+    }
+
+    pub(super) fn of_folder(path: &Path, users: &BTreeSet<&str>) -> anyhow::Result<Self> {
+        let shown = path.display();
+        ensure!(path.is_dir(), "there is no state folder at {shown}");
+        let folder = StateFolder::open(path)?;
+        // The same folder has the same name, wherever the command was given.
+        let place = path
+            .canonicalize()
+            .with_context(|| format!("cannot use the state folder {shown}"))?;
+        let mut baselines = Self::none(place.to_string_lossy().into_owned());
+        if let Some(detector) = folder.detector()? {
+            let mut shared = Vec::new();
+            folder.load(&detector, |user, record| {
+                if user == SHARED {
+                    shared = record.to_vec();
+                } else if users.contains(user) {
+                    baselines.records.insert(user.to_owned(), record.to_vec());
+                }
+                Ok(())
+            })?;
+            baselines.set_detector(detector, &shared)?;
+        }
+        baselines.folder = Some(folder);
+        Ok(baselines)
+    }
+
+    fn none(place: String) -> Self {
+        Self {
+            place,
+            folder: None,
+            detector: None,
+            records: BTreeMap::new(),
+            changed: BTreeMap::new(),
+        }
+    }
+
+    fn set_detector(&mut self, detector: String, shared: &[u8]) -> anyhow::Result<()> {
+        let kind = kind_of(&detector)?;
+        let shared = stage::of_detector(shared);
+        let corrector = shared.and_then(|shared| Corrector::new(kind, shared));
+        let corrector = corrector.with_context(|| {
+            let place = &self.place;
+            format!("what all users share in {place} cannot be used")
+        })?;
+        self.detector = Some((detector, corrector));
+        Ok(())
+    }
+
+    /// Corrects the baseline of an event's user, unless the verdict has done so already.
+    pub(super) fn correct(
+        &mut self,
+        event: &Found,
+        mut feedback: Feedback,
+        before: Option<&Feedback>,
+    ) -> anyhow::Result<Feedback> {
+        if feedback.corrected.contains(&self.place) {
+            return Ok(feedback);
+        }
+        let user = &feedback.user;
+        let (Some((detector, corrector)), Some(record)) =
+            (&self.detector, self.records.get_mut(user))
+        else {
+            return Ok(feedback);
+        };
+        let has_corrected = |before: &&Feedback| before.corrected.contains(&self.place);
+        let correction = Correction {
+            event: event.block.view(&event.block.events[0]),
+            judgement: feedback.verdict,
+            before: before.filter(has_corrected).map(|before| before.verdict),
+            risk: risk_of(event, detector),
+        };
+        let corrected = corrector.correct(record, &correction).with_context(|| {
+            let place = &self.place;
+            format!("the baseline of {user:?} in {place} cannot be used; nothing was changed")
+        })?;
+        if corrected != *record {
+            record.clone_from(&corrected);
+            self.changed.insert(user.clone(), corrected);
+        }
+        if feedback.corrected.len() == PLACES_MAX {
+            feedback.corrected.remove(0);
+        }
+        feedback.corrected.push(self.place.clone());
+        Ok(feedback)
+    }
+
+    /// Says of which users there is no baseline.
+    pub(super) fn say_missing(&self, users: &BTreeSet<&str>) {
+        let place = match &self.folder {
+            None => "the database: does sg-score keep it in a --state folder?",
+            Some(_) => "the state folder",
+        };
+        let missing = users
+            .iter()
+            .filter(|user| !self.records.contains_key(**user));
+        for user in missing {
+            let text =
+                format!("the verdict is kept only, there is no baseline of {user} in {place}");
+            say(NAME, &text);
+        }
+    }
+
+    /// Saves changed baselines of a folder; gives those back that belong into the database.
+    pub(super) fn save(self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let (Some(folder), Some((detector, _))) = (&self.folder, &self.detector) else {
+            return Ok(self.changed);
+        };
+        if !self.changed.is_empty() {
+            let mut n_records = 0;
+            folder.load(detector, |_, _| {
+                n_records += 1;
+                Ok(())
+            })?;
+            folder.save(detector, n_records, |each| {
+                folder.load(detector, |user, record| {
+                    each(user, self.changed.get(user).map_or(record, Vec::as_slice))
+                })
+            })?;
+        }
+        Ok(BTreeMap::new())
+    }
+}
+
+/// The risk that a detector has seen in an event, if it was an anomaly to it.
+fn risk_of(event: &Found, detector: &str) -> Option<f64> {
+    #[derive(Deserialize)]
+    struct Learned {
+        detector: String,
+        risk: f64,
+    }
+    let learned: Learned = serde_json::from_slice(event.anomaly_json.as_deref()?).ok()?;
+    (learned.detector == detector).then_some(learned.risk)
+}

@@ -1,0 +1,76 @@
+//! Corrects baselines by what an analyst has found of an event, whatever the detector. It knows
+//! records, and nothing of where they are kept.
+
+use super::adaptive::{self, Adaptive};
+use super::classic::Baseline;
+use super::{Detector, DetectorConfig, DetectorKind, RecordError};
+use crate::record::EventView;
+use crate::record::feedback::Judgement;
+
+/// A verdict on an event that a baseline has learned.
+#[derive(Clone, Copy)]
+pub struct Correction<'a> {
+    pub event: EventView<'a>,
+    pub judgement: Judgement,
+    /// The other verdict that the baseline was corrected by before, if it was.
+    pub before: Option<Judgement>,
+    /// The risk that the detector has seen in the event, if it was an anomaly.
+    pub risk: Option<f64>,
+}
+
+/// What it takes to correct the baselines of a detector.
+pub enum Corrector {
+    Adaptive(Box<Adaptive>),
+    Classic,
+}
+
+impl Corrector {
+    /// `shared` is the record of what all users share, empty if there is none.
+    ///
+    /// # Errors
+    /// If that record is of another version or damaged.
+    pub fn new(kind: DetectorKind, shared: &[u8]) -> Result<Self, RecordError> {
+        match kind {
+            DetectorKind::Classic => Ok(Self::Classic),
+            DetectorKind::Adaptive => {
+                let mut adaptive = Adaptive::new(DetectorConfig::standard(kind));
+                if !shared.is_empty() {
+                    adaptive.read_shared(shared)?;
+                }
+                Ok(Self::Adaptive(Box::new(adaptive)))
+            }
+        }
+    }
+
+    /// The record of the event's user after the correction.
+    ///
+    /// # Errors
+    /// If the record is of another version or damaged.
+    pub fn correct(
+        &self,
+        record: &[u8],
+        correction: &Correction<'_>,
+    ) -> Result<Vec<u8>, RecordError> {
+        let mut corrected = Vec::new();
+        match self {
+            Self::Adaptive(detector) => {
+                let mut user = adaptive::User::from_record(record)?;
+                let Correction {
+                    event,
+                    judgement,
+                    before,
+                    risk,
+                } = correction;
+                let features = Adaptive::features(event);
+                detector.correct(&mut user, &features, *judgement, *before, *risk);
+                user.write_record(&mut corrected);
+            }
+            Self::Classic => {
+                let mut baseline = Baseline::from_record(record)?;
+                baseline.correct(&correction.event, correction.judgement, correction.before);
+                baseline.write_record(&mut corrected);
+            }
+        }
+        Ok(corrected)
+    }
+}

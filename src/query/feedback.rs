@@ -1,0 +1,41 @@
+//! Verdicts that analysts have given, for a question.
+
+use crate::record::feedback::Feedback;
+use crate::store::Store;
+
+/// Which verdicts to look for, by their events. Times are in ms, both ends included.
+#[derive(Clone, Debug)]
+pub struct FeedbackFilter {
+    pub since_ms: i64,
+    pub until_ms: i64,
+    pub user: Option<String>,
+    pub limit: usize,
+}
+
+/// Calls `each` with the verdicts that match, the newest event first, up to the limit. Tells whether
+/// there are more.
+///
+/// # Errors
+/// If the store cannot be read, or as `each` says.
+pub fn feedback(
+    store: &Store,
+    filter: &FeedbackFilter,
+    mut each: impl FnMut(&Feedback) -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
+    let mut n_found = 0;
+    let mut walk = store.walk_feedback(filter.until_ms);
+    while let Some(feedback) = walk.next_feedback()? {
+        if feedback.timestamp < filter.since_ms {
+            break;
+        }
+        if (filter.user.as_deref()).is_some_and(|user| user != feedback.user) {
+            continue;
+        }
+        if n_found == filter.limit {
+            return Ok(true);
+        }
+        n_found += 1;
+        each(&feedback)?;
+    }
+    Ok(false)
+}
