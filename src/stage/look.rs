@@ -41,7 +41,7 @@ impl<D: Detector> Stage for Look<D> {
 pub(super) struct Route<F> {
     pub(super) features: Vec<F>,
     pub(super) keys: Vec<UserKey>,
-    /// Where the users' states were in their shards before the batch; filled in when it is scored.
+    /// Where the users' states are in their shards, as far as was looked ahead.
     pub(super) found: Vec<Option<u32>>,
     pub(super) shard_of: Vec<u8>,
     /// Event indexes, those of shard 0 first, in input order within a shard.

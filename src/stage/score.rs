@@ -279,14 +279,15 @@ impl<D: Detector> Stage for Score<D> {
 impl<D: Detector> Score<D> {
     /// Finds where the users of a batch are, and brings those to memory that are elsewhere.
     fn find_users(&mut self, blocks: &[Block], pool: &ThreadPool) -> anyhow::Result<()> {
+        if !self.config.memory.is_backed {
+            // Whoever is not here is new; scoring finds the others a few events ahead.
+            return Ok(());
+        }
         let find = |shards: &[Shard<D>], routes: &mut [Route<D::Features>]| {
             memory::find(pool, routes, |shard, key| shards[shard].users.find(key));
         };
         find(&self.shards, &mut self.routes);
         let (memory, routes) = (&self.config.memory, &self.routes);
-        if !memory.is_backed {
-            return Ok(());
-        }
         let shards = (0..self.shards.len()).into_par_iter();
         let read = |shard| memory.read(shard, routes, blocks);
         let missing: Vec<Vec<Missing>> =
@@ -409,8 +410,8 @@ impl<D: Detector> Score<D> {
                 continue;
             };
             for event in range {
+                self.prefetch(block_index, event);
                 let route = &self.routes[block_index];
-                self.prefetch(route, event);
                 let place = Place {
                     block: block_index,
                     event,
@@ -425,7 +426,15 @@ impl<D: Detector> Score<D> {
     }
 
     /// Fetches the states of the users of the next events, step by step.
-    fn prefetch(&self, route: &Route<D::Features>, event: usize) {
+    fn prefetch(&mut self, block_index: usize, event: usize) {
+        const FIRST: usize = (PREFETCH_STEPS + 1) * PREFETCH_DISTANCE;
+        let route = &mut self.routes[block_index];
+        let ahead = (event + FIRST).min(route.features.len() - 1);
+        // At the start of a block there was nobody to look ahead.
+        for next in route.found.len()..=ahead {
+            let users = &self.shards[usize::from(route.shard_of[next])].users;
+            route.found.push(users.find(route.keys[next]));
+        }
         for step in 0..=PREFETCH_STEPS {
             let event = event + (PREFETCH_STEPS + 1 - step) * PREFETCH_DISTANCE;
             let Some(Some(found)) = route.found.get(event) else {
@@ -475,7 +484,8 @@ fn observe<D: Detector>(
     let key = route.keys[place.event];
     let verdict = &mut findings.verdict;
     verdict.clear();
-    users.change(route.found[place.event], key, new, D::user_bytes, |user| {
+    let found = route.found.get(place.event).copied().flatten();
+    users.change(found, key, new, D::user_bytes, |user| {
         detector.observe(key, user, deltas, features, view, verdict);
     });
     if !verdict.anomaly.is_empty() && !silences.is_empty() && silences.cover(&view()) {
