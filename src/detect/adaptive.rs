@@ -166,32 +166,18 @@ impl Adaptive {
         features: &Features,
     ) -> (Risk, Assessment) {
         let now_h = self.time_h(features).max(user.last_h);
-        let growth = user.growth(now_h);
-        let now_s = user.seconds(now_h);
-        let case = Case {
-            features,
-            user,
-            user_key: key.stable.max(1),
-            population: &self.population,
-            attacker: &self.attacker,
-            found: user.seen.find(features, now_s),
-            now_h,
-            now_s,
-            growth,
-            hour_decay: assess::hour_decay(now_h - user.last_h),
-            age: Age::of(now_h - user.first_h, user.n_events),
-        };
+        let case = self.case(key.stable.max(1), user, features, now_h);
         let found = case.assess();
         let (mut risk, archetype) = archetype::combine(&found.evidence, self.n_archetypes);
-        if user.n_events < FIRST_EVENTS {
+        if case.user.n_events < FIRST_EVENTS {
             risk = risk.min(FIRST_RISK_MAX);
         }
         let lesson = Lesson {
             user_key: case.user_key,
             seen: case.found,
             now_h,
-            now_s,
-            growth,
+            now_s: case.now_s,
+            growth: case.growth,
             age: case.age,
             evidence_before: case.evidence_before(),
             risk,
@@ -205,6 +191,31 @@ impl Adaptive {
         };
         self.learn(user, deltas, features, &found, &lesson);
         (risk, found)
+    }
+
+    /// An event as it stands before the user's state at that time.
+    fn case<'a>(
+        &'a self,
+        user_key: u64,
+        user: &'a mut User,
+        features: &'a Features,
+        now_h: f64,
+    ) -> Case<'a> {
+        let growth = user.growth(now_h);
+        let now_s = user.seconds(now_h);
+        Case {
+            features,
+            user_key,
+            population: &self.population,
+            attacker: &self.attacker,
+            found: user.seen.find(features, now_s),
+            now_h,
+            now_s,
+            growth,
+            hour_decay: assess::hour_decay(now_h - user.last_h),
+            age: Age::of(now_h - user.first_h, user.n_events),
+            user,
+        }
     }
 
     fn write_anomaly(

@@ -4,8 +4,8 @@
 //! Bursts are left alone: they count how much of everything there was, not what. So is the
 //! population, where one event of one user is nothing.
 
-use super::assess::{self, Assessment, Case};
-use super::cells::{Age, Histogram};
+use super::assess::Assessment;
+use super::cells::Histogram;
 use super::features::{Dimension, Features};
 use super::learn::{is_reached, weight_of, weight_of_values};
 use super::seen::QUARANTINE_S;
@@ -90,23 +90,8 @@ impl Adaptive {
     /// Where an event stands for the user now.
     fn stand(&self, user: &mut User, features: &Features) -> Assessment {
         let now_h = user.last_h;
-        let growth = user.growth(now_h);
-        let now_s = user.seconds(now_h);
-        let case = Case {
-            features,
-            user,
-            // Only bursts of failures of others ask for it.
-            user_key: 0,
-            population: &self.population,
-            attacker: &self.attacker,
-            found: user.seen.find(features, now_s),
-            now_h,
-            now_s,
-            growth,
-            hour_decay: assess::hour_decay(0.0),
-            age: Age::of(now_h - user.first_h, user.n_events),
-        };
-        case.stand()
+        // Only bursts of failures of others ask for the user's key.
+        self.case(0, user, features, now_h).stand()
     }
 }
 
