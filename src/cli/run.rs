@@ -68,7 +68,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         ..args.tuning.tuning()
     };
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
-    let memory = args.memory.with_store(&store, &tuning, &enrichment);
+    let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences()?;
     let Scoring {
