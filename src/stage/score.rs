@@ -159,6 +159,14 @@ impl<D: Detector> Scorer for Score<D> {
         let key = UserKey::of(user, &self.hasher);
         let state = self.detector.read_user(record)?;
         let shard = &mut self.shards[shard_of(key)];
+        let memory = &self.config.memory;
+        // An import names users again who have left memory since the state was read.
+        if memory.is_backed
+            && shard.users.find(key).is_none()
+            && memory.backing.get(user)?.is_some()
+        {
+            shard.n_elsewhere = shard.n_elsewhere.saturating_sub(1);
+        }
         shard.users.insert(key, user, state, D::user_bytes);
         shard.make_room(&self.detector, &self.config.memory)?;
         self.config.memory.is_backed |= shard.n_elsewhere > 0;
@@ -527,6 +535,93 @@ impl<D: Detector> Default for Shard<D> {
             n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::detect::classic::Baseline;
+    use crate::stage::Backing;
+
+    /// Records in memory after all.
+    #[derive(Default)]
+    struct Shelf(Mutex<BTreeMap<String, Vec<u8>>>);
+
+    impl Backing for Shelf {
+        fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
+            Ok(self.0.lock().expect("nobody panicked").get(user).cloned())
+        }
+
+        fn put(&self, records: &Records) -> anyhow::Result<()> {
+            let mut kept = self.0.lock().expect("nobody panicked");
+            for (user, record) in records.iter() {
+                kept.insert(std::str::from_utf8(user)?.to_owned(), record.to_vec());
+            }
+            Ok(())
+        }
+
+        fn each(
+            &self,
+            each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
+        ) -> anyhow::Result<()> {
+            let kept = self.0.lock().expect("nobody panicked");
+            kept.iter()
+                .try_for_each(|(user, record)| each(user, record))
+        }
+    }
+
+    fn record(user: &str) -> Vec<u8> {
+        let line = format!(
+            r#"{{"event_id":"e","user":"{user}","timestamp":1,"type":"LOGIN","source_ip":"10.0.0.1"}}"#
+        );
+        let mut block = Block::new();
+        block.lines = format!("{line}\n").into_bytes();
+        block.parse(crate::record::LINE_BYTES_MAX);
+        let mut baseline = Baseline::default();
+        baseline.learn_event(&block.view(&block.events[0]));
+        let mut record = Vec::new();
+        baseline.write_record(&mut record);
+        record
+    }
+
+    /// An import named users again who had left memory: they were counted twice, and the state file
+    /// said that it held more users than it did.
+    #[test]
+    fn users_who_are_loaded_again_are_counted_once() {
+        let config = ScoreConfig {
+            detector: DetectorConfig::standard(DetectorKind::Classic),
+            silences: Arc::default(),
+            enrichment: Arc::default(),
+            emit: Emit::All,
+            incident_ms: 0,
+            with_baselines: false,
+            memory: Memory {
+                bytes_max: N_SHARDS * 1_000,
+                backing: Arc::new(Shelf::default()),
+                is_backed: false,
+                n_kept: None,
+            },
+        };
+        let mut scorer = Scoring::new(config).score;
+        for round in 0..2 {
+            for i in 0..1_000 {
+                let user = format!("u{i}");
+                scorer.load(&user, &record(&user)).expect("a record");
+            }
+            assert!(scorer.n_moved() > 0);
+            let mut users = Vec::new();
+            let saved = scorer.save(&mut |user, _| {
+                users.push(user.to_owned());
+                Ok(())
+            });
+            saved.expect("memory takes every write");
+            assert!(users.is_sorted_by(|a, b| a < b));
+            assert_eq!((users.len(), scorer.n_users()), (1_000, 1_000), "{round}");
         }
     }
 }
