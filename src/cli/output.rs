@@ -74,6 +74,11 @@ fn cell(text: &str) -> String {
     shorten(&printable(text), CELL_CHARS_MAX).into_owned()
 }
 
+/// A time as RFC 3339 has it, in UTC, for a person.
+fn time_cell(time: &str) -> String {
+    time.replace('T', " ").replace('Z', "")
+}
+
 /// Events or anomalies on their way out.
 pub(super) struct FoundWriter {
     format: Format,
@@ -170,12 +175,7 @@ impl FoundWriter {
         };
         let event = &found.block.events[0];
         let view = found.block.view(event);
-        let text = |text: &str| {
-            if self.is_terminal {
-                return unformula(&printable(text));
-            }
-            unformula(text)
-        };
+        let text = |text: &str| csv_text(text, self.is_terminal);
         let anomaly = found.anomaly.as_ref();
         let reasons = anomaly
             .map(|anomaly| anomaly.reasons.join("; "))
@@ -232,9 +232,7 @@ impl FoundWriter {
         };
         let event = &found.block.events[0];
         let view = found.block.view(event);
-        let time = format_time(view.timestamp_ms)
-            .replace('T', " ")
-            .replace('Z', "");
+        let time = time_cell(&format_time(view.timestamp_ms));
         let address = cell(view.source_ip.unwrap_or("-"));
         let place = cell(view.geo_location.unwrap_or("-"));
         let severity = found
@@ -287,6 +285,14 @@ pub(super) fn print_json(json: &str) -> io::Result<()> {
         return writeln!(output, "{}", json_for_terminal(json));
     }
     writeln!(output, "{json}")
+}
+
+/// Text as a value of CSV.
+fn csv_text(text: &str, is_terminal: bool) -> String {
+    if is_terminal {
+        return unformula(&printable(text));
+    }
+    unformula(text)
 }
 
 /// Text that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, CSV

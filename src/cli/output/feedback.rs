@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::{Format, REASONS_CHARS_MAX, ROWS_MAX, cell, io_error, print_json, table, unformula};
+use super::{
+    Format, REASONS_CHARS_MAX, ROWS_MAX, cell, csv_text, io_error, print_json, table, time_cell,
+};
 use crate::record::feedback::Feedback;
 use crate::record::text::{printable, shorten};
 use crate::time::format_time;
@@ -75,12 +77,7 @@ impl FeedbackWriter {
 
 fn write_csv(csv: &mut csv::Writer<io::Stdout>, feedback: &Feedback) -> csv::Result<()> {
     let is_terminal = io::stdout().is_terminal();
-    let text = |text: &str| {
-        if is_terminal {
-            return unformula(&printable(text));
-        }
-        unformula(text)
-    };
+    let text = |text: &str| csv_text(text, is_terminal);
     csv.write_record([
         format_time(feedback.timestamp),
         feedback.timestamp.to_string(),
@@ -94,10 +91,7 @@ fn write_csv(csv: &mut csv::Writer<io::Stdout>, feedback: &Feedback) -> csv::Res
 }
 
 fn row(feedback: &Feedback) -> Vec<String> {
-    let time = |timestamp_ms| {
-        let time = format_time(timestamp_ms);
-        time.replace('T', " ").replace('Z', "")
-    };
+    let time = |timestamp_ms| time_cell(&format_time(timestamp_ms));
     let note = printable(feedback.note.as_deref().unwrap_or_default());
     vec![
         time(feedback.timestamp),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Format, REASONS_CHARS_MAX, cell, print_json, table};
+use super::{Format, REASONS_CHARS_MAX, cell, print_json, table, time_cell};
 use crate::query::Incident;
 use crate::record::text::{printable, shorten};
 
@@ -32,10 +32,9 @@ pub(in crate::cli) fn print_incidents(
         "REASONS",
     ]);
     for incident in incidents {
-        let time = |text: &str| text.replace('T', " ").replace('Z', "");
         rows.add_row(vec![
-            time(&incident.first),
-            time(&incident.last),
+            time_cell(&incident.first),
+            time_cell(&incident.last),
             incident.severity.to_string(),
             incident.alerts.to_string(),
             incident.users.to_string(),
