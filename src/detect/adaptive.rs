@@ -27,8 +27,7 @@ pub use population::{Deltas, Population};
 pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
 use super::{Detector, DetectorConfig, Explanation, Raised, RecordError, UserKey, Verdict};
-use crate::record::anomaly::{Anomaly, BaselineState};
-use crate::record::text::{push_integer, push_json_string, push_number};
+use crate::record::anomaly::{Anomaly, BaselineState, write_context};
 use crate::record::{EventView, THREAT_SCORE_HIGH};
 use archetype::Component;
 pub use archetype::{Evidence, number as archetype_number};
@@ -55,8 +54,6 @@ const LATE_EPOCHS: i64 = 60;
 /// First contacts have no history: their risk is capped.
 const FIRST_EVENTS: u32 = 5;
 const FIRST_RISK_MAX: f64 = 4.0;
-/// Addresses that the context names.
-const CONTEXT_IPS_MAX: usize = 10;
 
 /// What an old weight still counts after that time.
 fn decay(hours: f64) -> f64 {
@@ -278,20 +275,10 @@ impl Adaptive {
     }
 
     fn write_context(user: &User, now_s: u32, output: &mut Vec<u8>) {
-        output.extend_from_slice(b"{\"failed_login_count\":");
-        push_integer(output, user.n_failed);
-        output.extend_from_slice(b",\"known_ips\":[");
         let addresses = user.seen.ranked(Dimension::Address, now_s);
-        for (i, key) in addresses.into_iter().take(CONTEXT_IPS_MAX).enumerate() {
-            if i > 0 {
-                output.push(b',');
-            }
-            push_json_string(output, &features::show_address(key));
-        }
-        output.extend_from_slice(b"],\"avg_threat_score\":");
-        let n_scores = f64::from(user.n_threat_scores.max(1));
-        push_number(output, user.threat_score_sum / n_scores);
-        output.push(b'}');
+        let known_ips = addresses.into_iter().map(features::show_address);
+        let average = user.threat_score_sum / f64::from(user.n_threat_scores.max(1));
+        write_context(user.n_failed.into(), known_ips, average, output);
     }
 }
 

@@ -12,8 +12,8 @@ pub use record::{RECORD_VERSION, Summary};
 use super::table::{Dimension, Table, tag};
 use super::{Detector, DetectorConfig, Explanation, Piece, Raised, RecordError, UserKey, Verdict};
 use crate::record::EventView;
-use crate::record::anomaly::{Anomaly, BaselineState};
-use crate::record::text::{push_integer, push_json_string, push_number, shorten};
+use crate::record::anomaly::{Anomaly, BaselineState, write_context};
+use crate::record::text::shorten;
 use crate::time::hour_of_day;
 
 /// The detector's name in records and options.
@@ -28,8 +28,6 @@ const WEIGHT_FAILURE: f64 = 0.10;
 const PART_MISSING: f64 = 0.5;
 /// Parts from here on are worth a reason. An anomaly at 0.7 has at least one.
 const PART_REASON_MIN: f64 = 0.7;
-/// Addresses that the context names.
-const CONTEXT_IPS_MAX: usize = 10;
 /// Characters of a value that a reason quotes: values are hostile, and can be long.
 const REASON_VALUE_CHARS_MAX: usize = 64;
 const N_RECENT: u32 = 20;
@@ -396,24 +394,10 @@ impl Baseline {
     }
 
     fn write_context(&self, output: &mut Vec<u8>) {
-        output.extend_from_slice(b"{\"failed_login_count\":");
-        push_integer(output, self.n_failed);
-        output.extend_from_slice(b",\"known_ips\":[");
-        for (i, seen) in self
-            .values
-            .ranked(Dimension::Ip)
-            .iter()
-            .take(CONTEXT_IPS_MAX)
-            .enumerate()
-        {
-            if i > 0 {
-                output.push(b',');
-            }
-            push_json_string(output, &seen.value);
-        }
-        output.extend_from_slice(b"],\"avg_threat_score\":");
-        push_number(output, self.average_threat_score().unwrap_or(0.0));
-        output.push(b'}');
+        let addresses = self.values.ranked(Dimension::Ip);
+        let known_ips = addresses.into_iter().map(|seen| &seen.value);
+        let average = self.average_threat_score().unwrap_or(0.0);
+        write_context(self.n_failed, known_ips, average, output);
     }
 
     fn average_threat_score(&self) -> Option<f64> {

@@ -124,6 +124,31 @@ impl Anomaly<'_> {
     }
 }
 
+/// Addresses that a context names.
+const KNOWN_IPS_MAX: usize = 10;
+
+/// Appends what an analyst needs to know of a baseline, as one JSON object: failed events, known
+/// addresses of which the first ones are named, the average threat score.
+pub fn write_context<T: AsRef<str>>(
+    n_failed: u64,
+    known_ips: impl Iterator<Item = T>,
+    threat_score_average: f64,
+    output: &mut Vec<u8>,
+) {
+    output.extend_from_slice(b"{\"failed_login_count\":");
+    push_integer(output, n_failed);
+    output.extend_from_slice(b",\"known_ips\":[");
+    for (i, address) in known_ips.take(KNOWN_IPS_MAX).enumerate() {
+        if i > 0 {
+            output.push(b',');
+        }
+        push_json_string(output, address.as_ref());
+    }
+    output.extend_from_slice(b"],\"avg_threat_score\":");
+    push_number(output, threat_score_average);
+    output.push(b'}');
+}
+
 /// An anomaly record as it is read back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AnomalyRecord {
