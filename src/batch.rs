@@ -1,6 +1,7 @@
 //! Lines that travel together: a block is what one read brought, a batch is what the stages
 //! take at a time. Results never depend on where the cuts between them fall.
 
+use std::any::Any;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -16,11 +17,17 @@ pub struct Batch {
     /// It also has to keep what stages have learned, and how far sources were read; the batch is a
     /// commit then.
     pub is_checkpoint: bool,
-    /// Records of the users whose baselines changed since the last checkpoint, if this is one.
+    /// What each task has learned since the last checkpoint, if this is one.
+    pub learned: Vec<Learned>,
+}
+
+/// What a task has learned: events of one task are scored against its own baselines.
+pub struct Learned {
+    /// See [`Block::task`].
+    pub task: Arc<str>,
+    /// Records of the users whose baselines have changed.
     pub baselines: Vec<Records>,
-    /// What one stage has seen in the events and a later one needs.
-    pub looks: Option<Box<dyn std::any::Any + Send>>,
-    /// The record of what all users share, as of this checkpoint; empty if that is nothing.
+    /// The record of what all users share; empty if that is nothing.
     pub shared: Vec<u8>,
 }
 
@@ -72,17 +79,28 @@ impl Records {
     }
 }
 
+/// What lines are read from, as far as it takes to go on there another time.
+#[derive(Clone, Debug)]
+pub enum Medium {
+    /// Standard input and the like, which cannot be read again.
+    Stream,
+    /// The open file: its name may be another file's by now.
+    File(Arc<File>),
+    /// A partition of a topic in the Kafka cluster of that id. Its lines are messages: `line` and
+    /// `offset` are both the message's offset.
+    Partition(Arc<str>),
+}
+
 /// Where a block's first line stands in its source.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// A file's path, `-` for standard input.
+    /// A file's path, `-` for standard input, `kafka:TOPIC/PARTITION`.
     pub source: Arc<str>,
     /// Number of the first line, from 1.
     pub line: u64,
     /// Offset of its first byte, after decompression.
     pub offset: u64,
-    /// The open file, if it is one: its name may be another file's by now.
-    pub file: Option<Arc<File>>,
+    pub medium: Medium,
 }
 
 /// A line that is not an event.
@@ -120,6 +138,11 @@ pub struct Block {
     pub origins: Vec<Origin>,
     /// Events that a stage took out, because they are known or not asked for.
     pub n_filtered: u64,
+    /// Whose baselines its events are scored against: a partition's, or those of all input, which
+    /// have no name. What users do in one task shows in no other.
+    pub task: Arc<str>,
+    /// What one stage has seen in the events and a later one needs.
+    pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// A piece of a line that is too long to be held whole.
@@ -136,7 +159,7 @@ impl Block {
             source: "-".into(),
             line: 1,
             offset: 0,
-            file: None,
+            medium: Medium::Stream,
         };
         Self {
             lines: Vec::new(),
@@ -153,6 +176,8 @@ impl Block {
             n_blank: 0,
             origins: Vec::new(),
             n_filtered: 0,
+            task: Arc::default(),
+            looks: None,
         }
     }
 
@@ -172,6 +197,8 @@ impl Block {
         self.origins.clear();
         self.n_filtered = 0;
         self.is_unended = false;
+        self.task = Arc::default();
+        self.looks = None;
     }
 
     /// Fills `events` and `rejects` from `lines`.
@@ -401,11 +428,14 @@ impl Block {
         if let Some(origin) = self.origins.get(line_index as usize) {
             return origin.clone();
         }
+        let n_before = match self.origin.medium {
+            Medium::Partition(_) => u64::from(line_index),
+            Medium::Stream | Medium::File(_) => line.start() as u64,
+        };
         Origin {
-            source: Arc::clone(&self.origin.source),
             line: self.origin.line + u64::from(line_index),
-            offset: self.origin.offset + line.start() as u64,
-            file: self.origin.file.clone(),
+            offset: self.origin.offset + n_before,
+            ..self.origin.clone()
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | `by_id` | hash of the event id, timestamp | nothing |
 //! | `by_user` | hash of the user, timestamp, event id | severity, see [`severity_byte`] |
 //! | `by_severity` | severity, timestamp, event id | anomaly score, f64 |
-//! | `baselines` | user | what `sg-run`'s detector knows of the user; under no name, what all share |
+//! | `baselines` | user, see [`baseline_key`] | what `sg-run`'s detector knows of the user; under no name, what all share |
 //! | `meta` | name | schema version, counters, positions |
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
 //!
@@ -73,8 +73,10 @@ pub const META_POSITION_PREFIX: &str = "position:";
 /// Older releases pass such keys over, so they came without a new schema version.
 pub const META_FEEDBACK_PREFIX: &str = "feedback:";
 
-/// The key in `baselines` of what all users share. No user has an empty name.
+/// The user whose name stands for what all users share. No user has an empty name.
 pub const SHARED_BASELINE: &str = "";
+/// Before the name of a task and after it: no byte of a UTF-8 text.
+const TASK_MARK: u8 = 0xFF;
 
 /// Digits of a timestamp in an event key.
 const TIMESTAMP_DIGITS: usize = 15;
@@ -191,6 +193,50 @@ pub fn severity_of_byte(byte: u8) -> Option<Severity> {
     Severity::ALL.get((byte as usize).checked_sub(1)?).copied()
 }
 
+/// The key in `baselines` of a user in a task. The task of all input that is no partition has no name,
+/// and its keys are the users' names.
+#[must_use]
+pub fn baseline_key(task: &str, user: &str) -> Vec<u8> {
+    let mut key = task_prefix(task);
+    key.extend_from_slice(user.as_bytes());
+    key
+}
+
+/// What the `baselines` keys of a task begin with; that of the task without a name begins all keys.
+#[must_use]
+pub fn task_prefix(task: &str) -> Vec<u8> {
+    if task.is_empty() {
+        return Vec::new();
+    }
+    [&[TASK_MARK], task.as_bytes(), &[TASK_MARK]].concat()
+}
+
+/// What sorts behind all `baselines` keys of a task.
+#[must_use]
+pub fn task_end(task: &str) -> Vec<u8> {
+    if task.is_empty() {
+        return vec![TASK_MARK];
+    }
+    // The mark is the highest byte, so no user sorts behind two of them.
+    [&task_prefix(task)[..], &[TASK_MARK]].concat()
+}
+
+/// The task and the user in a `baselines` key, or none if it is not one.
+#[must_use]
+pub fn split_baseline_key(key: &[u8]) -> Option<(&str, &str)> {
+    let (task, user) = match key.split_first() {
+        Some((&TASK_MARK, rest)) => {
+            let end = rest.iter().position(|byte| *byte == TASK_MARK)?;
+            (&rest[..end], &rest[end + 1..])
+        }
+        _ => (&[][..], key),
+    };
+    Some((
+        std::str::from_utf8(task).ok()?,
+        std::str::from_utf8(user).ok()?,
+    ))
+}
+
 /// The name in `meta` of a source's position.
 #[must_use]
 pub fn position_key(source: &str) -> String {
@@ -235,6 +281,18 @@ mod tests {
         let feedback = feedback_key(&key(42, "a:b"));
         assert_eq!(split_feedback_key(&feedback), Some(&key(42, "a:b")[..]));
         assert_eq!(split_feedback_key(META_COUNTERS.as_bytes()), None);
+        for (task, user) in [
+            ("", "alice"),
+            ("", ""),
+            ("kafka:t/3", "alice"),
+            ("kafka:t/3", ""),
+        ] {
+            let key = baseline_key(task, user);
+            assert_eq!(split_baseline_key(&key), Some((task, user)));
+            assert!(key.starts_with(&task_prefix(task)) && key < task_end(task));
+        }
+        assert!(baseline_key("", "\u{10FFFF}") < task_end(""));
+        assert!(task_end("") < task_prefix("a") && task_end("a") < task_prefix("b"));
         let mut user = Vec::new();
         push_user_key(&mut user, "alice", 7, "evt");
         assert_eq!(split_user_key(&user), Some((7, "evt")));

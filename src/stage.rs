@@ -5,10 +5,12 @@ mod incident;
 mod look;
 mod memory;
 mod score;
+mod tasks;
 
 pub use incident::{Alert, Incidents, of_detector};
-pub use memory::{Backing, Memory};
-pub use score::{Emit, ScoreConfig, Scorer, Scoring};
+pub use memory::{Backing, Memory, Shelf, Shelves};
+pub use score::{Emit, Scorer};
+pub use tasks::{ScoreConfig, Scoring, Tasks};
 
 use rayon::ThreadPool;
 

@@ -15,7 +15,7 @@ use crate::detect::{DetectorConfig, DetectorKind, adaptive};
 use crate::enrich::Enrichment;
 use crate::io::state::StateFolder;
 use crate::record::text::printable;
-use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
+use crate::stage::{Emit, ScoreConfig, Scorer, Scoring, Tasks};
 
 /// Files keep what all share as the store does.
 pub(super) const SHARED: &str = crate::schema::SHARED_BASELINE;
@@ -102,7 +102,7 @@ pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
 pub(super) fn import(state: &Path) -> anyhow::Result<Ended> {
     let folder = StateFolder::open(state)?;
     let mut known = folder.detector()?;
-    let mut scorer = match &known {
+    let mut tasks = match &known {
         Some(detector) => Some(loaded(&folder, detector)?),
         None => None,
     };
@@ -119,27 +119,25 @@ pub(super) fn import(state: &Path) -> anyhow::Result<Ended> {
             printable(&line.detector),
             printable(detector)
         );
-        let scorer = match &mut scorer {
-            Some(scorer) => scorer,
-            None => scorer.insert(loaded(&folder, detector)?),
+        let tasks = match &mut tasks {
+            Some(tasks) => tasks,
+            None => tasks.insert(loaded(&folder, detector)?),
         };
         let record = line.record().with_context(|| {
             format!("line {number} is not a baseline that can be used; nothing was changed")
         })?;
-        load(&mut **scorer, &line.user, &record)
+        load(tasks.only()?, &line.user, &record)
             .with_context(|| format!("line {number} is not usable; nothing was changed"))?;
     }
-    if let (Some(detector), Some(scorer)) = (known, scorer) {
-        save(&folder, &detector, &*scorer)?;
+    if let (Some(detector), Some(mut tasks)) = (known, tasks) {
+        save(&folder, &detector, tasks.only()?)?;
     }
     Ok(Ended::Done)
 }
 
-/// A scorer with what is in the folder.
-fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer>> {
-    let Scoring {
-        score: mut scorer, ..
-    } = Scoring::new(ScoreConfig {
+/// The scoring stage with what is in the folder.
+fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Tasks> {
+    let Scoring { mut tasks, .. } = Scoring::new(ScoreConfig {
         detector: DetectorConfig::standard(kind_of(detector)?),
         silences: Arc::default(),
         emit: Emit::All,
@@ -148,8 +146,9 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Box<dyn Scorer
         with_baselines: false,
         memory: MemoryArgs::default().with_scratch(folder.path(), &Enrichment::default()),
     });
-    folder.load(detector, |user, record| load(&mut *scorer, user, record))?;
-    Ok(scorer)
+    let scorer = tasks.only()?;
+    folder.load(detector, |user, record| load(scorer, user, record))?;
+    Ok(tasks)
 }
 
 impl ExportLine {

@@ -43,9 +43,9 @@ impl MemoryArgs {
         let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
         Memory {
             bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
-            backing: Arc::new(Scratch::new(parent)),
-            is_backed: false,
+            shelves: Arc::new(Arc::new(Scratch::new(parent))),
             n_kept: None,
+            n_tasks: Arc::default(),
         }
     }
 
@@ -55,18 +55,18 @@ impl MemoryArgs {
         store: &Arc<Store>,
         tuning: &Tuning,
         enrichment: &Enrichment,
-    ) -> anyhow::Result<Memory> {
+    ) -> Memory {
         let of_store =
             STORE_BYTES + tuning.memtable_bytes * 4 + self.cache_bytes(tuning.cache_bytes);
         let fixed = FIXED_BYTES + of_store + enrichment.n_bytes();
-        Ok(Memory {
+        Memory {
             // What has changed is handed over with a checkpoint and copied into its write: at an
             // eighth of all states that is a quarter more.
             bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 5 * 4,
-            backing: Arc::clone(store) as Arc<_>,
-            is_backed: store.detector()?.is_some(),
+            shelves: Arc::new(Arc::clone(store)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
-        })
+            n_tasks: Arc::default(),
+        }
     }
 
     /// What is left of the blocks that were to be kept in memory for reads: an eighth at the most.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Parser;
 
 use super::memory::MemoryArgs;
@@ -12,7 +12,6 @@ use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine;
 use crate::io::position::Positions;
-use crate::schema::SHARED_BASELINE;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring};
 use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
@@ -68,12 +67,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         ..args.tuning.tuning()
     };
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
-    let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
+    let memory = args.memory.with_store(&store, &tuning, &enrichment);
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences()?;
     let Scoring {
         mut look,
-        score: mut scorer,
+        mut tasks,
     } = Scoring::new(ScoreConfig {
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
@@ -92,15 +91,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
             args.db.display()
         );
     }
-    if let Some(record) = store.baseline(SHARED_BASELINE)? {
-        scorer.load_shared(&record).with_context(|| {
-            format!(
-                "what all baselines share in {} cannot be used: restore the database from a backup, \
-                 or export its events into a new one",
-                args.db.display()
-            )
-        })?;
-    }
     let positions = Positions::new(store.positions()?);
     let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
     let writer_options = WriterOptions {
@@ -115,12 +105,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let options = args.lines.options(NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
-        &mut [&mut *look, &mut *scorer],
+        &mut [&mut *look, &mut tasks],
         &mut writer,
         &mut dead_letters,
         &shutdown,
         &options,
     )?;
-    tell(&options, &outcome, &*scorer, &silences);
+    tell(&options, &outcome, &tasks, &silences);
     conclude(&options, &outcome)
 }

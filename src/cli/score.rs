@@ -21,7 +21,7 @@ use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::stage::{Emit, ScoreConfig, Scorer, Scoring};
+use crate::stage::{Emit, ScoreConfig, Scoring, Tasks};
 use crate::store::Scratch;
 use crate::time::{now_ms, parse_span, parse_time};
 
@@ -224,7 +224,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let enrichment = args.detector.enrichment()?;
     let Scoring {
         mut look,
-        score: mut scorer,
+        mut tasks,
     } = Scoring::new(ScoreConfig {
         detector,
         silences: Arc::clone(&silences),
@@ -248,14 +248,15 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let name = args.detector.name();
     if let Some(folder) = &folder {
         Scratch::remove_leftovers(folder.path())?;
-        folder.load(name, |user, record| load(&mut *scorer, user, record))?;
+        let scorer = tasks.only()?;
+        folder.load(name, |user, record| load(scorer, user, record))?;
     }
     let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
     let options = lines.options(NAME, PIPE_BATCH_BYTES);
     let outcome = engine::run(
         source,
-        &mut [&mut *look, &mut *scorer],
+        &mut [&mut *look, &mut tasks],
         output.sink(),
         &mut dead_letters,
         &shutdown,
@@ -265,9 +266,9 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     if let Some(folder) = &folder
         && !outcome.is_stopped
     {
-        save(folder, name, &*scorer)?;
+        save(folder, name, tasks.only()?)?;
     }
-    tell(&options, &outcome, &*scorer, &silences);
+    tell(&options, &outcome, &tasks, &silences);
     match output {
         Output::Report(evaluation) => print_report(&evaluation.report())?,
         Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
@@ -277,7 +278,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
 }
 
 /// Says how many anomalies were silenced, and why; and if events came in no order to learn from.
-pub(crate) fn tell(options: &Options, outcome: &Outcome, scorer: &dyn Scorer, silences: &Silences) {
+pub(crate) fn tell(options: &Options, outcome: &Outcome, tasks: &Tasks, silences: &Silences) {
     if options.quiet {
         return;
     }
@@ -285,7 +286,7 @@ pub(crate) fn tell(options: &Options, outcome: &Outcome, scorer: &dyn Scorer, si
         let text = format!("silenced {n_used} anomalies: {reason}");
         say(options.name, &text);
     }
-    let n_moved = scorer.n_moved();
+    let n_moved = tasks.n_moved();
     if n_moved > 0 {
         let text = format!(
             "baselines were moved out of memory {n_moved} times: with a higher --memory-limit it \
@@ -293,7 +294,7 @@ pub(crate) fn tell(options: &Options, outcome: &Outcome, scorer: &dyn Scorer, si
         );
         say(options.name, &text);
     }
-    let n_late = scorer.n_late();
+    let n_late = tasks.n_late();
     if n_late * LATE_SHARE_MIN > outcome.n_in {
         let text = format!(
             "{n_late} events came an hour or more later than others before them: scores are \

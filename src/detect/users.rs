@@ -75,19 +75,24 @@ impl<T> Slot<T> {
 
 impl<T> Default for Users<T> {
     fn default() -> Self {
+        Self::after(0)
+    }
+}
+
+impl<T> Users<T> {
+    /// No states, before so many checkpoints have been made.
+    #[must_use]
+    pub fn after(n_checkpoints: u32) -> Self {
         Self {
             index: HashTable::new(),
             slots: Vec::new(),
-            checkpoint: FIRST_CHECKPOINT,
+            checkpoint: n_checkpoints + 1,
             n_changed: 0,
             n_bytes: 0,
             hand: 0,
         }
     }
 }
-
-/// Saved states are loaded as unchanged: they belong to a checkpoint before the first.
-const FIRST_CHECKPOINT: u32 = 1;
 
 impl<T> Users<T> {
     /// Where the state of a user is, if there is one.
@@ -223,6 +228,7 @@ impl<T> Users<T> {
         let slot = Slot {
             key,
             name: name.into(),
+            // Saved states are loaded as unchanged: they belong to a checkpoint before the first.
             changed_in: 0,
             is_recent: true,
             state,

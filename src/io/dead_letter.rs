@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{STDIN, open_file};
 use super::lines::{LineReader, start_of};
-use crate::batch::{Block, Origin, Part, Reject};
+use crate::batch::{Block, Medium, Origin, Part, Reject};
 use crate::engine::Source;
 use crate::record::Reason;
 use crate::record::text::printable;
@@ -363,7 +363,7 @@ fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
         source: Arc::from(&*letter.source),
         line: letter.position.line,
         offset: letter.position.offset,
-        file: None,
+        medium: Medium::Stream,
     };
     Ok(RawLine {
         origin,

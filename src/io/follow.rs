@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use super::files::{STDIN, is_compressed, open_file};
 use super::lines::{LineReader, start_of};
 use super::position::Positions;
-use crate::batch::{Block, Origin};
+use crate::batch::{Block, Medium, Origin};
 use crate::engine::Source;
 use crate::shutdown::Shutdown;
 
@@ -133,7 +133,7 @@ impl Followed {
         // Whatever stands unended in the old file will never be ended.
         let has_rest = self.reader.fill_rest(block);
         let start = Origin {
-            file: Some(Arc::new(file.try_clone()?)),
+            medium: Medium::File(Arc::new(file.try_clone()?)),
             ..start_of(&self.reader.source())
         };
         self.reader = LineReader::new(Box::new(file), start, line_bytes_max);

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::batch::{Block, Origin, Part};
+use crate::batch::{Block, Medium, Origin, Part};
 
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 256 << 10;
@@ -179,7 +179,7 @@ pub fn start_of(source: &str) -> Origin {
         source: Arc::from(source),
         line: 1,
         offset: 0,
-        file: None,
+        medium: Medium::Stream,
     }
 }
 

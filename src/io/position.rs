@@ -12,14 +12,30 @@ use sha2::{Digest, Sha256};
 
 use super::files::{STDIN, is_compressed};
 use super::lines::start_of;
-use crate::batch::Origin;
+use crate::batch::{Medium, Origin};
 
 /// Bytes at the start of a file, and before the position, that tell it from another one.
 const SAMPLE_BYTES_MAX: u64 = 1024;
 
+/// The first line of a source that has not been taken yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Position {
+    File(FilePosition),
+    Partition(PartitionPosition),
+}
+
+/// The first message of a partition that has not been taken yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPosition {
+    /// The cluster's own id: another cluster may have a topic of the same name.
+    pub cluster: String,
+    pub offset: u64,
+}
+
 /// The first line of a file that has not been taken yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
+pub struct FilePosition {
     /// Number of the line, from 1.
     pub line: u64,
     /// Offset of its first byte, after decompression.
@@ -36,10 +52,23 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position at `end` of a file, or none if it is no regular file that can be read again.
+    /// The position at the `end` of what was read, or none if it cannot be read again.
     #[must_use]
     pub fn of(end: &Origin) -> Option<Self> {
-        let file = end.file.as_deref()?;
+        match &end.medium {
+            Medium::Stream => None,
+            Medium::File(file) => FilePosition::of(file, end).map(Self::File),
+            Medium::Partition(cluster) => Some(Self::Partition(PartitionPosition {
+                cluster: cluster.to_string(),
+                offset: end.offset,
+            })),
+        }
+    }
+}
+
+impl FilePosition {
+    /// The position at `end` of a file, or none if it is no regular one.
+    fn of(file: &File, end: &Origin) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         if !metadata.is_file() {
             return None;
@@ -82,12 +111,28 @@ impl Position {
 
 /// Positions by the name that the source had: the absolute path of a file.
 #[derive(Clone, Debug, Default)]
-pub struct Positions(BTreeMap<String, Position>);
+pub struct Positions {
+    files: BTreeMap<String, FilePosition>,
+    partitions: BTreeMap<String, PartitionPosition>,
+}
 
 impl Positions {
     #[must_use]
     pub fn new(positions: impl IntoIterator<Item = (String, Position)>) -> Self {
-        Self(positions.into_iter().collect())
+        let mut all = Self::default();
+        for (source, position) in positions {
+            match position {
+                Position::File(position) => drop(all.files.insert(source, position)),
+                Position::Partition(position) => drop(all.partitions.insert(source, position)),
+            }
+        }
+        all
+    }
+
+    /// Where to go on in a partition of that name, if anything of it was taken.
+    #[must_use]
+    pub fn of_partition(&self, source: &str) -> Option<&PartitionPosition> {
+        self.partitions.get(source)
     }
 
     /// Where to go on in a file: after what was taken, whatever its name was then; at its start if
@@ -97,7 +142,7 @@ impl Positions {
     /// If the file cannot be read.
     pub fn start_of(&self, input: &str, file: &File) -> anyhow::Result<Origin> {
         let start = Origin {
-            file: Some(Arc::new(file.try_clone()?)),
+            medium: Medium::File(Arc::new(file.try_clone()?)),
             ..start_of(input)
         };
         let position = self
@@ -113,13 +158,13 @@ impl Positions {
         })
     }
 
-    fn find(&self, input: &str, file: &File) -> std::io::Result<Option<&Position>> {
+    fn find(&self, input: &str, file: &File) -> std::io::Result<Option<&FilePosition>> {
         if !file.metadata()?.is_file() {
             return Ok(None);
         }
-        let own = self.0.get(&key(input));
-        let mut furthest: Option<&Position> = None;
-        for position in own.into_iter().chain(self.0.values()) {
+        let own = self.files.get(&key(input));
+        let mut furthest: Option<&FilePosition> = None;
+        for position in own.into_iter().chain(self.files.values()) {
             let is_further = furthest.is_none_or(|found| position.offset > found.offset);
             if is_further && position.is_in(file)? {
                 furthest = Some(position);
@@ -137,7 +182,7 @@ impl Positions {
         let mut missing = Vec::new();
         for input in inputs {
             let replaced = (input != STDIN)
-                .then(|| self.0.get(&key(&input)))
+                .then(|| self.files.get(&key(&input)))
                 .flatten()
                 .filter(|position| !is_at(position, Path::new(&input)));
             if let Some(position) = replaced {
@@ -162,7 +207,7 @@ impl Positions {
 }
 
 /// Whether the file of that name is the one of the position.
-fn is_at(position: &Position, path: &Path) -> bool {
+fn is_at(position: &FilePosition, path: &Path) -> bool {
     File::open(path).is_ok_and(|file| position.is_in(&file).unwrap_or(false))
 }
 
@@ -238,7 +283,7 @@ mod tests {
             source: Arc::from(name),
             line: 2,
             offset: 4,
-            file: Some(Arc::new(File::open(&path).expect("the file"))),
+            medium: Medium::File(Arc::new(File::open(&path).expect("the file"))),
         };
         let position = Position::of(&end).expect("a regular file");
         let positions = Positions::new([(key(name), position)]);
@@ -276,7 +321,7 @@ mod tests {
                 source: Arc::from("-"),
                 line: 1,
                 offset: 0,
-                file: None,
+                medium: Medium::Stream,
             }),
             None
         );

@@ -49,9 +49,10 @@ pub struct UsualValue {
 /// # Errors
 /// If the store cannot be read.
 pub fn profile(store: &Store, user: &str) -> anyhow::Result<Option<Profile>> {
-    // The adaptive detector keeps no texts to show.
+    // The adaptive detector keeps no texts to show. A user of several tasks has as many baselines.
     if store.detector()?.is_some_and(|name| name == classic::NAME)
-        && let Some(record) = store.baseline(user)?
+        && let [task] = &store.tasks()?[..]
+        && let Some(record) = store.baseline(task, user)?
     {
         let summary = Baseline::from_record(&record)?.summary();
         return Ok(Some(Profile::of(user, "baseline", &summary)));

@@ -18,21 +18,30 @@ pub(super) const N_SHARDS: usize = 64;
 
 /// Looks at events for one detector.
 pub(super) struct Look<D> {
-    pub(super) hasher: foldhash::fast::RandomState,
-    pub(super) enrichment: Arc<Enrichment>,
-    pub(super) detector: PhantomData<D>,
+    hasher: foldhash::fast::RandomState,
+    enrichment: Arc<Enrichment>,
+    detector: PhantomData<D>,
+}
+
+impl<D> Look<D> {
+    pub(super) fn new(hasher: foldhash::fast::RandomState, enrichment: Arc<Enrichment>) -> Self {
+        Self {
+            hasher,
+            enrichment,
+            detector: PhantomData,
+        }
+    }
 }
 
 impl<D: Detector> Stage for Look<D> {
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let (hasher, enrichment) = (&self.hasher, &self.enrichment);
         let blocks = batch.blocks.par_iter_mut();
-        let looked = blocks.map(|block| {
+        let look = |block: &mut Block| {
             enrichment.fill(block);
-            Route::of::<D>(block, hasher)
-        });
-        let routes: Vec<Route<D::Features>> = pool.install(|| looked.collect());
-        batch.looks = Some(Box::new(routes));
+            block.looks = Some(Box::new(Route::of::<D>(block, hasher)));
+        };
+        pool.install(|| blocks.for_each(look));
         Ok(())
     }
 }

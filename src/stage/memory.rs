@@ -2,7 +2,7 @@
 //! are kept elsewhere, and read back when an event of theirs comes. Scores do not depend on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use rayon::ThreadPool;
@@ -13,9 +13,25 @@ use crate::batch::{Block, Records};
 use crate::detect::{Detector, UserKey, Users};
 use crate::record::text::printable;
 
+/// Where the records of each task are.
+pub trait Shelves: Send + Sync {
+    /// Those of one task.
+    ///
+    /// # Errors
+    /// If it cannot be told whether there are any.
+    fn of_task(&self, task: &str) -> anyhow::Result<Shelf>;
+}
+
+/// The records of one task.
+pub struct Shelf {
+    pub backing: Arc<dyn Backing>,
+    /// There may be some from before.
+    pub is_backed: bool,
+}
+
 /// Where the records of users are for whom there is no room in memory.
 pub trait Backing: Send + Sync {
-    /// The record of a user, if there is one.
+    /// The record of a user, if there is one; under no name, of what all share.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -39,11 +55,11 @@ pub trait Backing: Send + Sync {
 #[derive(Clone)]
 pub struct Memory {
     pub bytes_max: usize,
-    pub backing: Arc<dyn Backing>,
-    /// Something is there from before.
-    pub is_backed: bool,
+    pub shelves: Arc<dyn Shelves>,
     /// Checkpoints that the sink has kept, if it keeps any: states leave memory no sooner than that.
     pub n_kept: Option<Arc<AtomicU32>>,
+    /// Tasks that share it.
+    pub n_tasks: Arc<AtomicUsize>,
 }
 
 /// One in so many bytes of states may change between two checkpoints: they are handed over at once,
@@ -68,7 +84,7 @@ impl Memory {
             n_bytes += users.n_bytes();
         }
         self.n_kept.is_some()
-            && n_bytes / n_users.max(1) * n_changed > self.bytes_max / CHANGED_SHARE_MIN
+            && n_bytes / n_users.max(1) * n_changed > self.of_task() / CHANGED_SHARE_MIN
     }
 
     /// Takes users out of memory until their shard has its share of it; how many that were.
@@ -76,6 +92,7 @@ impl Memory {
         &self,
         detector: &D,
         users: &mut Users<D::User>,
+        backing: &dyn Backing,
     ) -> anyhow::Result<usize> {
         let mut records = Records::default();
         let mut n_users = 0;
@@ -87,41 +104,46 @@ impl Memory {
             }
         });
         if !records.is_empty() {
-            self.backing.put(&records)?;
+            backing.put(&records)?;
         }
         Ok(n_users)
     }
 
-    /// Bytes that a shard may take.
-    pub(super) fn share(&self) -> usize {
-        self.bytes_max / N_SHARDS
+    /// Bytes that a task may take.
+    fn of_task(&self) -> usize {
+        self.bytes_max / self.n_tasks.load(Ordering::Relaxed).max(1)
     }
 
-    /// Reads the records of the users of these events that are not in memory, each once.
-    pub(super) fn read<F>(
-        &self,
-        shard: usize,
-        routes: &[Route<F>],
-        blocks: &[Block],
-    ) -> anyhow::Result<Vec<Missing>> {
-        let mut missing = Vec::new();
-        let mut asked = hashbrown::HashSet::with_hasher(foldhash::fast::RandomState::default());
-        for (block, route) in routes.iter().enumerate() {
-            for &event in route.events_of(shard) {
-                let event = event as usize;
-                let key = route.keys[event];
-                if route.found[event].is_some() || !asked.insert(key.stable) {
-                    continue;
-                }
-                let user = blocks[block].view(&blocks[block].events[event]).user;
-                if let Some(record) = self.backing.get(user)? {
-                    let place = Place { block, event };
-                    missing.push(Missing { key, place, record });
-                }
+    /// Bytes that a shard of a task may take.
+    pub(super) fn share(&self) -> usize {
+        self.of_task() / N_SHARDS
+    }
+}
+
+/// Reads the records of the users of these events that are not in memory, each once.
+pub(super) fn read<F>(
+    backing: &dyn Backing,
+    shard: usize,
+    routes: &[Route<F>],
+    blocks: &[Block],
+) -> anyhow::Result<Vec<Missing>> {
+    let mut missing = Vec::new();
+    let mut asked = hashbrown::HashSet::with_hasher(foldhash::fast::RandomState::default());
+    for (block, route) in routes.iter().enumerate() {
+        for &event in route.events_of(shard) {
+            let event = event as usize;
+            let key = route.keys[event];
+            if route.found[event].is_some() || !asked.insert(key.stable) {
+                continue;
+            }
+            let user = blocks[block].view(&blocks[block].events[event]).user;
+            if let Some(record) = backing.get(user)? {
+                let place = Place { block, event };
+                missing.push(Missing { key, place, record });
             }
         }
-        Ok(missing)
     }
+    Ok(missing)
 }
 
 /// A user who is not in memory: the record, and the first event.

@@ -2,47 +2,25 @@
 //! shard scores its users' events in order, with no lock, and shards run in parallel where an epoch
 //! has enough events. The numbers of shards and threads show nowhere in the output.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::Stage;
 use super::findings::{Findings, Folded, apply};
 use super::incident::{self, Incidents};
-use super::look::{Look, N_SHARDS, Place, Route, Span, shard_of};
-use super::memory::{self, Memory, Missing};
-use crate::batch::{Batch, Block, Records};
-use crate::detect::adaptive::Adaptive;
-use crate::detect::classic::Classic;
-use crate::detect::{
-    Detector, DetectorConfig, DetectorKind, PREFETCH_STEPS, RecordError, Silences, UserKey, Users,
-};
-use crate::enrich::Enrichment;
+use super::look::{N_SHARDS, Place, Route, Span, shard_of};
+use super::memory::{self, Backing, Memory, Missing, Shelf};
+use super::tasks::ScoreConfig;
+use crate::batch::{Block, Learned, Records};
+use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, UserKey, Users};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
 
 /// Events between the steps in which states are fetched.
 const PREFETCH_DISTANCE: usize = 2;
-
-/// What to score, and what to let through.
-#[derive(Clone)]
-pub struct ScoreConfig {
-    pub detector: DetectorConfig,
-    /// Anomalies that are not raised.
-    pub silences: Arc<Silences>,
-    /// What events do not say of their addresses.
-    pub enrichment: Arc<Enrichment>,
-    pub emit: Emit,
-    /// The time without anomalies that ends an incident; 0 if anomalies are not to be folded.
-    pub incident_ms: i64,
-    /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
-    pub with_baselines: bool,
-    pub memory: Memory,
-}
 
 /// Which events to pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,8 +33,21 @@ pub enum Emit {
     Incidents,
 }
 
-/// The scoring stage, whatever the detector.
-pub trait Scorer: Stage {
+/// Scores the events of one task, whatever the detector.
+pub trait Scorer: Send {
+    /// Scores blocks, in their order.
+    ///
+    /// # Errors
+    /// If states cannot be brought to memory, or out of it.
+    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()>;
+
+    /// What has been learned since the last checkpoint, for the one that is being made; none if
+    /// nothing has.
+    fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned>;
+
+    /// Whether so much has changed since the last checkpoint that there should be one.
+    fn wants_checkpoint(&self) -> bool;
+
     /// Takes over a saved baseline.
     ///
     /// # Errors
@@ -88,40 +79,10 @@ pub trait Scorer: Stage {
     fn n_late(&self) -> u64;
 }
 
-/// The two stages that scoring takes. The first looks at events, which takes a third of the time
-/// and needs no order: it works on one batch while the second scores the one before.
-pub struct Scoring {
-    pub look: Box<dyn Stage>,
-    pub score: Box<dyn Scorer>,
-}
-
-impl Scoring {
-    /// The stages for the detector that the configuration names.
-    #[must_use]
-    pub fn new(config: ScoreConfig) -> Self {
-        let detector = config.detector.clone();
-        match detector.kind {
-            DetectorKind::Adaptive => Self::of(config, Adaptive::new(detector)),
-            DetectorKind::Classic => Self::of(config, Classic::new(detector)),
-        }
-    }
-
-    fn of<D: Detector>(config: ScoreConfig, detector: D) -> Self {
-        let hasher = foldhash::fast::RandomState::default();
-        Self {
-            look: Box::new(Look::<D> {
-                hasher: hasher.clone(),
-                enrichment: Arc::clone(&config.enrichment),
-                detector: PhantomData,
-            }),
-            score: Box::new(Score::new(config, detector, hasher)),
-        }
-    }
-}
-
-/// The stage for one detector.
-struct Score<D: Detector> {
+/// The scorer with one detector.
+pub(super) struct Score<D: Detector> {
     config: ScoreConfig,
+    shelf: Shelf,
     detector: D,
     shards: Vec<Shard<D>>,
     /// Findings of epochs that were not worth spreading over shards.
@@ -133,43 +94,115 @@ struct Score<D: Detector> {
     hasher: foldhash::fast::RandomState,
     /// Per block of the current batch: its events, looked at.
     routes: Vec<Route<D::Features>>,
-    /// A checkpoint was asked for, and has not come yet.
-    is_asked: bool,
+    /// Something was scored since the last checkpoint.
+    is_changed: bool,
 }
 
 impl<D: Detector> Score<D> {
-    fn new(config: ScoreConfig, detector: D, hasher: foldhash::fast::RandomState) -> Self {
+    /// A scorer of a task whose records are on a shelf, made after so many checkpoints.
+    pub(super) fn new(
+        config: ScoreConfig,
+        detector: D,
+        hasher: foldhash::fast::RandomState,
+        shelf: Shelf,
+        n_checkpoints: u32,
+    ) -> Self {
         Self {
             incidents: Incidents::new(config.incident_ms),
             folded: Folded::default(),
             config,
             detector,
-            shards: (0..N_SHARDS).map(|_| Shard::default()).collect(),
+            shelf,
+            shards: (0..N_SHARDS).map(|_| Shard::new(n_checkpoints)).collect(),
             inline: Findings::default(),
             deltas: D::Deltas::default(),
             hasher,
             routes: Vec::new(),
-            is_asked: false,
+            is_changed: false,
         }
     }
 }
 
 impl<D: Detector> Scorer for Score<D> {
+    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()> {
+        self.routes.clear();
+        for block in &mut *blocks {
+            let looks = block.looks.take().and_then(|looks| looks.downcast().ok());
+            let route = looks.context("events come to the scorer before they were looked at")?;
+            self.is_changed |= !block.events.is_empty();
+            self.routes.push(*route);
+        }
+        for shard in &mut self.shards {
+            shard.findings.clear();
+        }
+        self.inline.clear();
+        self.find_users(blocks, pool)?;
+        self.score_epochs(blocks, pool);
+
+        let (shards, inline) = (&self.shards, &self.inline);
+        let all_findings = || {
+            let of_shards = shards.iter().map(|shard| &shard.findings);
+            of_shards.chain([inline])
+        };
+        if self.config.incident_ms > 0 {
+            let (incidents, routes) = (&mut self.incidents, &self.routes);
+            self.folded.fold(incidents, all_findings(), routes, blocks);
+        }
+        let (folded, emit) = (&self.folded, self.config.emit);
+        let n_findings: usize = all_findings().map(Findings::len).sum();
+        if n_findings >= PARALLEL_MIN {
+            pool.install(|| {
+                blocks
+                    .par_iter_mut()
+                    .enumerate()
+                    .for_each(|(i, block)| apply(i, block, all_findings(), folded, emit));
+            });
+        } else {
+            for (i, block) in blocks.iter_mut().enumerate() {
+                apply(i, block, all_findings(), folded, emit);
+            }
+        }
+        self.make_room(pool)
+    }
+
+    fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned> {
+        let detector = &self.detector;
+        let take = |shard: &mut Shard<D>| {
+            let mut records = Records::default();
+            shard.users.take_changed(|user, state| {
+                records.push(user, |record| detector.write_user(state, record));
+            });
+            records.shrink();
+            records
+        };
+        let shards = self.shards.par_iter_mut();
+        let baselines = pool.install(|| shards.map(take).collect());
+        std::mem::take(&mut self.is_changed).then(|| Learned {
+            task: Arc::clone(task),
+            baselines,
+            shared: self.shared(),
+        })
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        let users = self.shards.iter().map(|shard| &shard.users);
+        self.config.memory.wants_checkpoint(users)
+    }
+
     fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()> {
         let key = UserKey::of(user, &self.hasher);
         let state = self.detector.read_user(record)?;
         let shard = &mut self.shards[shard_of(key)];
-        let memory = &self.config.memory;
         // An import names users again who have left memory since the state was read.
-        if memory.is_backed
+        if self.shelf.is_backed
             && shard.users.find(key).is_none()
-            && memory.backing.get(user)?.is_some()
+            && self.shelf.backing.get(user)?.is_some()
         {
             shard.n_elsewhere = shard.n_elsewhere.saturating_sub(1);
         }
         shard.users.insert(key, user, state, D::user_bytes);
-        shard.make_room(&self.detector, &self.config.memory)?;
-        self.config.memory.is_backed |= shard.n_elsewhere > 0;
+        shard.make_room(&self.detector, &self.config.memory, &*self.shelf.backing)?;
+        self.shelf.is_backed |= shard.n_elsewhere > 0;
         Ok(())
     }
 
@@ -199,8 +232,7 @@ impl<D: Detector> Scorer for Score<D> {
                 each(user, &scratch)
             };
         if self.shards.iter().any(|shard| shard.n_elsewhere > 0) {
-            let backing = &self.config.memory.backing;
-            backing.each(&mut |user, record| {
+            self.shelf.backing.each(&mut |user, record| {
                 while let Some(before) = users.next_if(|(other, _)| *other < user) {
                     write(before, each)?;
                 }
@@ -233,61 +265,10 @@ impl<D: Detector> Scorer for Score<D> {
     }
 }
 
-impl<D: Detector> Stage for Score<D> {
-    fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
-        let looks = batch.looks.take().and_then(|looks| looks.downcast().ok());
-        self.routes = *looks.context("events come to the scorer before they were looked at")?;
-        for shard in &mut self.shards {
-            shard.findings.clear();
-        }
-        self.inline.clear();
-        self.find_users(&batch.blocks, pool)?;
-        self.score(&batch.blocks, pool);
-
-        let (shards, inline) = (&self.shards, &self.inline);
-        let all_findings = || {
-            let of_shards = shards.iter().map(|shard| &shard.findings);
-            of_shards.chain([inline])
-        };
-        if self.config.incident_ms > 0 {
-            let incidents = &mut self.incidents;
-            let (routes, blocks) = (&self.routes, &batch.blocks);
-            self.folded.fold(incidents, all_findings(), routes, blocks);
-        }
-        let (folded, emit) = (&self.folded, self.config.emit);
-        let n_findings: usize = all_findings().map(Findings::len).sum();
-        let blocks = &mut batch.blocks;
-        if n_findings >= PARALLEL_MIN {
-            pool.install(|| {
-                blocks
-                    .par_iter_mut()
-                    .enumerate()
-                    .for_each(|(i, block)| apply(i, block, all_findings(), folded, emit));
-            });
-        } else {
-            for (i, block) in blocks.iter_mut().enumerate() {
-                apply(i, block, all_findings(), folded, emit);
-            }
-        }
-        if self.config.with_baselines && batch.is_checkpoint {
-            pool.install(|| self.collect_baselines(batch));
-            self.is_asked = false;
-        }
-        self.make_room(pool)
-    }
-
-    fn wants_checkpoint(&mut self) -> bool {
-        let users = self.shards.iter().map(|shard| &shard.users);
-        let is_new = !self.is_asked && self.config.memory.wants_checkpoint(users);
-        self.is_asked |= is_new;
-        is_new
-    }
-}
-
 impl<D: Detector> Score<D> {
     /// Finds where the users of a batch are, and brings those to memory that are elsewhere.
     fn find_users(&mut self, blocks: &[Block], pool: &ThreadPool) -> anyhow::Result<()> {
-        if !self.config.memory.is_backed {
+        if !self.shelf.is_backed {
             // Whoever is not here is new; scoring finds the others a few events ahead.
             return Ok(());
         }
@@ -295,9 +276,9 @@ impl<D: Detector> Score<D> {
             memory::find(pool, routes, |shard, key| shards[shard].users.find(key));
         };
         find(&self.shards, &mut self.routes);
-        let (memory, routes) = (&self.config.memory, &self.routes);
+        let (backing, routes) = (&*self.shelf.backing, &self.routes);
         let shards = (0..self.shards.len()).into_par_iter();
-        let read = |shard| memory.read(shard, routes, blocks);
+        let read = |shard| memory::read(backing, shard, routes, blocks);
         let missing: Vec<Vec<Missing>> =
             pool.install(|| shards.map(read).collect::<anyhow::Result<_>>())?;
         // States are made on one thread: what it frees serves for the next, while the system's
@@ -324,14 +305,15 @@ impl<D: Detector> Score<D> {
         if !self.shards.iter().any(is_full) {
             return Ok(());
         }
+        let backing = &*self.shelf.backing;
         let shards = self.shards.par_iter_mut();
-        pool.install(move || shards.try_for_each(|shard| shard.make_room(detector, memory)))?;
-        self.config.memory.is_backed = true;
+        pool.install(|| shards.try_for_each(|shard| shard.make_room(detector, memory, backing)))?;
+        self.shelf.is_backed = true;
         Ok(())
     }
 
     /// Scores epoch after epoch: what one changes in what users share shows in the next.
-    fn score(&mut self, blocks: &[Block], pool: &ThreadPool) {
+    fn score_epochs(&mut self, blocks: &[Block], pool: &ThreadPool) {
         let mut from = Place::default();
         while let Some((to, n_events, is_end)) = self.end_of_epoch(from) {
             let span = Span { from, to };
@@ -458,23 +440,6 @@ impl<D: Detector> Score<D> {
             }
         }
     }
-
-    fn collect_baselines(&mut self, batch: &mut Batch) {
-        let detector = &self.detector;
-        batch.baselines = self
-            .shards
-            .par_iter_mut()
-            .map(|shard| {
-                let mut records = Records::default();
-                shard.users.take_changed(|user, state| {
-                    records.push(user, |record| detector.write_user(state, record));
-                });
-                records.shrink();
-                records
-            })
-            .collect();
-        batch.shared = self.shared();
-    }
 }
 
 fn observe<D: Detector>(
@@ -519,23 +484,27 @@ struct Shard<D: Detector> {
 }
 
 impl<D: Detector> Shard<D> {
-    fn make_room(&mut self, detector: &D, memory: &Memory) -> anyhow::Result<()> {
-        let n_users = memory.make_room(detector, &mut self.users)?;
-        self.n_elsewhere += n_users;
-        self.n_moved += n_users as u64;
-        Ok(())
-    }
-}
-
-impl<D: Detector> Default for Shard<D> {
-    fn default() -> Self {
+    /// A shard of a scorer that is made after so many checkpoints.
+    fn new(n_checkpoints: u32) -> Self {
         Self {
-            users: Users::default(),
+            users: Users::after(n_checkpoints),
             n_elsewhere: 0,
             n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::default(),
         }
+    }
+
+    fn make_room(
+        &mut self,
+        detector: &D,
+        memory: &Memory,
+        backing: &dyn Backing,
+    ) -> anyhow::Result<()> {
+        let n_users = memory.make_room(detector, &mut self.users, backing)?;
+        self.n_elsewhere += n_users;
+        self.n_moved += n_users as u64;
+        Ok(())
     }
 }
 
@@ -546,13 +515,25 @@ mod tests {
 
     use super::*;
     use crate::detect::classic::Baseline;
-    use crate::stage::Backing;
+    use crate::detect::{DetectorConfig, DetectorKind};
+    use crate::stage::{Scoring, Shelves};
 
     /// Records in memory after all.
     #[derive(Default)]
-    struct Shelf(Mutex<BTreeMap<String, Vec<u8>>>);
+    struct Board(Mutex<BTreeMap<String, Vec<u8>>>);
 
-    impl Backing for Shelf {
+    struct InMemory(Arc<Board>);
+
+    impl Shelves for InMemory {
+        fn of_task(&self, _: &str) -> anyhow::Result<Shelf> {
+            Ok(Shelf {
+                backing: Arc::clone(&self.0) as Arc<_>,
+                is_backed: false,
+            })
+        }
+    }
+
+    impl Backing for Board {
         fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
             Ok(self.0.lock().expect("nobody panicked").get(user).cloned())
         }
@@ -602,12 +583,13 @@ mod tests {
             with_baselines: false,
             memory: Memory {
                 bytes_max: N_SHARDS * 1_000,
-                backing: Arc::new(Shelf::default()),
-                is_backed: false,
+                shelves: Arc::new(InMemory(Arc::default())),
                 n_kept: None,
+                n_tasks: Arc::default(),
             },
         };
-        let mut scorer = Scoring::new(config).score;
+        let mut tasks = Scoring::new(config).tasks;
+        let scorer = tasks.task(&Arc::default()).expect("nothing is read");
         for round in 0..2 {
             for i in 0..1_000 {
                 let user = format!("u{i}");

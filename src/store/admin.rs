@@ -223,7 +223,7 @@ impl Store {
     /// Every baseline must be one that its detector can read.
     fn verify_baselines(&self, verified: &mut Verified) -> anyhow::Result<()> {
         let detector = self.detector()?.unwrap_or_default();
-        self.baselines(|user, record| {
+        let mut verify = |user: &str, record: &[u8]| {
             let read = match &*detector {
                 _ if user == schema::SHARED_BASELINE => Ok(()),
                 adaptive::NAME => adaptive::User::from_record(record).map(drop),
@@ -234,7 +234,11 @@ impl Store {
                 verified.find(format!("baseline of {}: {error}", show(user.as_bytes())));
             }
             Ok(())
-        })
+        };
+        for task in self.tasks()? {
+            self.baselines(&task, &mut verify)?;
+        }
+        Ok(())
     }
 
     /// Sums up what the store holds. Equal contents give equal digests, however they came in.

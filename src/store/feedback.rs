@@ -21,14 +21,14 @@ impl Store {
         value.map(|value| self.read_feedback(&value)).transpose()
     }
 
-    /// Keeps verdicts by event key and baselines by user, all in one write.
+    /// Keeps verdicts by event key and baselines by task and user, all in one write.
     ///
     /// # Errors
     /// If the store cannot be written; nothing has changed then.
     pub fn put_feedback(
         &self,
         given: &[(Vec<u8>, Feedback)],
-        baselines: &BTreeMap<String, Vec<u8>>,
+        baselines: &BTreeMap<(String, String), Vec<u8>>,
     ) -> anyhow::Result<()> {
         let mut writes = WriteBatch::default();
         for (event_key, feedback) in given {
@@ -39,8 +39,9 @@ impl Store {
                 serde_json::to_vec(feedback)?,
             );
         }
-        for (user, record) in baselines {
-            writes.put_cf(self.family(schema::BASELINES), user, record);
+        for ((task, user), record) in baselines {
+            let key = schema::baseline_key(task, user);
+            writes.put_cf(self.family(schema::BASELINES), key, record);
         }
         self.write(writes, true)
     }

@@ -1,5 +1,7 @@
 //! Reads from the store: single records, and walks through families and indexes.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
 
@@ -9,7 +11,7 @@ use crate::batch::Records;
 use crate::io::position::Position;
 use crate::record::anomaly::Severity;
 use crate::schema;
-use crate::stage::Backing;
+use crate::stage::{Backing, Shelf, Shelves};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -130,12 +132,30 @@ impl Store {
         Ok(n_users)
     }
 
-    /// What `sg-run` has learned of a user, as the detector's record.
+    /// What `sg-run` has learned of a user in a task, as the detector's record.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn baseline(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        self.get(schema::BASELINES, user.as_bytes())
+    pub fn baseline(&self, task: &str, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.get(schema::BASELINES, &schema::baseline_key(task, user))
+    }
+
+    /// The tasks that there are baselines of, that without a name among them.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn tasks(&self) -> anyhow::Result<Vec<String>> {
+        let mut tasks = Vec::new();
+        let mut from = Vec::new();
+        loop {
+            let mut walk = self.walk(schema::BASELINES, &from, Order::OldestFirst);
+            let Some((key, _)) = walk.next_entry()? else {
+                return Ok(tasks);
+            };
+            let (task, _) = schema::split_baseline_key(&key).context("a baseline has no name")?;
+            from = schema::task_end(task);
+            tasks.push(task.to_owned());
+        }
     }
 
     /// The detector whose baselines are kept, if any are.
@@ -151,17 +171,24 @@ impl Store {
         Ok(walk.next_entry()?.map(|_| "classic".to_owned()))
     }
 
-    /// Calls `each` with every user's record; that of what all share has no name.
+    /// Calls `each` with the name of every user of a task and the record; that of what all share has
+    /// no name.
     ///
     /// # Errors
     /// If the store cannot be read, or as `each` says.
     pub fn baselines(
         &self,
+        task: &str,
         mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut walk = self.walk(schema::BASELINES, &[], Order::OldestFirst);
-        while let Some((user, record)) = walk.next_entry()? {
-            each(std::str::from_utf8(&user)?, &record)?;
+        let end = schema::task_end(task);
+        let prefix = schema::task_prefix(task);
+        let mut walk = self.walk(schema::BASELINES, &prefix, Order::OldestFirst);
+        while let Some((key, record)) = walk.next_entry()?
+            && key < end
+        {
+            let (_, user) = schema::split_baseline_key(&key).context("a baseline has no name")?;
+            each(user, &record)?;
         }
         Ok(())
     }
@@ -198,10 +225,28 @@ impl Store {
     }
 }
 
-/// Users who are not in memory: checkpoints have brought their records.
-impl Backing for Store {
+impl Shelves for Arc<Store> {
+    fn of_task(&self, task: &str) -> anyhow::Result<Shelf> {
+        let backing = TaskBaselines {
+            store: Arc::clone(self),
+            task: task.to_owned(),
+        };
+        Ok(Shelf {
+            backing: Arc::new(backing),
+            is_backed: self.detector()?.is_some(),
+        })
+    }
+}
+
+/// Users of a task who are not in memory: checkpoints have brought their records.
+struct TaskBaselines {
+    store: Arc<Store>,
+    task: String,
+}
+
+impl Backing for TaskBaselines {
     fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        self.baseline(user)
+        self.store.baseline(&self.task, user)
     }
 
     fn put(&self, _: &Records) -> anyhow::Result<()> {
@@ -209,7 +254,7 @@ impl Backing for Store {
     }
 
     fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.baselines(|user, record| match user {
+        self.store.baselines(&self.task, |user, record| match user {
             schema::SHARED_BASELINE => Ok(()),
             _ => each(user, record),
         })

@@ -2,17 +2,18 @@
 //! in a temporary folder, made when it is first needed and removed at the end.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context as _;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
     WriteOptions,
 };
 use tempfile::TempDir;
 
 use crate::batch::Records;
-use crate::stage::Backing;
+use crate::schema;
+use crate::stage::{Backing, Shelf, Shelves};
 
 /// What the names of its folders begin with.
 const FOLDER_PREFIX: &str = "sg-scratch-";
@@ -87,19 +88,44 @@ impl Scratch {
     }
 }
 
-impl Backing for Scratch {
+impl Shelves for Arc<Scratch> {
+    fn of_task(&self, task: &str) -> anyhow::Result<Shelf> {
+        let backing = OfTask {
+            scratch: Arc::clone(self),
+            task: task.to_owned(),
+        };
+        Ok(Shelf {
+            backing: Arc::new(backing),
+            is_backed: false,
+        })
+    }
+}
+
+/// The records of one task.
+struct OfTask {
+    scratch: Arc<Scratch>,
+    task: String,
+}
+
+impl Backing for OfTask {
     fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        let Some(Opened { db, folder }) = self.opened.get() else {
+        let Some(Opened { db, folder }) = self.scratch.opened.get() else {
             return Ok(None);
         };
-        db.get(user).map_err(|error| failure(folder.path(), &error))
+        let key = schema::baseline_key(&self.task, user);
+        db.get(key).map_err(|error| failure(folder.path(), &error))
     }
 
     fn put(&self, records: &Records) -> anyhow::Result<()> {
-        let Opened { db, folder } = self.open()?;
-        let mut writes = WriteBatch::with_capacity_bytes(records.n_bytes() + 16 * records.len());
+        let Opened { db, folder } = self.scratch.open()?;
+        let mut key = schema::task_prefix(&self.task);
+        let n_prefix = key.len();
+        let n_key_bytes = (16 + n_prefix) * records.len();
+        let mut writes = WriteBatch::with_capacity_bytes(records.n_bytes() + n_key_bytes);
         for (user, record) in records.iter() {
-            writes.put(user, record);
+            key.truncate(n_prefix);
+            key.extend_from_slice(user);
+            writes.put(&key, record);
         }
         let mut options = WriteOptions::default();
         // It does not outlive the run.
@@ -109,12 +135,20 @@ impl Backing for Scratch {
     }
 
     fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let Some(Opened { db, folder }) = self.opened.get() else {
+        let Some(Opened { db, folder }) = self.scratch.opened.get() else {
             return Ok(());
         };
-        for entry in db.iterator(IteratorMode::Start) {
-            let (user, record) = entry.map_err(|error| failure(folder.path(), &error))?;
-            each(std::str::from_utf8(&user)?, &record)?;
+        let (from, end) = (
+            schema::task_prefix(&self.task),
+            schema::task_end(&self.task),
+        );
+        for entry in db.iterator(IteratorMode::From(&from, Direction::Forward)) {
+            let (key, record) = entry.map_err(|error| failure(folder.path(), &error))?;
+            if *key >= *end {
+                break;
+            }
+            let (_, user) = schema::split_baseline_key(&key).context("a baseline has no name")?;
+            each(user, &record)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Origin, Records};
+use crate::batch::{Batch, Block, Learned, Origin, Records};
 use crate::engine::{Flow, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
@@ -269,16 +269,26 @@ impl Writer {
     ) -> anyhow::Result<()> {
         // Growing by doubling would take three times as much; a dozen bytes go with each record.
         let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
-        let n_bytes = batch.baselines.iter().map(of_records).sum::<usize>() + batch.shared.len();
+        let of_task = |learned: &Learned| {
+            learned.shared.len() + learned.baselines.iter().map(of_records).sum::<usize>()
+        };
+        let n_bytes: usize = batch.learned.iter().map(of_task).sum();
         let mut writes = WriteBatch::with_capacity_bytes(n_bytes + (64 << 10));
-        // One group after the other is let go: all of them are not needed twice.
-        for records in batch.baselines.drain(..) {
-            for (user, record) in records.iter() {
-                writes.put_cf(families.baselines, user, record);
+        for learned in batch.learned.drain(..) {
+            let mut key = schema::task_prefix(&learned.task);
+            let n_prefix = key.len();
+            // One group after the other is let go: all of them are not needed twice.
+            for records in learned.baselines {
+                for (user, record) in records.iter() {
+                    key.truncate(n_prefix);
+                    key.extend_from_slice(user);
+                    writes.put_cf(families.baselines, &key, record);
+                }
             }
-        }
-        if !batch.shared.is_empty() {
-            writes.put_cf(families.baselines, schema::SHARED_BASELINE, &batch.shared);
+            if !learned.shared.is_empty() {
+                let key = schema::baseline_key(&learned.task, schema::SHARED_BASELINE);
+                writes.put_cf(families.baselines, key, &learned.shared);
+            }
         }
         for (source, end) in std::mem::take(&mut self.ends) {
             if let Some(position) = Position::of(&end) {

@@ -28,23 +28,28 @@ pub(super) struct Baselines {
     /// Where, as verdicts name it.
     place: String,
     folder: Option<StateFolder>,
-    /// Of the detector that they are of, if there are any.
-    detector: Option<(String, Corrector)>,
-    records: BTreeMap<String, Vec<u8>>,
-    changed: BTreeMap<String, Vec<u8>>,
+    /// The detector that they are of, if there are any.
+    detector: Option<String>,
+    /// For each task that has baselines of these users.
+    correctors: BTreeMap<String, Corrector>,
+    /// By task and user. A user of several tasks has as many baselines.
+    records: BTreeMap<(String, String), Vec<u8>>,
+    changed: BTreeMap<(String, String), Vec<u8>>,
 }
 
 impl Baselines {
     pub(super) fn of_database(store: &Store, users: &BTreeSet<&str>) -> anyhow::Result<Self> {
         let mut baselines = Self::none(DATABASE.to_owned());
-        if let Some(detector) = store.detector()? {
-            let shared = store.baseline(SHARED)?.unwrap_or_default();
+        baselines.detector = store.detector()?;
+        for task in store.tasks()? {
             for user in users {
-                if let Some(record) = store.baseline(user)? {
-                    baselines.records.insert((*user).to_owned(), record);
+                if let Some(record) = store.baseline(&task, user)? {
+                    let key = (task.clone(), (*user).to_owned());
+                    baselines.records.insert(key, record);
                 }
             }
-            baselines.set_detector(detector, &shared)?;
+            let shared = store.baseline(&task, SHARED)?.unwrap_or_default();
+            baselines.add_task(task, &shared)?;
         }
         Ok(baselines)
     }
@@ -64,11 +69,13 @@ impl Baselines {
                 if user == SHARED {
                     shared = record.to_vec();
                 } else if users.contains(user) {
-                    baselines.records.insert(user.to_owned(), record.to_vec());
+                    let key = (String::new(), user.to_owned());
+                    baselines.records.insert(key, record.to_vec());
                 }
                 Ok(())
             })?;
-            baselines.set_detector(detector, &shared)?;
+            baselines.detector = Some(detector);
+            baselines.add_task(String::new(), &shared)?;
         }
         baselines.folder = Some(folder);
         Ok(baselines)
@@ -79,20 +86,21 @@ impl Baselines {
             place,
             folder: None,
             detector: None,
+            correctors: BTreeMap::new(),
             records: BTreeMap::new(),
             changed: BTreeMap::new(),
         }
     }
 
-    fn set_detector(&mut self, detector: String, shared: &[u8]) -> anyhow::Result<()> {
-        let kind = kind_of(&detector)?;
+    fn add_task(&mut self, task: String, shared: &[u8]) -> anyhow::Result<()> {
+        let kind = kind_of(self.detector.as_deref().unwrap_or_default())?;
         let shared = stage::of_detector(shared);
         let corrector = shared.and_then(|shared| Corrector::new(kind, shared));
         let corrector = corrector.with_context(|| {
             let place = &self.place;
             format!("what all users share in {place} cannot be used")
         })?;
-        self.detector = Some((detector, corrector));
+        self.correctors.insert(task, corrector);
         Ok(())
     }
 
@@ -106,10 +114,7 @@ impl Baselines {
         if feedback.corrected.contains(&self.place) {
             return Ok(feedback);
         }
-        let user = &feedback.user;
-        let (Some((detector, corrector)), Some(record)) =
-            (&self.detector, self.records.get_mut(user))
-        else {
+        let (Some(detector), user) = (&self.detector, &feedback.user) else {
             return Ok(feedback);
         };
         let has_corrected = |before: &&Feedback| before.corrected.contains(&self.place);
@@ -119,13 +124,23 @@ impl Baselines {
             before: before.filter(has_corrected).map(|before| before.verdict),
             risk: risk_of(event, detector),
         };
-        let corrected = corrector.correct(record, &correction).with_context(|| {
-            let place = &self.place;
-            format!("the baseline of {user:?} in {place} cannot be used; nothing was changed")
-        })?;
-        if corrected != *record {
-            record.clone_from(&corrected);
-            self.changed.insert(user.clone(), corrected);
+        let mut is_there = false;
+        for (key, record) in &mut self.records {
+            let Some(corrector) = self.correctors.get(&key.0).filter(|_| key.1 == *user) else {
+                continue;
+            };
+            is_there = true;
+            let corrected = corrector.correct(record, &correction).with_context(|| {
+                let place = &self.place;
+                format!("the baseline of {user:?} in {place} cannot be used; nothing was changed")
+            })?;
+            if corrected != *record {
+                record.clone_from(&corrected);
+                self.changed.insert(key.clone(), corrected);
+            }
+        }
+        if !is_there {
+            return Ok(feedback);
         }
         if feedback.corrected.len() == PLACES_MAX {
             feedback.corrected.remove(0);
@@ -142,7 +157,7 @@ impl Baselines {
         };
         let missing = users
             .iter()
-            .filter(|user| !self.records.contains_key(**user));
+            .filter(|user| !self.records.keys().any(|(_, other)| other == **user));
         for user in missing {
             let text =
                 format!("the verdict is kept only, there is no baseline of {user} in {place}");
@@ -151,8 +166,8 @@ impl Baselines {
     }
 
     /// Saves changed baselines of a folder; gives those back that belong into the database.
-    pub(super) fn save(self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-        let (Some(folder), Some((detector, _))) = (&self.folder, &self.detector) else {
+    pub(super) fn save(self) -> anyhow::Result<BTreeMap<(String, String), Vec<u8>>> {
+        let (Some(folder), Some(detector)) = (&self.folder, &self.detector) else {
             return Ok(self.changed);
         };
         if !self.changed.is_empty() {
@@ -163,7 +178,8 @@ impl Baselines {
             })?;
             folder.save(detector, n_records, |each| {
                 folder.load(detector, |user, record| {
-                    each(user, self.changed.get(user).map_or(record, Vec::as_slice))
+                    let key = (String::new(), user.to_owned());
+                    each(user, self.changed.get(&key).map_or(record, Vec::as_slice))
                 })
             })?;
         }

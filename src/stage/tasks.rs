@@ -1,0 +1,219 @@
+//! Events of one task are scored against its own baselines, in their order, by a scorer of its own. A
+//! partition of a topic is a task, and all other input is one: so results do not depend on how events of
+//! several partitions come to be mixed, nor on which process reads which partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::Stage;
+use super::score::{Emit, Score, Scorer};
+use crate::batch::{Batch, Block};
+use crate::detect::adaptive::Adaptive;
+use crate::detect::classic::Classic;
+use crate::detect::{DetectorConfig, DetectorKind, Silences};
+use crate::enrich::Enrichment;
+use crate::record::text::printable;
+use crate::schema::SHARED_BASELINE;
+use crate::stage::Memory;
+use crate::stage::look::Look;
+
+/// What to score, and what to let through.
+#[derive(Clone)]
+pub struct ScoreConfig {
+    pub detector: DetectorConfig,
+    /// Anomalies that are not raised.
+    pub silences: Arc<Silences>,
+    /// What events do not say of their addresses.
+    pub enrichment: Arc<Enrichment>,
+    pub emit: Emit,
+    /// The time without anomalies that ends an incident; 0 if anomalies are not to be folded.
+    pub incident_ms: i64,
+    /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
+    pub with_baselines: bool,
+    pub memory: Memory,
+}
+
+/// The two stages that scoring takes. The first looks at events, which takes a third of the time
+/// and needs no order: it works on one batch while the second scores the one before.
+pub struct Scoring {
+    pub look: Box<dyn Stage>,
+    pub tasks: Tasks,
+}
+
+impl Scoring {
+    /// The stages for the detector that the configuration names.
+    #[must_use]
+    pub fn new(config: ScoreConfig) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
+        let enrichment = Arc::clone(&config.enrichment);
+        let look: Box<dyn Stage> = match config.detector.kind {
+            DetectorKind::Adaptive => Box::new(Look::<Adaptive>::new(hasher.clone(), enrichment)),
+            DetectorKind::Classic => Box::new(Look::<Classic>::new(hasher.clone(), enrichment)),
+        };
+        let tasks = Tasks {
+            config,
+            hasher,
+            scorers: BTreeMap::new(),
+            n_checkpoints: 0,
+            is_asked: false,
+        };
+        Self { look, tasks }
+    }
+}
+
+/// The scoring stage: a scorer for each task.
+pub struct Tasks {
+    config: ScoreConfig,
+    hasher: foldhash::fast::RandomState,
+    scorers: BTreeMap<Arc<str>, Box<dyn Scorer>>,
+    /// Checkpoints so far.
+    n_checkpoints: u32,
+    /// A checkpoint was asked for, and has not come yet.
+    is_asked: bool,
+}
+
+impl Tasks {
+    /// The scorer of all input that is no partition.
+    ///
+    /// # Errors
+    /// If what is kept of it cannot be read.
+    pub fn only(&mut self) -> anyhow::Result<&mut dyn Scorer> {
+        self.task(&Arc::default())
+    }
+
+    /// The scorer of a task, with what is kept of the task, if it is not there yet.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn task(&mut self, task: &Arc<str>) -> anyhow::Result<&mut dyn Scorer> {
+        if !self.scorers.contains_key(task) {
+            let scorer = self.open(task)?;
+            self.scorers.insert(Arc::clone(task), scorer);
+            let n_tasks = &self.config.memory.n_tasks;
+            n_tasks.store(self.scorers.len(), Ordering::Relaxed);
+        }
+        let scorer = self.scorers.get_mut(task).expect("it was just put there");
+        Ok(&mut **scorer)
+    }
+
+    fn open(&self, task: &Arc<str>) -> anyhow::Result<Box<dyn Scorer>> {
+        let (config, hasher) = (self.config.clone(), self.hasher.clone());
+        let on_shelf = config.memory.shelves.of_task(task)?;
+        let shared = on_shelf.backing.get(SHARED_BASELINE)?;
+        let detector = config.detector.clone();
+        let begun = self.n_checkpoints;
+        let mut scorer: Box<dyn Scorer> = match detector.kind {
+            DetectorKind::Adaptive => {
+                let detector = Adaptive::new(detector);
+                Box::new(Score::new(config, detector, hasher, on_shelf, begun))
+            }
+            DetectorKind::Classic => {
+                let detector = Classic::new(detector);
+                Box::new(Score::new(config, detector, hasher, on_shelf, begun))
+            }
+        };
+        if let Some(record) = shared {
+            scorer.load_shared(&record).with_context(|| {
+                format!(
+                    "what all baselines{} share cannot be used: restore the database from a backup, or \
+                     export its events into a new one",
+                    of_task(task)
+                )
+            })?;
+        }
+        Ok(scorer)
+    }
+
+    /// States that have left memory, each as often as it did.
+    #[must_use]
+    pub fn n_moved(&self) -> u64 {
+        self.scorers.values().map(|scorer| scorer.n_moved()).sum()
+    }
+
+    /// Events that came an hour or more later than others of their task before them.
+    #[must_use]
+    pub fn n_late(&self) -> u64 {
+        self.scorers.values().map(|scorer| scorer.n_late()).sum()
+    }
+}
+
+/// Words that name a task, if it has a name.
+fn of_task(task: &str) -> String {
+    match task {
+        "" => String::new(),
+        _ => format!(" of {}", printable(task)),
+    }
+}
+
+impl Stage for Tasks {
+    fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+        let first = batch.blocks.first().map(|block| Arc::clone(&block.task));
+        if let Some(first) = first {
+            if batch.blocks.iter().all(|block| block.task == first) {
+                self.task(&first)?.score(&mut batch.blocks, pool)?;
+            } else {
+                self.score_each(batch, pool)?;
+            }
+        }
+        if self.config.with_baselines && batch.is_checkpoint {
+            self.n_checkpoints += 1;
+            self.is_asked = false;
+            let scorers = self.scorers.iter_mut();
+            let learned = scorers.filter_map(|(task, scorer)| scorer.learned(task, pool));
+            batch.learned = learned.collect();
+        }
+        Ok(())
+    }
+
+    fn wants_checkpoint(&mut self) -> bool {
+        let is_wanted = || {
+            self.scorers
+                .values()
+                .any(|scorer| scorer.wants_checkpoint())
+        };
+        let is_new = !self.is_asked && is_wanted();
+        self.is_asked |= is_new;
+        is_new
+    }
+}
+
+impl Tasks {
+    /// Scores a batch with blocks of several tasks, which know nothing of each other.
+    fn score_each(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+        let mut of_tasks: BTreeMap<Arc<str>, Share> = BTreeMap::new();
+        for (i, block) in batch.blocks.drain(..).enumerate() {
+            let share = of_tasks.entry(Arc::clone(&block.task)).or_default();
+            share.places.push(i);
+            share.blocks.push(block);
+        }
+        for task in of_tasks.keys() {
+            self.task(task)?;
+        }
+        let scorers = self.scorers.iter_mut();
+        let shares = scorers.filter_map(|(task, scorer)| Some((scorer, of_tasks.remove(task)?)));
+        let mut shares: Vec<(_, Share)> = shares.collect();
+        let each = shares.par_iter_mut();
+        pool.install(|| {
+            each.try_for_each(|(scorer, share)| scorer.score(&mut share.blocks, pool))
+        })?;
+        let mut blocks: Vec<(usize, Block)> = shares
+            .into_iter()
+            .flat_map(|(_, share)| share.places.into_iter().zip(share.blocks))
+            .collect();
+        blocks.sort_unstable_by_key(|(i, _)| *i);
+        batch.blocks = blocks.into_iter().map(|(_, block)| block).collect();
+        Ok(())
+    }
+}
+
+/// The blocks of one task in a batch, and their places among all.
+#[derive(Default)]
+struct Share {
+    places: Vec<usize>,
+    blocks: Vec<Block>,
+}
