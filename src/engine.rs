@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -97,6 +98,10 @@ const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
+/// Blocks that wait to be filled again. Stages make more of them where they split some.
+const N_BLOCKS_FREE: usize = 16;
+/// How often a stage that is not ready is asked again.
+const READY_INTERVAL: Duration = Duration::from_micros(200);
 /// How long a quiet input goes without a checkpoint.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long input may be silent after a request to stop.
@@ -119,15 +124,15 @@ pub fn run(
         .build()
         .context("cannot start worker threads")?;
     let (block_sender, block_receiver) = bounded(N_BLOCKS_WAITING);
-    let (free_sender, free_receiver) = unbounded();
+    let (free_sender, free_receiver) = bounded(N_BLOCKS_FREE);
     // Not joined: it may sit in a read that never returns once the sink has closed.
     thread::spawn(move || read(source, &block_sender, &free_receiver));
 
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
-    let is_checkpoint_due = AtomicBool::new(false);
+    let dead_letters = Mutex::new(dead_letters);
     thread::scope(|scope| {
-        let (pool, is_over, is_checkpoint_due) = (&pool, &is_over, &is_checkpoint_due);
+        let (pool, is_over, dead_letters) = (&pool, &is_over, &dead_letters);
         let parser = scope.spawn(move || {
             let input = Input {
                 blocks: &block_receiver,
@@ -140,7 +145,7 @@ pub fn run(
                 n_explained: 0,
                 options,
             };
-            let pace = Pace::new(options, is_checkpoint_due);
+            let pace = Pace::new(options);
             let result = parser.process(&input, pool, pace, dead_letters, &parsed_sender);
             result.map(|()| parser.outcome)
         });
@@ -150,7 +155,8 @@ pub fn run(
             let (sender, receiver) = bounded::<Batch>(N_BATCHES_WAITING);
             let batches = std::mem::replace(&mut next, receiver);
             stage_threads.push(scope.spawn(move || {
-                run_stage(pool, &mut **stage, &batches, &sender, is_checkpoint_due)
+                let stage = &mut **stage;
+                run_stage(pool, stage, &batches, &sender, dead_letters, is_over)
             }));
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
@@ -181,10 +187,15 @@ fn run_stage(
     stage: &mut dyn Stage,
     received: &Receiver<Batch>,
     batches: &Sender<Batch>,
-    is_checkpoint_due: &AtomicBool,
+    dead_letters: &Mutex<&mut DeadLetters>,
+    is_over: &AtomicBool,
 ) -> anyhow::Result<u64> {
     let mut n_filtered = 0;
-    while let Ok(mut batch) = received.recv() {
+    let mut rest = None;
+    while let Some(mut batch) = rest.take().or_else(|| received.recv().ok()) {
+        while !stage.is_ready(&batch) && !is_over.load(Ordering::Relaxed) {
+            thread::sleep(READY_INTERVAL);
+        }
         let of_batch =
             |batch: &Batch| -> u64 { batch.blocks.iter().map(|block| block.n_filtered).sum() };
         let n_before = of_batch(&batch);
@@ -195,8 +206,10 @@ fn run_stage(
             stage.process(&mut batch, pool)?;
         }
         n_filtered += of_batch(&batch) - n_before;
-        if stage.wants_checkpoint() {
-            is_checkpoint_due.store(true, Ordering::Relaxed);
+        rest = batch.rest.take().map(|rest| *rest);
+        if batch.is_checkpoint {
+            // It may be the stage's own, of which nobody knew when lines were rejected.
+            lock(dead_letters).sync()?;
         }
         if batches.send(batch).is_err() {
             // Whoever has ended says why when it is joined.
@@ -204,6 +217,13 @@ fn run_stage(
         }
     }
     Ok(n_filtered)
+}
+
+fn lock<'a, 'b>(
+    dead_letters: &'a Mutex<&'b mut DeadLetters>,
+) -> MutexGuard<'a, &'b mut DeadLetters> {
+    // A panic ends the run anyway.
+    dead_letters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The reading thread.
@@ -266,8 +286,8 @@ fn write(
             }
         }
         for block in batch.blocks {
-            // Nobody to take it back is no harm: it is dropped.
-            let _ = free.send(block);
+            // Nobody to take it back, or enough of them, is no harm: it is dropped.
+            let _ = free.try_send(block);
         }
     }
     sink.finish()?;
@@ -357,18 +377,15 @@ enum First {
 /// When what was gathered is kept.
 struct Pace<'a> {
     options: &'a Options,
-    /// A stage has asked for a checkpoint.
-    is_checkpoint_due: &'a AtomicBool,
     uncommitted_bytes: usize,
     unchecked_bytes: usize,
     last_checkpoint: Instant,
 }
 
 impl<'a> Pace<'a> {
-    fn new(options: &'a Options, is_checkpoint_due: &'a AtomicBool) -> Self {
+    fn new(options: &'a Options) -> Self {
         Self {
             options,
-            is_checkpoint_due,
             uncommitted_bytes: 0,
             unchecked_bytes: 0,
             last_checkpoint: Instant::now(),
@@ -388,7 +405,6 @@ impl<'a> Pace<'a> {
         batch.is_commit =
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
-            || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
             || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
         if batch.is_checkpoint {
@@ -415,7 +431,7 @@ impl Parser<'_> {
         input: &Input<'_>,
         pool: &ThreadPool,
         mut pace: Pace<'_>,
-        dead_letters: &mut DeadLetters,
+        dead_letters: &Mutex<&mut DeadLetters>,
         batches: &Sender<Batch>,
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
@@ -440,7 +456,7 @@ impl Parser<'_> {
             });
             is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
             pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);
-            self.account(&batch, dead_letters)?;
+            self.account(&batch, &mut lock(dead_letters))?;
             if batches.send(batch).is_err() {
                 // Whoever has ended says why when it is joined.
                 return Ok(());

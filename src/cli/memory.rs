@@ -43,6 +43,7 @@ impl MemoryArgs {
         let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
         Memory {
             bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
+            step_bytes: self.step_bytes(),
             shelves: Arc::new(Arc::new(Scratch::new(parent))),
             n_kept: None,
             n_tasks: Arc::default(),
@@ -63,10 +64,21 @@ impl MemoryArgs {
             // What has changed is handed over with a checkpoint and copied into its write: at an
             // eighth of all states that is a quarter more.
             bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 5 * 4,
+            step_bytes: self.step_bytes(),
             shelves: Arc::new(Arc::clone(store)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
         }
+    }
+
+    /// Bytes that a step of scoring may take.
+    fn step_bytes(&self) -> usize {
+        self.memory_limit / 64
+    }
+
+    /// Bytes of lines that go through the stages together, where a program has room for `batch_bytes`.
+    pub(super) fn batch_bytes(&self, batch_bytes: usize) -> usize {
+        batch_bytes.min(self.memory_limit / 2048)
     }
 
     /// What is left of the blocks that were to be kept in memory for reads: an eighth at the most.

@@ -102,7 +102,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;
-    let options = args.lines.options(NAME, STORE_BATCH_BYTES);
+    let options = args
+        .lines
+        .options(NAME, args.memory.batch_bytes(STORE_BATCH_BYTES));
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut tasks],

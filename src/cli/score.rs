@@ -253,7 +253,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     }
     let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
-    let options = lines.options(NAME, PIPE_BATCH_BYTES);
+    let options = lines.options(NAME, args.memory.batch_bytes(PIPE_BATCH_BYTES));
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut tasks],

@@ -2,6 +2,8 @@
 //! shard scores its users' events in order, with no lock, and shards run in parallel where an epoch
 //! has enough events. The numbers of shards and threads show nowhere in the output.
 
+mod step;
+
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +13,7 @@ use rayon::prelude::*;
 use super::findings::{Findings, Folded, apply};
 use super::incident::{self, Incidents};
 use super::look::{N_SHARDS, Place, Route, Span, shard_of};
-use super::memory::{self, Backing, Memory, Missing, Shelf};
+use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
 use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, UserKey, Users};
@@ -35,18 +37,20 @@ pub enum Emit {
 
 /// Scores the events of one task, whatever the detector.
 pub trait Scorer: Send {
-    /// Scores blocks, in their order.
+    /// Scores blocks, in their order; those of them that there is no memory for yet are taken out and
+    /// returned.
     ///
     /// # Errors
     /// If states cannot be brought to memory, or out of it.
-    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()>;
+    fn score(&mut self, blocks: &mut Vec<Block>, pool: &ThreadPool) -> anyhow::Result<Vec<Block>>;
 
     /// What has been learned since the last checkpoint, for the one that is being made; none if
     /// nothing has.
     fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned>;
 
-    /// Whether so much has changed since the last checkpoint that there should be one.
-    fn wants_checkpoint(&self) -> bool;
+    /// How much has changed since the last checkpoint of what may change between two: from 1 on there
+    /// has to be one.
+    fn changed_share(&self) -> f64;
 
     /// Takes over a saved baseline.
     ///
@@ -96,6 +100,8 @@ pub(super) struct Score<D: Detector> {
     routes: Vec<Route<D::Features>>,
     /// Something was scored since the last checkpoint.
     is_changed: bool,
+    /// Bytes of the longest record that was read.
+    record_bytes_max: usize,
 }
 
 impl<D: Detector> Score<D> {
@@ -119,12 +125,13 @@ impl<D: Detector> Score<D> {
             hasher,
             routes: Vec::new(),
             is_changed: false,
+            record_bytes_max: 0,
         }
     }
 }
 
 impl<D: Detector> Scorer for Score<D> {
-    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()> {
+    fn score(&mut self, blocks: &mut Vec<Block>, pool: &ThreadPool) -> anyhow::Result<Vec<Block>> {
         self.routes.clear();
         for block in &mut *blocks {
             let looks = block.looks.take().and_then(|looks| looks.downcast().ok());
@@ -132,11 +139,11 @@ impl<D: Detector> Scorer for Score<D> {
             self.is_changed |= !block.events.is_empty();
             self.routes.push(*route);
         }
+        let rest = self.bring_users(blocks, pool)?;
         for shard in &mut self.shards {
             shard.findings.clear();
         }
         self.inline.clear();
-        self.find_users(blocks, pool)?;
         self.score_epochs(blocks, pool);
 
         let (shards, inline) = (&self.shards, &self.inline);
@@ -162,7 +169,8 @@ impl<D: Detector> Scorer for Score<D> {
                 apply(i, block, all_findings(), folded, emit);
             }
         }
-        self.make_room(pool)
+        self.make_room(pool)?;
+        Ok(rest)
     }
 
     fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned> {
@@ -184,9 +192,8 @@ impl<D: Detector> Scorer for Score<D> {
         })
     }
 
-    fn wants_checkpoint(&self) -> bool {
-        let users = self.shards.iter().map(|shard| &shard.users);
-        self.config.memory.wants_checkpoint(users)
+    fn changed_share(&self) -> f64 {
+        self.n_bytes_changed() as f64 / self.config.memory.changed_bytes_max() as f64
     }
 
     fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()> {
@@ -266,38 +273,6 @@ impl<D: Detector> Scorer for Score<D> {
 }
 
 impl<D: Detector> Score<D> {
-    /// Finds where the users of a batch are, and brings those to memory that are elsewhere.
-    fn find_users(&mut self, blocks: &[Block], pool: &ThreadPool) -> anyhow::Result<()> {
-        if !self.shelf.is_backed {
-            // Whoever is not here is new; scoring finds the others a few events ahead.
-            return Ok(());
-        }
-        let find = |shards: &[Shard<D>], routes: &mut [Route<D::Features>]| {
-            memory::find(pool, routes, |shard, key| shards[shard].users.find(key));
-        };
-        find(&self.shards, &mut self.routes);
-        let (backing, routes) = (&*self.shelf.backing, &self.routes);
-        let shards = (0..self.shards.len()).into_par_iter();
-        let read = |shard| memory::read(backing, shard, routes, blocks);
-        let missing: Vec<Vec<Missing>> =
-            pool.install(|| shards.map(read).collect::<anyhow::Result<_>>())?;
-        // States are made on one thread: what it frees serves for the next, while the system's
-        // allocator keeps apart what others take.
-        for (shard, missing) in self.shards.iter_mut().zip(&missing) {
-            for missing in missing {
-                let block = &blocks[missing.place.block];
-                let user = block.view(&block.events[missing.place.event]).user;
-                let state = missing.state(&self.detector, user)?;
-                shard.users.insert(missing.key, user, state, D::user_bytes);
-            }
-            shard.n_elsewhere = shard.n_elsewhere.saturating_sub(missing.len());
-        }
-        if missing.iter().any(|missing| !missing.is_empty()) {
-            find(&self.shards, &mut self.routes);
-        }
-        Ok(())
-    }
-
     /// Lets users go for whom there is no room in memory.
     fn make_room(&mut self, pool: &ThreadPool) -> anyhow::Result<()> {
         let (detector, memory) = (&self.detector, &self.config.memory);
@@ -583,6 +558,7 @@ mod tests {
             with_baselines: false,
             memory: Memory {
                 bytes_max: N_SHARDS * 1_000,
+                step_bytes: 1_000,
                 shelves: Arc::new(InMemory(Arc::default())),
                 n_kept: None,
                 n_tasks: Arc::default(),

@@ -116,6 +116,9 @@ impl Types {
 }
 
 impl User {
+    /// About the most bytes that a state takes.
+    pub const BYTES_MAX: usize = size_of::<Self>() + Seen::HEAP_BYTES_MAX;
+
     pub(super) fn new(first_h: f64) -> Self {
         Self {
             first_h,
