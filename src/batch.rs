@@ -122,6 +122,8 @@ pub struct Block {
     pub lines: Vec<u8>,
     /// Where the lines begin that are the block's own: those before went with another one.
     lines_start: usize,
+    /// Bytes that were read into it, for whoever counts those on their way.
+    pub n_bytes_read: usize,
     /// The same once they are parsed, unless a rejected one among them is not UTF-8: checked once.
     text: Option<String>,
     pub origin: Origin,
@@ -172,6 +174,7 @@ impl Block {
         Self {
             lines: Vec::new(),
             lines_start: 0,
+            n_bytes_read: 0,
             text: None,
             origin: start.clone(),
             end: start,
@@ -200,6 +203,7 @@ impl Block {
             bytes.shrink_to(BYTES_KEPT_MAX);
         }
         self.lines_start = 0;
+        self.n_bytes_read = 0;
         self.events.clear();
         self.stage_fields.clear();
         self.rejects.clear();
@@ -332,6 +336,7 @@ impl Block {
         let first = Self {
             lines: self.lines.get(..cut).unwrap_or_default().to_vec(),
             lines_start: self.lines_start,
+            n_bytes_read: 0,
             text: self.text.as_ref().map(|text| text[..cut].to_owned()),
             origin: self.origin.clone(),
             end,

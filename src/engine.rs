@@ -3,10 +3,12 @@
 //! bounded, so a slow sink stops the reader; nothing is dropped. The same engine is behind the
 //! pipe programs and `sg-run`.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+use room::Room;
 
 /// Where blocks come from.
 pub trait Source: Send {
@@ -67,6 +70,8 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// Bytes of lines that go through the stages together, when that much is waiting.
     pub batch_bytes: usize,
+    /// Bytes of lines that may be on their way from the source to the sink.
+    pub lines_bytes_max: usize,
     /// Bytes of lines after which a sink that gathers batches has to keep them at the latest.
     pub commit_bytes: usize,
     /// Bytes of lines after which it also has to keep what stages have learned, and how far sources
@@ -125,8 +130,10 @@ pub fn run(
         .context("cannot start worker threads")?;
     let (block_sender, block_receiver) = bounded(N_BLOCKS_WAITING);
     let (free_sender, free_receiver) = bounded(N_BLOCKS_FREE);
+    let room = Arc::new(Room::new(options.lines_bytes_max));
+    let room_of_reader = Arc::clone(&room);
     // Not joined: it may sit in a read that never returns once the sink has closed.
-    thread::spawn(move || read(source, &block_sender, &free_receiver));
+    thread::spawn(move || read(source, &block_sender, &free_receiver, &room_of_reader));
 
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
@@ -160,7 +167,7 @@ pub fn run(
             }));
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
-        let writer = scope.spawn(move || write(sink, &next, &free_sender));
+        let writer = scope.spawn(move || write(sink, &next, &free_sender, &room));
         let written = writer.join();
         is_over.store(true, Ordering::Relaxed);
         let written = written.map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
@@ -231,6 +238,7 @@ fn read(
     mut source: Box<dyn Source>,
     blocks: &Sender<anyhow::Result<Block>>,
     free: &Receiver<Block>,
+    room: &Room,
 ) {
     loop {
         let mut block = free.try_recv().unwrap_or_default();
@@ -239,7 +247,11 @@ fn read(
         let filled = panic::catch_unwind(AssertUnwindSafe(|| source.fill(&mut block)));
         let message = match filled {
             Ok(Ok(false)) => return,
-            Ok(Ok(true)) => Ok(block),
+            Ok(Ok(true)) => {
+                block.n_bytes_read = block.lines.len();
+                room.take(block.n_bytes_read);
+                Ok(block)
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 let error = anyhow::anyhow!("the reading thread panicked");
@@ -265,6 +277,7 @@ fn write(
     sink: &mut dyn Sink,
     batches: &Receiver<Batch>,
     free: &Sender<Block>,
+    room: &Room,
 ) -> anyhow::Result<Written> {
     let mut written = Written {
         n_out: 0,
@@ -286,6 +299,7 @@ fn write(
             }
         }
         for block in batch.blocks {
+            room.give_back(block.n_bytes_read);
             // Nobody to take it back, or enough of them, is no harm: it is dropped.
             let _ = free.try_send(block);
         }
