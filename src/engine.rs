@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::batch::{Batch, Block};
+use crate::batch::{Batch, Block, Origin};
 use crate::io::dead_letter::DeadLetters;
 use crate::record::Code;
 use crate::report::say;
@@ -46,6 +47,15 @@ pub trait Sink: Send {
     /// # Errors
     /// If something cannot be brought to its place.
     fn finish(&mut self) -> anyhow::Result<()>;
+}
+
+/// Whoever wants to know how far sources were read in what is kept.
+pub trait Keeper: Send {
+    /// All before these places is kept. Told again and again, and at the end.
+    fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>);
+
+    /// Called once after the last [`Self::kept`].
+    fn finish(&mut self);
 }
 
 /// What a sink says after a batch.
@@ -97,8 +107,11 @@ const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
-/// How long a quiet input goes without a checkpoint.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input may be silent before there is a checkpoint of what came before.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input that is not silent goes without a checkpoint: users are few hundred, or thousands
+/// that have all changed within a second.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -336,7 +349,7 @@ impl Input<'_> {
                     return First::Over;
                 }
                 Err(RecvTimeoutError::Timeout)
-                    if !is_patient && start.elapsed() >= CHECKPOINT_INTERVAL =>
+                    if !is_patient && start.elapsed() >= QUIET_INTERVAL =>
                 {
                     return First::Quiet;
                 }
@@ -389,7 +402,8 @@ impl<'a> Pace<'a> {
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
             || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
-            || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
+            || batch.blocks.is_empty()
+            || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
         if batch.is_checkpoint {
             batch.is_commit = true;

@@ -206,6 +206,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         detector: None,
         with_positions: false,
         n_kept: Arc::default(),
+        keeper: None,
         rescore: args.rescore,
         tee: args.tee.then(NdjsonSink::stdout),
     };

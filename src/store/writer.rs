@@ -13,7 +13,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 use super::Store;
 use super::counters::Counters;
 use crate::batch::{Batch, Block, Learned, Origin, Records};
-use crate::engine::{Flow, Sink};
+use crate::engine::{Flow, Keeper, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
@@ -33,6 +33,8 @@ pub struct WriterOptions {
     pub with_positions: bool,
     /// Told how many checkpoints have been kept.
     pub n_kept: Arc<AtomicU32>,
+    /// Told how far sources were read in them.
+    pub keeper: Option<Box<dyn Keeper>>,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
     pub rescore: bool,
     /// Pass the lines on once they are stored.
@@ -290,17 +292,21 @@ impl Writer {
                 writes.put_cf(families.baselines, key, &learned.shared);
             }
         }
-        for (source, end) in std::mem::take(&mut self.ends) {
-            if let Some(position) = Position::of(&end) {
-                let key = schema::position_key(&position::key(&source));
+        let ends = std::mem::take(&mut self.ends);
+        for (source, end) in &ends {
+            if let Some(position) = Position::of(end) {
+                let key = schema::position_key(&position::key(source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
             }
         }
-        if writes.is_empty() {
-            return Ok(());
+        if !writes.is_empty() {
+            self.put_detector(families, &mut writes);
+            self.store.write(writes, self.options.sync)?;
         }
-        self.put_detector(families, &mut writes);
-        self.store.write(writes, self.options.sync)
+        if let Some(keeper) = &mut self.options.keeper {
+            keeper.kept(&ends);
+        }
+        Ok(())
     }
 
     /// Says whose anomalies and baselines a write holds: no other detector may go on among them.
@@ -366,7 +372,11 @@ impl Sink for Writer {
 
     fn finish(&mut self) -> anyhow::Result<()> {
         // Sorted files open faster than a log that has to be replayed.
-        self.store.flush()
+        self.store.flush()?;
+        if let Some(keeper) = &mut self.options.keeper {
+            keeper.finish();
+        }
+        Ok(())
     }
 }
 
