@@ -141,6 +141,8 @@ pub struct Block {
     /// Whose baselines its events are scored against: a partition's, or those of all input, which
     /// have no name. What users do in one task shows in no other.
     pub task: Arc<str>,
+    /// Nothing but a wish of the source: all before it is to be kept now.
+    pub wants_checkpoint: bool,
     /// What one stage has seen in the events and a later one needs.
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -177,6 +179,7 @@ impl Block {
             origins: Vec::new(),
             n_filtered: 0,
             task: Arc::default(),
+            wants_checkpoint: false,
             looks: None,
         }
     }
@@ -198,6 +201,7 @@ impl Block {
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();
+        self.wants_checkpoint = false;
         self.looks = None;
     }
 

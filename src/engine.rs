@@ -312,23 +312,24 @@ impl Input<'_> {
             First::Over => return false,
         };
         let mut n_bytes = 0;
-        let mut take = |message: anyhow::Result<Block>| match message {
+        let mut is_full = |message: anyhow::Result<Block>| match message {
             Ok(block) => {
                 n_bytes += block.lines.len();
+                let is_last = block.wants_checkpoint;
                 batch.push(block);
-                n_bytes
+                is_last || n_bytes >= self.batch_bytes
             }
             Err(error) => {
                 failures.push(error);
-                n_bytes
+                false
             }
         };
-        let mut n_taken = take(first);
-        while n_taken < self.batch_bytes {
+        let mut is_last = is_full(first);
+        while !is_last {
             let Ok(message) = self.blocks.try_recv() else {
                 break;
             };
-            n_taken = take(message);
+            is_last = is_full(message);
         }
         true
     }
@@ -394,6 +395,8 @@ impl<'a> Pace<'a> {
 
     /// Decides what has to be kept with a batch.
     fn mark(&mut self, batch: &mut Batch, is_quiet: bool, is_last: bool) {
+        let is_wanted = batch.blocks.iter().any(|block| block.wants_checkpoint);
+        batch.blocks.retain(|block| !block.wants_checkpoint);
         let blocks = batch.blocks.iter();
         let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
         self.uncommitted_bytes += n_bytes;
@@ -401,6 +404,7 @@ impl<'a> Pace<'a> {
         batch.is_commit =
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
+            || is_wanted
             || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
             || batch.blocks.is_empty()
             || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL

@@ -48,13 +48,11 @@ Exit codes:
 pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
-    let positions = Positions::default();
     let (source, keeper) = if args.kafka.is_wanted() {
-        let start = args.kafka.start_of_pipe();
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, positions, start, &shutdown)?;
+        let (source, keeper) = (args.kafka).open(NAME, &args.lines, None, &shutdown)?;
         (source, Some(keeper))
     } else {
-        let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;
+        let source = (args.files).open(NAME, &args.lines, Positions::default(), &shutdown)?;
         (source, None)
     };
     let options = args.lines.options(NAME, PIPE_BATCH_BYTES);

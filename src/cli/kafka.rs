@@ -26,14 +26,14 @@ pub(super) struct KafkaArgs {
     #[arg(short = 'G', long, value_name = "GROUP", requires = "topics")]
     group: Option<String>,
 
-    /// Where to begin in partitions of which no position is kept: start, end, stored (where the group
-    /// has committed), an offset, -N for the last N, @FROM:UNTIL with times [default: sg-consume with
-    /// a group stored, else start]
+    /// Where to begin in partitions of which no position is kept, by sg-run in its database, by
+    /// sg-consume in its group: start, end, stored (where the group has committed), an offset, -N for
+    /// the last N, @FROM:UNTIL with times [default: start]
     #[arg(short, long, value_name = "WHERE", requires = "topics", allow_hyphen_values = true,
           value_parser = parse_start)]
     offset: Option<Start>,
 
-    /// Begin where -o says, whatever is kept
+    /// Begin where -o says, whatever is kept; in a group of one member only
     #[arg(long, requires = "topics")]
     reset: bool,
 
@@ -113,20 +113,21 @@ impl KafkaArgs {
         Ok(DeadLetters::send(producer))
     }
 
-    /// The source over the topics; where nothing is kept it begins as asked for, else at `start`.
+    /// The source over the topics. Where it goes on is in `positions`, or else in what the group has
+    /// committed.
     pub(super) fn open(
         &self,
         name: &'static str,
         lines: &LineArgs,
-        positions: Positions,
-        start: Start,
+        positions: Option<Positions>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Box<dyn Source>, Box<dyn Keeper>)> {
         let subscription = Subscription {
             topics: self.topics.clone(),
             group: self.group.clone(),
-            start: self.offset.unwrap_or(start),
+            start: self.offset.unwrap_or(Start::Beginning),
             is_reset: self.reset,
+            follows_group: positions.is_none(),
             stops_at_end: self.exit_at_end,
         };
         let cluster = self.cluster.cluster()?;
@@ -135,18 +136,10 @@ impl KafkaArgs {
             lines.quiet,
             &cluster,
             subscription,
-            positions,
+            positions.unwrap_or_default(),
             shutdown,
         )?;
         Ok((source, Box::new(committer)))
-    }
-
-    /// Where a program begins that keeps no positions itself.
-    pub(super) fn start_of_pipe(&self) -> Start {
-        match self.group {
-            Some(_) => Start::Stored,
-            None => Start::Beginning,
-        }
     }
 }
 

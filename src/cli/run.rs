@@ -12,7 +12,6 @@ use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine;
-use crate::io::kafka::Start;
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring};
@@ -98,8 +97,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     }
     let positions = Positions::new(store.positions()?);
     let (source, keeper) = if args.kafka.is_wanted() {
-        let start = Start::Beginning;
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, positions, start, &shutdown)?;
+        let (source, keeper) = (args.kafka).open(NAME, &args.lines, Some(positions), &shutdown)?;
         (source, Some(keeper))
     } else {
         let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;

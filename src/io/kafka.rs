@@ -37,6 +37,8 @@ pub struct Subscription {
     pub start: Start,
     /// Begin there whatever is kept.
     pub is_reset: bool,
+    /// What the group has committed is what is kept: the program keeps no positions itself.
+    pub follows_group: bool,
     /// End where the partitions ended when they were opened.
     pub stops_at_end: bool,
 }

@@ -1,8 +1,8 @@
 //! What every client of a cluster needs: its settings, and an ear for its troubles.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub(super) struct Ear {
     is_closing: AtomicBool,
     /// Where partitions ended when they were read to their end.
     ends: Mutex<Vec<((String, i32), i64)>>,
+    /// How far each source is kept.
+    kept: Mutex<HashMap<Arc<str>, i64>>,
 }
 
 impl Ear {
@@ -123,6 +125,18 @@ impl Ear {
 
     pub(super) fn last_trouble(&self) -> Option<String> {
         self.trouble.lock().ok()?.clone()
+    }
+
+    pub(super) fn hear_kept(&self, source: &Arc<str>, offset: i64) {
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.insert(Arc::clone(source), offset);
+        }
+    }
+
+    /// Whether a source is kept up to an offset.
+    pub(super) fn is_kept(&self, source: &str, offset: i64) -> bool {
+        let kept = self.kept.lock();
+        kept.is_ok_and(|kept| kept.get(source).is_some_and(|kept| *kept >= offset))
     }
 
     pub(super) fn take_ends(&self) -> Vec<((String, i32), i64)> {

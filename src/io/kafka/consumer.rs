@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -24,6 +25,8 @@ use crate::shutdown::Shutdown;
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long to wait for a message before other things are looked at.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long partitions that are to be given up wait for what was read of them to be kept.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a consumer may take to leave its group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,9 +52,9 @@ const SETTINGS: [(&str, &str); 15] = [
     ("fetch.queue.backoff.ms", "10"),
     // Sums of messages are checked: what is broken on its way is fetched again.
     ("check.crcs", "true"),
-    // An instance that has died is found out within this.
-    ("session.timeout.ms", "45000"),
-    ("heartbeat.interval.ms", "3000"),
+    // An instance that has died is found out within this, also by itself when it starts again.
+    ("session.timeout.ms", "10000"),
+    ("heartbeat.interval.ms", "2000"),
     // A pipe that is not read from for as long loses its partitions to others.
     ("max.poll.interval.ms", "300000"),
     // New topics that a pattern names are found within this.
@@ -76,7 +79,9 @@ struct Subscribed {
     carry: Option<Carried>,
     /// An error to be told once what was read before it has gone its way.
     failure: Option<anyhow::Error>,
-    /// There was an assignment, if only of nothing.
+    /// Partitions to be given up once what was read of them is kept, and since when.
+    releasing: Option<(Vec<(String, i32)>, Instant)>,
+    /// There is an assignment, if only of nothing.
     is_assigned: bool,
     is_over: bool,
 }
@@ -152,6 +157,7 @@ pub fn open(
         current: None,
         carry: None,
         failure: None,
+        releasing: None,
         is_assigned: false,
         is_over: false,
         subscription,
@@ -196,6 +202,9 @@ impl Source for Subscribed {
             if self.is_over || self.shutdown.is_requested() {
                 return Ok(false);
             }
+            if !self.release()? {
+                continue;
+            }
             if let Some(Carried {
                 place,
                 offset,
@@ -220,8 +229,12 @@ impl Source for Subscribed {
                 self.failure = Some(failure);
             }
             let is_full = self.carry.is_some() || block.lines.len() >= BLOCK_BYTES;
-            let is_waiting = is_nothing || self.failure.is_some();
+            let is_waiting = is_nothing || self.failure.is_some() || self.releasing.is_some();
             if !block.lines.is_empty() && (is_full || is_waiting) {
+                return Ok(true);
+            }
+            if self.releasing.is_some() {
+                block.wants_checkpoint = true;
                 return Ok(true);
             }
             if is_nothing && self.is_at_end() {
@@ -311,13 +324,51 @@ impl Subscribed {
 
     /// Reads from what is newly ours, and no longer from what is not.
     fn follow_rebalances(&mut self) -> anyhow::Result<()> {
-        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+        while self.releasing.is_none()
+            && let Some(rebalance) = self.consumer.context().next_rebalance()
+        {
             match rebalance {
                 Rebalance::Assigned(places) => self.assign(places)?,
-                Rebalance::Revoked(places) => self.revoke(&places)?,
+                Rebalance::Revoked(places) => {
+                    self.is_assigned = false;
+                    self.releasing = Some((places, Instant::now()));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Gives up partitions once what was read of them is kept; false while it is not. Others go on
+    /// where this program has come to.
+    fn release(&mut self) -> anyhow::Result<bool> {
+        let Some((places, since)) = &self.releasing else {
+            return Ok(true);
+        };
+        let ear = self.consumer.context();
+        let is_kept = |place: &(String, i32)| {
+            let partition = self.partitions.get(place);
+            let next = partition.and_then(|it| Some((&it.source, it.next?)));
+            next.is_none_or(|(source, next)| ear.is_kept(source, next))
+        };
+        // Whoever has it now has not waited.
+        let is_lost = self.consumer.assignment_lost();
+        let is_late = since.elapsed() > RELEASE_TIMEOUT;
+        if !is_lost && !is_late && !places.iter().all(is_kept) {
+            thread::sleep(Duration::from_millis(5));
+            return Ok(false);
+        }
+        let Some((places, _)) = self.releasing.take() else {
+            return Ok(true);
+        };
+        if self
+            .carry
+            .as_ref()
+            .is_some_and(|carry| places.contains(&carry.place))
+        {
+            self.carry = None;
+        }
+        self.revoke(&places)?;
+        Ok(true)
     }
 
     fn assign(&mut self, places: Vec<(String, i32)>) -> anyhow::Result<()> {
@@ -412,6 +463,14 @@ impl Subscribed {
                 ));
             }
             return Ok((Offset::Offset(next.max(low)), end));
+        }
+        let subscription = &self.subscription;
+        if subscription.follows_group
+            && subscription.group.is_some()
+            && !subscription.is_reset
+            && let Some(offset) = self.committed(place)?
+        {
+            return Ok((Offset::Offset(offset.clamp(low, high)), end));
         }
         let start = match self.subscription.start {
             Start::Beginning | Start::Time { from: None, .. } => low,
@@ -518,9 +577,6 @@ pub struct Committer {
 
 impl Keeper for Committer {
     fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>) {
-        if !self.has_group {
-            return;
-        }
         let mut list = TopicPartitionList::new();
         for (source, end) in ends {
             if let Some((topic, partition)) = partition_of(source) {
@@ -529,7 +585,8 @@ impl Keeper for Committer {
                 let _ = list.add_partition_offset(topic, partition, offset);
             }
         }
-        if list.count() > 0
+        if self.has_group
+            && list.count() > 0
             && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
             && !self.quiet
         {
@@ -537,6 +594,10 @@ impl Keeper for Committer {
                 self.name,
                 &format!("Kafka: offsets could not be committed: {error}"),
             );
+        }
+        // Committed first: partitions are given up once this is heard.
+        for (source, end) in ends {
+            self.consumer.context().hear_kept(source, end.offset as i64);
         }
     }
 
