@@ -49,7 +49,7 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
     let (source, keeper) = if args.kafka.is_wanted() {
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, None, &shutdown)?;
+        let (source, keeper) = (args.kafka).open(NAME, &args.lines, None, None, &shutdown)?;
         (source, Some(keeper))
     } else {
         let source = (args.files).open(NAME, &args.lines, Positions::default(), &shutdown)?;

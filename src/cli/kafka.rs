@@ -1,12 +1,13 @@
 //! Input from Kafka, as it is typed. Flags mean what they mean to kcat.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::ensure;
 use clap::Args;
 
 use super::LineArgs;
-use crate::engine::{Keeper, Source};
+use crate::engine::{Keeper, Source, TaskStore};
 use crate::io::dead_letter::DeadLetters;
 use crate::io::kafka::{self, Acks, Cluster, Producer, Start, Subscription};
 use crate::io::position::Positions;
@@ -36,6 +37,11 @@ pub(super) struct KafkaArgs {
     /// Begin where -o says, whatever is kept; in a group of one member only
     #[arg(long, requires = "topics")]
     reset: bool,
+
+    /// Let baselines move with their partitions through this compacted topic, which is made if it is not
+    /// there: for several sg-run in one group
+    #[arg(long, value_name = "TOPIC", requires = "group")]
+    changelog: Option<String>,
 
     /// End where the partitions end now, instead of waiting for more
     #[arg(short, long, requires = "topics")]
@@ -120,14 +126,21 @@ impl KafkaArgs {
         name: &'static str,
         lines: &LineArgs,
         positions: Option<Positions>,
+        store: Option<Arc<dyn TaskStore>>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Box<dyn Source>, Box<dyn Keeper>)> {
+        ensure!(
+            self.changelog.is_none() || store.is_some(),
+            "--changelog is for sg-run, which keeps baselines"
+        );
         let subscription = Subscription {
             topics: self.topics.clone(),
             group: self.group.clone(),
             start: self.offset.unwrap_or(Start::Beginning),
             is_reset: self.reset,
             follows_group: positions.is_none(),
+            changelog: self.changelog.clone(),
+            store,
             stops_at_end: self.exit_at_end,
         };
         let cluster = self.cluster.cluster()?;

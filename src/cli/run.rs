@@ -11,7 +11,7 @@ use super::memory::MemoryArgs;
 use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
-use crate::engine;
+use crate::engine::{self, TaskStore};
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring};
@@ -97,7 +97,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     }
     let positions = Positions::new(store.positions()?);
     let (source, keeper) = if args.kafka.is_wanted() {
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, Some(positions), &shutdown)?;
+        let tasks: Arc<dyn TaskStore> = Arc::clone(&store) as Arc<_>;
+        let (source, keeper) =
+            (args.kafka).open(NAME, &args.lines, Some(positions), Some(tasks), &shutdown)?;
         (source, Some(keeper))
     } else {
         let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;

@@ -4,14 +4,18 @@
 //! A message is a line. Offsets are never committed before what they stand for is kept, and where a
 //! program goes on is what its own store says; what it commits to Kafka serves whoever watches its lag.
 
+mod changelog;
 mod client;
 mod consumer;
 mod producer;
 mod start;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+
+use crate::engine::TaskStore;
 
 pub use consumer::{Committer, open};
 pub use producer::{Acks, ByUser, Producer};
@@ -27,7 +31,7 @@ pub struct Cluster {
 }
 
 /// What to read of a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Subscription {
     /// Names, or patterns that begin with `^`.
     pub topics: Vec<String>,
@@ -39,6 +43,10 @@ pub struct Subscription {
     pub is_reset: bool,
     /// What the group has committed is what is kept: the program keeps no positions itself.
     pub follows_group: bool,
+    /// The topic through which baselines move with their partitions.
+    pub changelog: Option<String>,
+    /// Where that keeps them here.
+    pub store: Option<Arc<dyn TaskStore>>,
     /// End where the partitions ended when they were opened.
     pub stops_at_end: bool,
 }

@@ -78,6 +78,11 @@ impl Sink for NdjsonSink {
                 let source = Arc::clone(&block.end.source);
                 self.ends.insert(source, block.next().clone());
             }
+            for task in &batch.released {
+                if !batch.is_checkpoint {
+                    self.ends.remove(task);
+                }
+            }
             if batch.is_checkpoint {
                 keeper.kept(&std::mem::take(&mut self.ends));
             }

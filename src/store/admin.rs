@@ -410,7 +410,7 @@ pub(super) fn show(key: &[u8]) -> String {
     crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
 }
 
-fn hex(sum: &[u8; 32]) -> String {
+pub(super) fn hex(sum: &[u8; 32]) -> String {
     sum.iter()
         .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

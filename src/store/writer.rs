@@ -12,8 +12,8 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Learned, Origin, Records};
-use crate::engine::{Flow, Keeper, Sink};
+use crate::batch::{Batch, Block, Learned, Medium, Origin, Records};
+use crate::engine::{Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
@@ -270,6 +270,15 @@ impl Writer {
         families: &Families<'_>,
     ) -> anyhow::Result<()> {
         // Growing by doubling would take three times as much; a dozen bytes go with each record.
+        let mut ends = std::mem::take(&mut self.ends);
+        let logged = match &mut self.options.keeper {
+            None => Vec::new(),
+            Some(keeper) => keeper.keep(&batch.learned, &ends)?,
+        };
+        for (task, _) in logged.iter().filter(|(_, logged)| *logged == Logged::Lost) {
+            ends.remove(task);
+            batch.learned.retain(|learned| learned.task != *task);
+        }
         let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
         let of_task = |learned: &Learned| {
             learned.shared.len() + learned.baselines.iter().map(of_records).sum::<usize>()
@@ -292,11 +301,20 @@ impl Writer {
                 writes.put_cf(families.baselines, key, &learned.shared);
             }
         }
-        let ends = std::mem::take(&mut self.ends);
         for (source, end) in &ends {
             if let Some(position) = Position::of(end) {
                 let key = schema::position_key(&position::key(source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
+            }
+            if let Medium::Partition(_) = end.medium {
+                let key = schema::log_end_key(source);
+                match logged.iter().find(|(task, _)| task == source) {
+                    Some((_, Logged::UpTo(log_end))) => {
+                        writes.put_cf(families.meta, key, log_end.to_string());
+                    }
+                    // What is here is no longer what is there.
+                    _ => writes.delete_cf(families.meta, key),
+                }
             }
         }
         if !writes.is_empty() {
@@ -352,6 +370,11 @@ impl Sink for Writer {
         // Lines are passed on only when they are kept.
         if batch.is_commit || self.options.tee.is_some() {
             self.commit(&families, &mut writes)?;
+        }
+        if !batch.is_checkpoint {
+            for task in &batch.released {
+                self.ends.remove(task);
+            }
         }
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;

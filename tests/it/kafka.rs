@@ -4,4 +4,5 @@
 mod broker;
 mod consume;
 mod run;
+mod scale;
 mod trouble;

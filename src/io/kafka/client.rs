@@ -133,6 +133,11 @@ impl Ear {
         }
     }
 
+    /// How far a source is kept, if anything of it was.
+    pub(super) fn kept_of(&self, source: &str) -> Option<i64> {
+        self.kept.lock().ok()?.get(source).copied()
+    }
+
     /// Whether a source is kept up to an offset.
     pub(super) fn is_kept(&self, source: &str, offset: i64) -> bool {
         let kept = self.kept.lock();

@@ -13,10 +13,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::changelog::Changelog;
 use super::client::{ANSWER_TIMEOUT, Ear, Rebalance, reach};
 use super::{Cluster, Start, Subscription, partition_of, source_of};
-use crate::batch::{Block, Medium, Origin};
-use crate::engine::{Keeper, Source};
+use crate::batch::{Block, Learned, Medium, Origin};
+use crate::engine::{Keeper, Logged, Source};
 use crate::io::position::Positions;
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -70,8 +71,9 @@ struct Subscribed {
     cluster_id: Arc<str>,
     subscription: Subscription,
     positions: Positions,
+    changelog: Option<Arc<Changelog>>,
     shutdown: Shutdown,
-    /// Partitions that are or were assigned.
+    /// Partitions that are assigned.
     partitions: HashMap<(String, i32), Partition>,
     /// The one that the last message came from.
     current: Option<(String, i32)>,
@@ -92,7 +94,6 @@ struct Partition {
     next: Option<i64>,
     /// Where to end.
     end: Option<i64>,
-    is_assigned: bool,
     is_at_end: bool,
 }
 
@@ -147,11 +148,24 @@ pub fn open(
         };
         reach(&ear, cluster, shutdown, listen, ask)?
     };
+    let changelog = match (&subscription.changelog, group, &subscription.store) {
+        (Some(topic), Some(group), Some(store)) => {
+            let (program, names) = ((name, quiet), (&topic[..], group));
+            let n_partitions = partitions.iter().map(|(_, partition)| partition + 1).max();
+            let n_partitions = n_partitions.context("--changelog needs a topic's own name (-t)")?;
+            let store = Arc::clone(store);
+            let changelog =
+                Changelog::open(program, cluster, names, n_partitions, store, shutdown)?;
+            Some(Arc::new(changelog))
+        }
+        _ => None,
+    };
     let mut source = Subscribed {
         consumer: Arc::clone(&consumer),
         cluster: cluster.clone(),
         cluster_id: cluster_id.into(),
         positions,
+        changelog: changelog.clone(),
         shutdown: shutdown.clone(),
         partitions: HashMap::new(),
         current: None,
@@ -184,6 +198,7 @@ pub fn open(
     }
     let committer = Committer {
         consumer,
+        changelog,
         has_group,
         name,
         quiet,
@@ -225,16 +240,23 @@ impl Source for Subscribed {
                 Some(Ok(message)) => self.receive(&message, block),
                 Some(Err(error)) => self.judge(&error),
             }
-            if let Err(failure) = self.follow_rebalances() {
-                self.failure = Some(failure);
+            match self.follow_rebalances() {
+                Ok(()) => {}
+                // Whoever gets the partition begins anew with what was interrupted.
+                Err(_) if self.shutdown.is_requested() => self.is_over = true,
+                Err(failure) => self.failure = Some(failure),
             }
             let is_full = self.carry.is_some() || block.lines.len() >= BLOCK_BYTES;
             let is_waiting = is_nothing || self.failure.is_some() || self.releasing.is_some();
             if !block.lines.is_empty() && (is_full || is_waiting) {
                 return Ok(true);
             }
-            if self.releasing.is_some() {
-                block.wants_checkpoint = true;
+            if let Some((places, _)) = &self.releasing {
+                block.is_mark = true;
+                // What has been lost to others is theirs, and was not kept.
+                block.wants_checkpoint = !consumer.assignment_lost();
+                let partitions = places.iter().filter_map(|place| self.partitions.get(place));
+                block.released = partitions.map(|it| Arc::clone(&it.source)).collect();
                 return Ok(true);
             }
             if is_nothing && self.is_at_end() {
@@ -274,9 +296,8 @@ impl Subscribed {
         let Some(partition) = self.partitions.get_mut(place) else {
             return;
         };
-        // What was on its way when the partition was taken away, or behind the end.
-        if !partition.is_assigned || partition.end.is_some_and(|end| offset >= end) {
-            partition.is_at_end |= partition.is_assigned;
+        if partition.end.is_some_and(|end| offset >= end) {
+            partition.is_at_end = true;
             return;
         }
         let at = |offset: i64| Origin {
@@ -360,13 +381,6 @@ impl Subscribed {
         let Some((places, _)) = self.releasing.take() else {
             return Ok(true);
         };
-        if self
-            .carry
-            .as_ref()
-            .is_some_and(|carry| places.contains(&carry.place))
-        {
-            self.carry = None;
-        }
         self.revoke(&places)?;
         Ok(true)
     }
@@ -375,20 +389,19 @@ impl Subscribed {
         self.is_assigned = true;
         let mut list = TopicPartitionList::new();
         for place in places {
-            let (start, end) = self.range_of(&place)?;
-            list.add_partition_offset(&place.0, place.1, start)?;
             let source: Arc<str> = source_of(&place.0, place.1).into();
-            let partition = self.partitions.entry(place).or_insert_with(|| Partition {
+            if let Some(changelog) = &self.changelog {
+                changelog.take_over(&source)?;
+            }
+            let (start, end) = self.range_of(&place)?;
+            list.add_partition_offset(&place.0, place.1, Offset::Offset(start))?;
+            let partition = Partition {
                 source,
                 next: None,
                 end,
-                is_assigned: true,
-                is_at_end: false,
-            });
-            partition.is_assigned = true;
-            if let (Some(end), Offset::Offset(start)) = (partition.end, start) {
-                partition.is_at_end |= start >= end;
-            }
+                is_at_end: end.is_some_and(|end| start >= end),
+            };
+            self.partitions.insert(place, partition);
         }
         match self.subscription.group {
             Some(_) => self.consumer.incremental_assign(&list)?,
@@ -401,9 +414,16 @@ impl Subscribed {
         let mut list = TopicPartitionList::new();
         for place in places {
             list.add_partition(&place.0, place.1);
-            if let Some(partition) = self.partitions.get_mut(place) {
-                partition.is_assigned = false;
+            if let (Some(it), Some(changelog)) = (self.partitions.remove(place), &self.changelog) {
+                changelog.let_go(&it.source);
             }
+        }
+        if self
+            .carry
+            .as_ref()
+            .is_some_and(|carry| places.contains(&carry.place))
+        {
+            self.carry = None;
         }
         Ok(self.consumer.incremental_unassign(&list)?)
     }
@@ -419,28 +439,34 @@ impl Subscribed {
     }
 
     /// Where to begin in a partition, and where to end.
-    fn range_of(&self, place: &(String, i32)) -> anyhow::Result<(Offset, Option<i64>)> {
+    fn range_of(&self, place: &(String, i32)) -> anyhow::Result<(i64, Option<i64>)> {
         let (topic, partition) = (place.0.as_str(), place.1);
         let source = source_of(topic, partition);
-        let known = self.partitions.get(place);
-        let (low, high) =
-            self.ask(|consumer, timeout| consumer.fetch_watermarks(topic, partition, timeout))?;
-        let end = match (known, self.subscription.start) {
-            (Some(known), _) => known.end,
-            (
-                None,
-                Start::Time {
-                    until: Some(until), ..
-                },
-            ) => Some(self.offset_at(place, until)?.unwrap_or(high)),
-            (None, _) => self.subscription.stops_at_end.then_some(high),
+        let ask = |consumer: &BaseConsumer<Ear>, timeout| {
+            consumer.fetch_watermarks(topic, partition, timeout)
         };
-        // What was read here goes its way, so it goes on there.
-        if let Some(next) = known.and_then(|known| known.next) {
-            return Ok((Offset::Offset(next), end));
+        let (low, high) = self.ask(ask)?;
+        let subscription = &self.subscription;
+        let end = match subscription.start {
+            Start::Time {
+                until: Some(until), ..
+            } => Some(self.offset_at(place, until)?.unwrap_or(high)),
+            _ => subscription.stops_at_end.then_some(high),
+        };
+        // What this program has kept already, it goes on behind.
+        if let Some(kept) = self.consumer.context().kept_of(&source)
+            && self.changelog.is_none()
+        {
+            return Ok((kept, end));
         }
-        let kept = self.positions.of_partition(&source);
-        if let Some(kept) = kept.filter(|_| !self.subscription.is_reset) {
+        let of_task = match (&self.changelog, &subscription.store) {
+            (Some(_), Some(store)) => store.task(&source)?.position,
+            _ => None,
+        };
+        let kept = of_task
+            .as_ref()
+            .or_else(|| self.positions.of_partition(&source));
+        if let Some(kept) = kept.filter(|_| !subscription.is_reset) {
             ensure!(
                 kept.cluster == *self.cluster_id,
                 "{source} was read from another cluster (of id {}, this one is {}): use another \
@@ -462,15 +488,14 @@ impl Subscribed {
                      read: keep them for longer in Kafka"
                 ));
             }
-            return Ok((Offset::Offset(next.max(low)), end));
+            return Ok((next.max(low), end));
         }
-        let subscription = &self.subscription;
         if subscription.follows_group
             && subscription.group.is_some()
             && !subscription.is_reset
             && let Some(offset) = self.committed(place)?
         {
-            return Ok((Offset::Offset(offset.clamp(low, high)), end));
+            return Ok((offset.clamp(low, high), end));
         }
         let start = match self.subscription.start {
             Start::Beginning | Start::Time { from: None, .. } => low,
@@ -484,7 +509,7 @@ impl Subscribed {
                 from: Some(from), ..
             } => self.offset_at(place, from)?.unwrap_or(high),
         };
-        Ok((Offset::Offset(start), end))
+        Ok((start, end))
     }
 
     /// The first message of a time or later.
@@ -525,10 +550,7 @@ impl Subscribed {
                 partition.is_at_end |= partition.end.is_some_and(|wanted| end >= wanted);
             }
         }
-        let mut ours = self
-            .partitions
-            .values()
-            .filter(|partition| partition.is_assigned);
+        let mut ours = self.partitions.values();
         let is_bounded = self.subscription.stops_at_end
             || matches!(self.subscription.start, Start::Time { until: Some(_), .. });
         is_bounded
@@ -570,12 +592,24 @@ impl Drop for Subscribed {
 /// Commits offsets to the group, for whoever watches its lag.
 pub struct Committer {
     consumer: Arc<BaseConsumer<Ear>>,
+    changelog: Option<Arc<Changelog>>,
     has_group: bool,
     name: &'static str,
     quiet: bool,
 }
 
 impl Keeper for Committer {
+    fn keep(
+        &mut self,
+        learned: &[Learned],
+        ends: &BTreeMap<Arc<str>, Origin>,
+    ) -> anyhow::Result<Vec<(Arc<str>, Logged)>> {
+        match &self.changelog {
+            Some(changelog) => changelog.keep(learned, ends),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>) {
         let mut list = TopicPartitionList::new();
         for (source, end) in ends {
