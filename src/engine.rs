@@ -3,9 +3,10 @@
 //! bounded, so a slow sink stops the reader; nothing is dropped. The same engine is behind the
 //! pipe programs and `sg-run`.
 
+mod keep;
+
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::batch::{Batch, Block, Learned, Origin};
+use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
-use crate::io::position::PartitionPosition;
 use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+
+pub use keep::{Keeper, Logged, TaskState, TaskStore};
 
 /// Where blocks come from.
 pub trait Source: Send {
@@ -48,92 +50,6 @@ pub trait Sink: Send {
     /// # Errors
     /// If something cannot be brought to its place.
     fn finish(&mut self) -> anyhow::Result<()>;
-}
-
-/// Whoever wants to know how far sources were read in what is kept, and may have to keep it too.
-pub trait Keeper: Send {
-    /// Keeps what tasks have learned, before the sink does; what it has come to for the sources that it
-    /// keeps.
-    ///
-    /// # Errors
-    /// An error ends the run.
-    fn keep(
-        &mut self,
-        learned: &[Learned],
-        ends: &BTreeMap<Arc<str>, Origin>,
-    ) -> anyhow::Result<Vec<(Arc<str>, Logged)>>;
-
-    /// All before these places is kept. Told again and again, and at the end.
-    fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>);
-
-    /// Called once after the last [`Self::kept`].
-    fn finish(&mut self);
-}
-
-/// What has become of a task's checkpoint in its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logged {
-    /// The log holds it up to this offset.
-    UpTo(i64),
-    /// The task belongs to another program by now: the sink is not to keep it.
-    Lost,
-}
-
-/// What is kept of a task here.
-#[derive(Clone, Debug, Default)]
-pub struct TaskState {
-    pub position: Option<PartitionPosition>,
-    /// How far its log was read or written, if all that is here is in it.
-    pub log_end: Option<i64>,
-}
-
-/// The records of tasks that are kept here, for whoever moves them between programs.
-pub trait TaskStore: Send + Sync {
-    /// What is kept of a task.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    fn task(&self, task: &str) -> anyhow::Result<TaskState>;
-
-    /// Hands over a task's users with their records; that of what all share has no name.
-    ///
-    /// # Errors
-    /// If they cannot be read, or as `each` says.
-    fn each_record(
-        &self,
-        task: &str,
-        each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()>;
-
-    /// Before records of a task are restored; all of them or those that have changed. Until it has
-    /// ended, the task cannot be gone on with.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    fn begin_restore(&self, task: &str, is_whole: bool) -> anyhow::Result<()>;
-
-    /// Puts records under their keys.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    fn restore(&self, records: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()>;
-
-    /// All records are there.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    fn end_restore(
-        &self,
-        task: &str,
-        position: &PartitionPosition,
-        log_end: i64,
-    ) -> anyhow::Result<()>;
-
-    /// All that is here of a task is in its log.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    fn put_log_end(&self, task: &str, log_end: i64) -> anyhow::Result<()>;
 }
 
 /// What a sink says after a batch.

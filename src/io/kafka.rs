@@ -6,9 +6,12 @@
 
 mod changelog;
 mod client;
+mod committer;
 mod consumer;
 mod producer;
+mod range;
 mod start;
+mod transaction;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +20,8 @@ use anyhow::{Context as _, bail};
 
 use crate::engine::TaskStore;
 
-pub use consumer::{Committer, open};
+pub use committer::Committer;
+pub use consumer::open;
 pub use producer::{Acks, ByUser, Producer};
 pub use start::Start;
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rdkafka::Message as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use super::client::{Ear, reach};
 use super::partition_of;
+use super::transaction::{Send, Written, send_checkpoint};
 use crate::batch::{Learned, Origin, Records};
 use crate::engine::{Logged, TaskStore};
 use crate::io::position::{PartitionPosition, Position};
@@ -54,28 +54,24 @@ const READER_SETTINGS: [(&str, &str); 7] = [
     ("enable.partition.eof", "true"),
     ("statistics.interval.ms", "100"),
 ];
-/// Records that are longer come in parts of this length: brokers take messages of up to 1 MB.
-const PART_BYTES: usize = 512 << 10;
-/// How long the brokers may take for a step of a transaction before it is tried again.
+/// How long the brokers may take to make a topic.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a checkpoint is tried, once the program is to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages at the end of a partition among which its last checkpoint is looked for first.
 const NEAR_END: i64 = 4_096;
 /// Records restored in one write.
 const RESTORE_BYTES: usize = 4 << 20;
 
 /// The record under which a task's position is kept; behind it come the parts of what users share.
-const POSITION: &[u8] = b"position";
-const SHARED: &[u8] = b"shared";
+pub(super) const POSITION: &[u8] = b"position";
+pub(super) const SHARED: &[u8] = b"shared";
 
 /// How far a task has come, as of its last checkpoint in the topic.
 #[derive(Debug, Serialize, Deserialize)]
-struct Checkpoint {
-    cluster: String,
-    offset: u64,
+pub(super) struct Checkpoint {
+    pub(super) cluster: String,
+    pub(super) offset: u64,
     /// Parts of the record of what users share.
-    shared_parts: usize,
+    pub(super) shared_parts: usize,
 }
 
 /// The topic, and the tasks that this program has.
@@ -83,60 +79,12 @@ pub(super) struct Changelog {
     name: &'static str,
     quiet: bool,
     cluster: Cluster,
-    topic: String,
+    pub(super) topic: String,
     group: String,
     n_partitions: i32,
     store: Arc<dyn TaskStore>,
-    shutdown: Shutdown,
+    pub(super) shutdown: Shutdown,
     writers: Mutex<HashMap<Arc<str>, Arc<BaseProducer<Written>>>>,
-}
-
-/// An ear that also hears where messages have come to stand.
-struct Written {
-    ear: Ear,
-    /// The offset behind the last one.
-    end: AtomicI64,
-    /// Why a message was not delivered.
-    failure: Mutex<Option<String>>,
-    /// Parts of the record of what users share that were written last.
-    n_shared_parts: AtomicUsize,
-}
-
-impl ClientContext for Written {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.ear.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.ear.error(error, reason);
-    }
-}
-
-impl ProducerContext for Written {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(message) => {
-                self.ear.hear_all_is_well();
-                self.end.fetch_max(message.offset() + 1, Ordering::Relaxed);
-            }
-            Err((error, _)) => {
-                if let Ok(mut failure) = self.failure.lock() {
-                    failure.get_or_insert_with(|| error.to_string());
-                }
-            }
-        }
-    }
-}
-
-/// How a transaction has ended.
-enum Outcome {
-    Committed,
-    /// To be tried again.
-    Aborted(String),
-    /// The task is another program's.
-    Fenced,
 }
 
 impl Changelog {
@@ -214,7 +162,7 @@ impl Changelog {
     }
 
     /// The partition of the topic that a task's records are in.
-    fn partition_of(&self, task: &str) -> i32 {
+    pub(super) fn partition_of(&self, task: &str) -> i32 {
         partition_of(task).map_or(0, |(_, partition)| partition % self.n_partitions)
     }
 
@@ -223,12 +171,7 @@ impl Changelog {
         let id = format!("streamguard-{}-{task}", self.group);
         let mut config = self.cluster.config(&WRITER_SETTINGS);
         config.set("transactional.id", &id);
-        let context = Written {
-            ear: Ear::new(self.name, self.quiet),
-            end: AtomicI64::new(0),
-            failure: Mutex::default(),
-            n_shared_parts: AtomicUsize::new(0),
-        };
+        let context = Written::new(Ear::new(self.name, self.quiet));
         let writer = BaseProducer::from_config_and_context(&config, context)
             .context("Kafka cannot be used like this")?;
         let listen = || writer.poll(Duration::from_millis(5));
@@ -444,166 +387,7 @@ impl Changelog {
         }
         Ok(logged)
     }
-
-    /// Does a transaction until it is committed, and gives the offset behind it; none if the task is
-    /// another program's.
-    fn transact(
-        &self,
-        task: &str,
-        writer: &BaseProducer<Written>,
-        fill: &mut dyn FnMut(&mut Send<'_>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<i64>> {
-        let mut deadline = None;
-        loop {
-            let why = match self.try_transact(task, writer, fill)? {
-                Outcome::Committed => {
-                    return Ok(Some(writer.context().end.load(Ordering::Relaxed)));
-                }
-                Outcome::Fenced => {
-                    self.let_go(task);
-                    return Ok(None);
-                }
-                Outcome::Aborted(why) => why,
-            };
-            writer.context().ear.tell_trouble(&why);
-            if self.shutdown.is_requested() {
-                let deadline = deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
-                ensure!(
-                    Instant::now() < *deadline,
-                    "the checkpoint of {task} cannot be written to topic {}: {why}; start again, and \
-                     it goes on at the one before",
-                    self.topic
-                );
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn try_transact(
-        &self,
-        task: &str,
-        writer: &BaseProducer<Written>,
-        fill: &mut dyn FnMut(&mut Send<'_>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Outcome> {
-        let partition = self.partition_of(task);
-        let context = writer.context();
-        if let Ok(mut failure) = context.failure.lock() {
-            *failure = None;
-        }
-        if let Err(error) = writer.begin_transaction() {
-            return judge(writer, &error);
-        }
-        let mut failed: Option<KafkaError> = None;
-        let mut send = |key: &[u8], value: &[u8]| {
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic)
-                .partition(partition)
-                .key(key)
-                .payload(value);
-            while failed.is_none() {
-                writer.poll(Duration::ZERO);
-                record = match writer.send(record) {
-                    Ok(()) => return Ok(()),
-                    Err((error, record)) => {
-                        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                            failed = Some(error);
-                        }
-                        record
-                    }
-                };
-                writer.poll(Duration::from_millis(5));
-            }
-            Ok(())
-        };
-        fill(&mut send)?;
-        if let Some(error) = failed {
-            return judge(writer, &error);
-        }
-        // Deliveries are heard while it waits, which the commit itself would not do.
-        if let Err(error) = writer.flush(STEP_TIMEOUT) {
-            return judge(writer, &error);
-        }
-        if let Some(why) = context
-            .failure
-            .lock()
-            .ok()
-            .and_then(|failure| failure.clone())
-        {
-            return judge(writer, &KafkaError::ClientCreation(why));
-        }
-        let mut committed = writer.commit_transaction(STEP_TIMEOUT);
-        // Whether it was committed is not known yet: only asking again can tell.
-        while is_retriable(&committed) && !self.shutdown.is_requested() {
-            committed = writer.commit_transaction(STEP_TIMEOUT);
-        }
-        match committed {
-            Ok(()) => Ok(Outcome::Committed),
-            Err(error) => judge(writer, &error),
-        }
-    }
 }
-
-/// Takes a record to be written.
-type Send<'a> = dyn FnMut(&[u8], &[u8]) -> anyhow::Result<()> + 'a;
 
 /// Takes records that are to be kept here.
 type Store<'a> = dyn FnMut(&mut Vec<(Vec<u8>, Vec<u8>)>) -> anyhow::Result<()> + 'a;
-
-/// Writes how far a task has come, and what its users share if that has changed, in as many parts as
-/// it takes.
-fn send_checkpoint(
-    task: &str,
-    position: &PartitionPosition,
-    shared: Option<&[u8]>,
-    n_shared_parts: &AtomicUsize,
-    send: &mut Send<'_>,
-) -> anyhow::Result<()> {
-    let name = |name: &[u8]| [&schema::task_end(task)[..], name].concat();
-    if let Some(shared) = shared {
-        let parts = shared.chunks(PART_BYTES);
-        n_shared_parts.store(parts.len(), Ordering::Relaxed);
-        for (i, part) in parts.enumerate() {
-            let number = (i as u32).to_be_bytes();
-            send(&name(&[SHARED, &number].concat()), part)?;
-        }
-    }
-    let checkpoint = Checkpoint {
-        cluster: position.cluster.clone(),
-        offset: position.offset,
-        shared_parts: n_shared_parts.load(Ordering::Relaxed),
-    };
-    send(&name(POSITION), &serde_json::to_vec(&checkpoint)?)
-}
-
-fn is_retriable(result: &KafkaResult<()>) -> bool {
-    matches!(result, Err(KafkaError::Transaction(error)) if error.is_retriable())
-}
-
-/// What an error within a transaction means for it.
-fn judge(writer: &BaseProducer<Written>, error: &KafkaError) -> anyhow::Result<Outcome> {
-    let fatal = writer.client().fatal_error();
-    let is_fenced = |code: RDKafkaErrorCode| {
-        matches!(
-            code,
-            RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-        )
-    };
-    if let Some((code, why)) = fatal {
-        if is_fenced(code) {
-            return Ok(Outcome::Fenced);
-        }
-        bail!("Kafka takes no more checkpoints: {why}");
-    }
-    if error.rdkafka_error_code().is_some_and(is_fenced) {
-        return Ok(Outcome::Fenced);
-    }
-    match writer.abort_transaction(STEP_TIMEOUT) {
-        Ok(()) => Ok(Outcome::Aborted(error.to_string())),
-        Err(abort) => match writer.client().fatal_error() {
-            Some((code, _)) if is_fenced(code) => Ok(Outcome::Fenced),
-            Some((_, why)) => bail!("Kafka takes no more checkpoints: {why}"),
-            None => Ok(Outcome::Aborted(abort.to_string())),
-        },
-    }
-}

@@ -109,6 +109,11 @@ impl Ear {
         }
     }
 
+    /// Whether the cluster has not been heard of since trouble was told.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
+    }
+
     /// Tells of trouble that will pass, once.
     pub(super) fn hear_trouble(&self, what: &str) {
         if let Ok(mut trouble) = self.trouble.lock() {

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use rdkafka::Message;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::changelog::Changelog;
-use super::client::{ANSWER_TIMEOUT, Ear, Rebalance, reach};
-use super::{Cluster, Start, Subscription, partition_of, source_of};
-use crate::batch::{Block, Learned, Medium, Origin};
-use crate::engine::{Keeper, Logged, Source};
+use super::client::{Ear, Rebalance, reach};
+use super::committer::{Committer, commit};
+use super::{Cluster, Start, Subscription, source_of};
+use crate::batch::{Block, Medium, Origin};
+use crate::engine::Source;
 use crate::io::position::Positions;
-use crate::report::say;
 use crate::shutdown::Shutdown;
 
 /// Bytes of messages that make a block, if that many are waiting.
@@ -28,8 +28,6 @@ const BLOCK_BYTES: usize = 256 << 10;
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long partitions that are to be given up wait for what was read of them to be kept.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a consumer may take to leave its group.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Librdkafka's settings. What is as its default is written out, since it matters here.
 const SETTINGS: [(&str, &str); 15] = [
@@ -65,30 +63,30 @@ const SETTINGS: [(&str, &str); 15] = [
 const END_INTERVAL_MS: &str = "200";
 
 /// The source over the partitions that are assigned to this program.
-struct Subscribed {
-    consumer: Arc<BaseConsumer<Ear>>,
-    cluster: Cluster,
-    cluster_id: Arc<str>,
-    subscription: Subscription,
-    positions: Positions,
-    changelog: Option<Arc<Changelog>>,
-    shutdown: Shutdown,
+pub(super) struct Subscribed {
+    pub(super) consumer: Arc<BaseConsumer<Ear>>,
+    pub(super) cluster: Cluster,
+    pub(super) cluster_id: Arc<str>,
+    pub(super) subscription: Subscription,
+    pub(super) positions: Positions,
+    pub(super) changelog: Option<Arc<Changelog>>,
+    pub(super) shutdown: Shutdown,
     /// Partitions that are assigned.
-    partitions: HashMap<(String, i32), Partition>,
+    pub(super) partitions: HashMap<(String, i32), Partition>,
     /// The one that the last message came from.
-    current: Option<(String, i32)>,
+    pub(super) current: Option<(String, i32)>,
     /// A message that belongs into the next block.
-    carry: Option<Carried>,
+    pub(super) carry: Option<Carried>,
     /// An error to be told once what was read before it has gone its way.
-    failure: Option<anyhow::Error>,
-    /// Partitions to be given up once what was read of them is kept, and since when.
-    releasing: Option<(Vec<(String, i32)>, Instant)>,
+    pub(super) failure: Option<anyhow::Error>,
+    /// Partitions to be given up once what was read of them is kept.
+    pub(super) releasing: Option<Release>,
     /// There is an assignment, if only of nothing.
-    is_assigned: bool,
-    is_over: bool,
+    pub(super) is_assigned: bool,
+    pub(super) is_over: bool,
 }
 
-struct Partition {
+pub(super) struct Partition {
     source: Arc<str>,
     /// The next offset, if anything was read.
     next: Option<i64>,
@@ -97,7 +95,14 @@ struct Partition {
     is_at_end: bool,
 }
 
-struct Carried {
+pub(super) struct Release {
+    places: Vec<(String, i32)>,
+    since: Instant,
+    /// The mark behind the last of what was read has gone its way.
+    is_marked: bool,
+}
+
+pub(super) struct Carried {
     place: (String, i32),
     offset: i64,
     line: Vec<u8>,
@@ -202,6 +207,7 @@ pub fn open(
         has_group,
         name,
         quiet,
+        kept: BTreeMap::new(),
     };
     Ok((Box::new(source), committer))
 }
@@ -216,6 +222,9 @@ impl Source for Subscribed {
             }
             if self.is_over || self.shutdown.is_requested() {
                 return Ok(false);
+            }
+            if self.mark_release(block) {
+                return Ok(true);
             }
             if !self.release()? {
                 continue;
@@ -251,13 +260,8 @@ impl Source for Subscribed {
             if !block.lines.is_empty() && (is_full || is_waiting) {
                 return Ok(true);
             }
-            if let Some((places, _)) = &self.releasing {
-                block.is_mark = true;
-                // What has been lost to others is theirs, and was not kept.
-                block.wants_checkpoint = !consumer.assignment_lost();
-                let partitions = places.iter().filter_map(|place| self.partitions.get(place));
-                block.released = partitions.map(|it| Arc::clone(&it.source)).collect();
-                return Ok(true);
+            if self.releasing.is_some() {
+                continue;
             }
             if is_nothing && self.is_at_end() {
                 return Ok(false);
@@ -352,36 +356,61 @@ impl Subscribed {
                 Rebalance::Assigned(places) => self.assign(places)?,
                 Rebalance::Revoked(places) => {
                     self.is_assigned = false;
-                    self.releasing = Some((places, Instant::now()));
+                    self.releasing = Some(Release {
+                        places,
+                        since: Instant::now(),
+                        is_marked: false,
+                    });
                 }
             }
         }
         Ok(())
     }
 
+    /// Lets a mark go behind the last of what is to be given up; false if that is done.
+    fn mark_release(&mut self, block: &mut Block) -> bool {
+        let is_lost = self.consumer.assignment_lost();
+        match &mut self.releasing {
+            Some(release) if !release.is_marked => {
+                release.is_marked = true;
+                let places = release.places.iter();
+                let partitions = places.filter_map(|place| self.partitions.get(place));
+                block.is_mark = true;
+                // What has been lost to others is theirs, and was not kept.
+                block.wants_checkpoint = !is_lost;
+                block.released = partitions.map(|it| Arc::clone(&it.source)).collect();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Gives up partitions once what was read of them is kept; false while it is not. Others go on
     /// where this program has come to.
     fn release(&mut self) -> anyhow::Result<bool> {
-        let Some((places, since)) = &self.releasing else {
+        let Some(release) = &self.releasing else {
             return Ok(true);
         };
         let ear = self.consumer.context();
-        let is_kept = |place: &(String, i32)| {
-            let partition = self.partitions.get(place);
-            let next = partition.and_then(|it| Some((&it.source, it.next?)));
-            next.is_none_or(|(source, next)| ear.is_kept(source, next))
+        let read_of = |place: &(String, i32)| {
+            let partition = self.partitions.get(place)?;
+            Some((Arc::clone(&partition.source), partition.next?))
         };
+        let read: Vec<(Arc<str>, i64)> = release.places.iter().filter_map(read_of).collect();
         // Whoever has it now has not waited.
         let is_lost = self.consumer.assignment_lost();
-        let is_late = since.elapsed() > RELEASE_TIMEOUT;
-        if !is_lost && !is_late && !places.iter().all(is_kept) {
+        let is_late = release.since.elapsed() > RELEASE_TIMEOUT;
+        let is_kept = read.iter().all(|(source, next)| ear.is_kept(source, *next));
+        if !is_lost && !is_late && !is_kept {
             thread::sleep(Duration::from_millis(5));
             return Ok(false);
         }
-        let Some((places, _)) = self.releasing.take() else {
-            return Ok(true);
-        };
-        self.revoke(&places)?;
+        if is_kept && !is_lost && self.subscription.group.is_some() {
+            commit(&self.consumer, &read);
+        }
+        if let Some(release) = self.releasing.take() {
+            self.revoke(&release.places)?;
+        }
         Ok(true)
     }
 
@@ -428,117 +457,6 @@ impl Subscribed {
         Ok(self.consumer.incremental_unassign(&list)?)
     }
 
-    /// Asks the cluster, for as long as it takes it to answer.
-    fn ask<T>(
-        &self,
-        ask: impl Fn(&BaseConsumer<Ear>, Duration) -> rdkafka::error::KafkaResult<T>,
-    ) -> anyhow::Result<T> {
-        let ear = self.consumer.context();
-        let ask = |timeout| ask(&self.consumer, timeout);
-        reach(ear, &self.cluster, &self.shutdown, || (), ask)
-    }
-
-    /// Where to begin in a partition, and where to end.
-    fn range_of(&self, place: &(String, i32)) -> anyhow::Result<(i64, Option<i64>)> {
-        let (topic, partition) = (place.0.as_str(), place.1);
-        let source = source_of(topic, partition);
-        let ask = |consumer: &BaseConsumer<Ear>, timeout| {
-            consumer.fetch_watermarks(topic, partition, timeout)
-        };
-        let (low, high) = self.ask(ask)?;
-        let subscription = &self.subscription;
-        let end = match subscription.start {
-            Start::Time {
-                until: Some(until), ..
-            } => Some(self.offset_at(place, until)?.unwrap_or(high)),
-            _ => subscription.stops_at_end.then_some(high),
-        };
-        // What this program has kept already, it goes on behind.
-        if let Some(kept) = self.consumer.context().kept_of(&source)
-            && self.changelog.is_none()
-        {
-            return Ok((kept, end));
-        }
-        let of_task = match (&self.changelog, &subscription.store) {
-            (Some(_), Some(store)) => store.task(&source)?.position,
-            _ => None,
-        };
-        let kept = of_task
-            .as_ref()
-            .or_else(|| self.positions.of_partition(&source));
-        if let Some(kept) = kept.filter(|_| !subscription.is_reset) {
-            ensure!(
-                kept.cluster == *self.cluster_id,
-                "{source} was read from another cluster (of id {}, this one is {}): use another \
-                 database, or --reset to begin in this cluster where -o says",
-                kept.cluster,
-                self.cluster_id
-            );
-            let next = kept.offset as i64;
-            ensure!(
-                next <= high,
-                "{source} was read up to offset {next}, but ends at {high}: was the topic made anew? \
-                 --reset begins where -o says"
-            );
-            if next < low {
-                let n_lost = low - next;
-                let ear = self.consumer.context();
-                ear.say(&format!(
-                    "{source}: {n_lost} messages from offset {next} on were deleted before they were \
-                     read: keep them for longer in Kafka"
-                ));
-            }
-            return Ok((next.max(low), end));
-        }
-        if subscription.follows_group
-            && subscription.group.is_some()
-            && !subscription.is_reset
-            && let Some(offset) = self.committed(place)?
-        {
-            return Ok((offset.clamp(low, high), end));
-        }
-        let start = match self.subscription.start {
-            Start::Beginning | Start::Time { from: None, .. } => low,
-            Start::End => high,
-            Start::Offset(offset) => offset.clamp(low, high),
-            Start::Last(n) => (high - n).max(low),
-            Start::Stored => self
-                .committed(place)?
-                .map_or(low, |offset| offset.clamp(low, high)),
-            Start::Time {
-                from: Some(from), ..
-            } => self.offset_at(place, from)?.unwrap_or(high),
-        };
-        Ok((start, end))
-    }
-
-    /// The first message of a time or later.
-    fn offset_at(
-        &self,
-        (topic, partition): &(String, i32),
-        at_ms: i64,
-    ) -> anyhow::Result<Option<i64>> {
-        let offsets = self.ask(|consumer, timeout| {
-            let mut times = TopicPartitionList::new();
-            times.add_partition_offset(topic, *partition, Offset::Offset(at_ms))?;
-            consumer.offsets_for_times(times, timeout)
-        })?;
-        Ok(offset_of(&offsets))
-    }
-
-    /// Where the group has committed.
-    fn committed(&self, (topic, partition): &(String, i32)) -> anyhow::Result<Option<i64>> {
-        if self.subscription.group.is_none() {
-            bail!("-o stored needs a group (-G) that has stored something");
-        }
-        let offsets = self.ask(|consumer, timeout| {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(topic, *partition);
-            consumer.committed_offsets(list, timeout)
-        })?;
-        Ok(offset_of(&offsets))
-    }
-
     /// Whether all that was to be read has been read.
     fn is_at_end(&mut self) -> bool {
         if !self.is_assigned {
@@ -561,13 +479,6 @@ impl Subscribed {
     }
 }
 
-fn offset_of(list: &TopicPartitionList) -> Option<i64> {
-    match list.elements().first()?.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    }
-}
-
 /// A message is one line: line ends within it are white space, or it is no JSON.
 fn push_line(lines: &mut Vec<u8>, message: &[u8]) {
     let message = message.trim_ascii_end();
@@ -584,70 +495,6 @@ fn push_line(lines: &mut Vec<u8>, message: &[u8]) {
 }
 
 impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.consumer.context().close();
-    }
-}
-
-/// Commits offsets to the group, for whoever watches its lag.
-pub struct Committer {
-    consumer: Arc<BaseConsumer<Ear>>,
-    changelog: Option<Arc<Changelog>>,
-    has_group: bool,
-    name: &'static str,
-    quiet: bool,
-}
-
-impl Keeper for Committer {
-    fn keep(
-        &mut self,
-        learned: &[Learned],
-        ends: &BTreeMap<Arc<str>, Origin>,
-    ) -> anyhow::Result<Vec<(Arc<str>, Logged)>> {
-        match &self.changelog {
-            Some(changelog) => changelog.keep(learned, ends),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>) {
-        let mut list = TopicPartitionList::new();
-        for (source, end) in ends {
-            if let Some((topic, partition)) = partition_of(source) {
-                let offset = Offset::Offset(end.offset as i64);
-                // Offsets of messages are valid ones.
-                let _ = list.add_partition_offset(topic, partition, offset);
-            }
-        }
-        if self.has_group
-            && list.count() > 0
-            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
-            && !self.quiet
-        {
-            say(
-                self.name,
-                &format!("Kafka: offsets could not be committed: {error}"),
-            );
-        }
-        // Committed first: partitions are given up once this is heard.
-        for (source, end) in ends {
-            self.consumer.context().hear_kept(source, end.offset as i64);
-        }
-    }
-
-    /// Leaves the group now, so that others need not wait until it is found out.
-    fn finish(&mut self) {
-        self.consumer.context().close();
-        let start = Instant::now();
-        if self.consumer.close_queue().is_ok() {
-            while !self.consumer.closed() && start.elapsed() < CLOSE_TIMEOUT {
-                let _ = self.consumer.poll(ANSWER_TIMEOUT.min(POLL_TIMEOUT));
-            }
-        }
-    }
-}
-
-impl Drop for Committer {
     fn drop(&mut self) {
         self.consumer.context().close();
     }
