@@ -36,9 +36,10 @@ impl Subscribed {
             } => Some(self.offset_at(place, until)?.unwrap_or(high)),
             _ => subscription.stops_at_end.then_some(high),
         };
-        // What this program has kept already, it goes on behind.
+        // What this program has kept already it goes on behind, unless others may have come further.
         if let Some(kept) = self.consumer.context().kept_of(&source)
             && self.changelog.is_none()
+            && !subscription.follows_group
         {
             return Ok((kept, end));
         }
