@@ -114,7 +114,7 @@ impl Detector for Classic {
 
     fn prefetch(&self, _: &Baseline, _: &Features, _: usize) {}
 
-    fn begins_epoch(&mut self, _: &Features, _: u64) -> bool {
+    fn begins_epoch(&mut self, _: UserKey, _: &Features, _: u64) -> bool {
         false
     }
 
@@ -123,7 +123,7 @@ impl Detector for Classic {
         0
     }
 
-    fn turn_epoch(&mut self, (): &mut (), _: u64, _: Option<&Features>) {}
+    fn turn_epoch(&mut self, (): &mut (), _: u64, _: bool) {}
 
     fn merge((): &mut (), (): &mut ()) {}
 

@@ -32,13 +32,13 @@ fn observe(lines: &str) -> (Box<User>, Vec<f64>) {
     for event in &block.events {
         let view = block.view(event);
         let features = Adaptive::features(&view);
-        if detector.begins_epoch(&features, 0) {
-            detector.turn_epoch(&mut deltas, 0, Some(&features));
+        let key = UserKey::of(view.user, &RandomState::new());
+        if detector.begins_epoch(key, &features, 0) {
+            detector.turn_epoch(&mut deltas, 0, true);
         }
         let user = user.get_or_insert_with(|| detector.new_user(&features));
-        let key = UserKey::of(view.user, &RandomState::new());
         let risk = detector.risk(key, user, &mut deltas, &features);
-        detector.turn_epoch(&mut deltas, 1, None);
+        detector.turn_epoch(&mut deltas, 1, false);
         assert!((0.0..=1.0).contains(&risk.score), "{}", risk.score);
         risks.push(risk.risk);
     }
