@@ -14,8 +14,8 @@ use crate::record::text::{push_integer, push_json_string};
 /// Users whose accounts somebody guesses at within the time, each an incident of its own, from which
 /// on it is one campaign.
 const CAMPAIGN_USERS_MIN: usize = 4;
-/// Users, addresses and incidents that are remembered. Beyond it the ones quiet for longest go: what
-/// comes of them later is a new incident.
+/// Users and addresses that are remembered, and half of the incidents. Beyond it the ones quiet for
+/// longest go: what comes of them later is a new incident.
 const ENTRIES_MAX: usize = 1 << 16;
 
 /// Version of the record, and what tells it from a detector's.
@@ -221,7 +221,8 @@ impl Incidents {
     /// Forgets what is over, each time as much time has passed, and when there is too much.
     fn purge(&mut self, now_ms: i64) {
         let n_entries = |incidents: &Self| incidents.by_user.len().max(incidents.by_address.len());
-        let is_full = n_entries(self) > ENTRIES_MAX;
+        // Users whose clocks go back and forth open one incident after the other within the time.
+        let is_full = n_entries(self) > ENTRIES_MAX || self.going_on.len() > 2 * ENTRIES_MAX;
         if self.is_within(self.purged_ms, now_ms) && !is_full {
             return;
         }
@@ -461,10 +462,25 @@ mod tests {
             incidents.fold(&alert(i64::from(i) / 100_000, u64::from(i), u64::from(i)));
             assert!(incidents.by_user.len() <= ENTRIES_MAX + 1);
         }
+        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
         // One with a clock far ahead leads nobody to an incident that is gone.
         incidents.fold(&alert(10, 1, 7));
         incidents.fold(&alert(90_000_000, 2, 7));
         incidents.fold(&alert(11, 1, 8));
-        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX);
+        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
+    }
+
+    /// Each opened an incident, none was thrown away: the record of them could not be read again.
+    #[test]
+    fn a_clock_that_goes_back_and_forth_is_bounded() {
+        let mut incidents = Incidents::new(60 * MINUTE_MS);
+        for i in 0..300_000_i64 {
+            let minute = 1_000 + if i % 2 == 0 { 54 } else { -54 };
+            incidents.fold(&alert(if i == 0 { 1_000 } else { minute }, 1, 1));
+            assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
+        }
+        assert!(incidents.n_opened() > 250_000);
+        let record = incidents.record();
+        assert!(read(&record).expect("it is ours").0.is_some());
     }
 }
