@@ -171,6 +171,8 @@ pub struct DetectorConfig {
     /// Nothing is an anomaly but the event of this id, and that comes with an [`Explanation`] in
     /// place of its record.
     pub explain: Option<String>,
+    /// Events below the threshold come with their score, too, without being raised.
+    pub with_all_scores: bool,
 }
 
 /// How an event was scored, piece by piece.
@@ -235,6 +237,7 @@ impl DetectorConfig {
                 critical,
             },
             explain: None,
+            with_all_scores: false,
         }
     }
 }

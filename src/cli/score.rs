@@ -189,6 +189,7 @@ impl DetectorArgs {
             n_events_min: self.min_events.unwrap_or(standard.n_events_min),
             severities: self.severities.unwrap_or(standard.severities),
             explain: None,
+            with_all_scores: false,
         }
     }
 }
@@ -212,8 +213,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
     let mut detector = args.detector.config();
     if args.report {
-        // Every event has to come with its score.
-        detector.threshold = 0.0;
+        detector.with_all_scores = true;
     }
     detector.explain.clone_from(&args.explain);
     // What is to be explained has to be heard of.

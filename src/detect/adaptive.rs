@@ -335,11 +335,12 @@ impl Detector for Adaptive {
             }
             return;
         }
-        let is_anomaly =
-            risk.score >= self.config.threshold && u64::from(n_events) >= self.config.n_events_min;
+        let is_raised = risk.score >= self.config.threshold;
+        let is_anomaly = (is_raised || self.config.with_all_scores)
+            && u64::from(n_events) >= self.config.n_events_min;
         if is_anomaly {
             self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
-            verdict.raised = Some(Raised {
+            verdict.raised = is_raised.then_some(Raised {
                 severity: self.config.severities.of(risk.score),
                 archetype: Some(risk.archetype as u8),
             });

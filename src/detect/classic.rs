@@ -81,7 +81,7 @@ impl Detector for Classic {
                         .explain(features, &event, &parts)
                         .write(&mut verdict.anomaly);
                 }
-            } else if score >= config.threshold {
+            } else if score >= config.threshold || config.with_all_scores {
                 let reasons = baseline.reasons(features, &event, &parts);
                 let anomaly = Anomaly {
                     event: &event,
@@ -100,7 +100,7 @@ impl Detector for Classic {
                     n_baseline_events: baseline.n_events,
                 };
                 anomaly.write(&mut verdict.anomaly);
-                verdict.raised = Some(Raised {
+                verdict.raised = (score >= config.threshold).then_some(Raised {
                     severity: anomaly.severity,
                     archetype: None,
                 });

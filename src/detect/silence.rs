@@ -70,13 +70,16 @@ impl Silences {
         self.0.is_empty()
     }
 
-    /// Whether nobody wants to hear of an anomaly of this event. It counts as used.
+    /// Whether nobody wants to hear of an anomaly of this event. It counts as used if the event would
+    /// have been raised.
     #[must_use]
-    pub fn cover(&self, event: &EventView<'_>) -> bool {
+    pub fn cover(&self, event: &EventView<'_>, is_raised: bool) -> bool {
         let Some(silence) = self.0.iter().find(|silence| silence.covers(event)) else {
             return false;
         };
-        silence.n_used.fetch_add(1, Ordering::Relaxed);
+        silence
+            .n_used
+            .fetch_add(u64::from(is_raised), Ordering::Relaxed);
         true
     }
 

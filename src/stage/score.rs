@@ -461,7 +461,10 @@ fn observe<D: Detector>(
     users.change(found, key, new, D::user_bytes, |user| {
         detector.observe(key, user, deltas, features, view, verdict);
     });
-    if !verdict.anomaly.is_empty() && !silences.is_empty() && silences.cover(&view()) {
+    if !verdict.anomaly.is_empty()
+        && !silences.is_empty()
+        && silences.cover(&view(), verdict.raised.is_some())
+    {
         verdict.anomaly.clear();
         verdict.raised = None;
         // The analysis looks at some events whatever their score.

@@ -82,6 +82,25 @@ fn what_is_covered_is_not_raised() {
     }
 }
 
+/// All events come with their scores for a report: it said that thousands of anomalies were silenced.
+#[test]
+fn a_report_counts_what_was_silenced_as_any_run_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("silences");
+    std::fs::write(&file, r#"{"user":"*","reason":"all"}"#).unwrap();
+    let lines = generated(10_000, 25, 87);
+    for detector in DETECTORS {
+        let silences = format!("--silences={}", file.display());
+        let told = |args: &[&str]| {
+            let args = [&[detector, silences.as_str()], args].concat();
+            let ran = run("sg-score", &args, &lines).expect_code(0);
+            let line = ran.stderr.lines().find(|line| line.contains("silenced"));
+            line.unwrap().to_owned()
+        };
+        assert_eq!(told(&["--report"]), told(&[]));
+    }
+}
+
 #[test]
 fn pipe_and_fused_silence_the_same() {
     let folder = tempfile::tempdir().unwrap();
