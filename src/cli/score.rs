@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::baselines::{self, load, save};
@@ -207,6 +207,10 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<Ended> {
 }
 
 fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
+    ensure!(
+        args.emit != Emit::Incidents || args.detector.suppress > 0,
+        "--suppress 0 folds nothing, so there are no incidents to emit: use --emit anomalies"
+    );
     let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
@@ -358,7 +362,7 @@ fn parse_incident(text: &str) -> Result<i64, String> {
     } else {
         parse_span(text)
     };
-    span_ms.ok_or_else(|| "expected a span such as 15m or 1h, or 0".to_owned())
+    span_ms.ok_or_else(|| "expected a span in s, m, h, d or w, such as 15m or 1h, or 0".to_owned())
 }
 
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {
