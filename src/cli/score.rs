@@ -16,9 +16,10 @@ use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
 use crate::enrich::Enrichment;
-use crate::evaluate::{Evaluation, Labels};
+use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
+use crate::record::text::printable;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring, Tasks};
@@ -136,7 +137,7 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected
+  1  ran, but lines were rejected; nothing to --explain or to --report
   2  trouble: wrong usage, damaged state, a failure
 ";
 
@@ -273,12 +274,59 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         save(folder, name, tasks.only()?)?;
     }
     tell(&options, &outcome, &tasks, &silences);
-    match output {
-        Output::Report(evaluation) => print_report(&evaluation.report())?,
-        Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
-        Output::Explained(_) | Output::Lines(_) => {}
+    let missing = match output {
+        Output::Report(evaluation) => {
+            let report = evaluation.report();
+            print_report(&report)?;
+            if !options.quiet {
+                tell_of_report(&report);
+            }
+            (report.events == 0).then(|| "there are no events to report on".to_owned())
+        }
+        Output::Explained(_) => {
+            let event_id = args.explain.as_deref().filter(|_| outcome.n_out == 0);
+            event_id.map(|event_id| format!("there is no event {}", printable(event_id)))
+        }
+        Output::Lines(_) => None,
+    };
+    if let Some(text) = missing.as_ref().filter(|_| !options.quiet) {
+        say(NAME, text);
     }
-    conclude(&options, &outcome)
+    Ok(match conclude(&options, &outcome)? {
+        Ended::Done if missing.is_some() => Ended::Partly,
+        ended => ended,
+    })
+}
+
+/// Says what a report has left out, and whether its labels are of these events.
+fn tell_of_report(report: &Report) {
+    if report.days_left_out > 0 {
+        let text = format!(
+            "{} days are not counted: nothing has happened for more than a week then, or a clock \
+             was wrong",
+            report.days_left_out
+        );
+        say(NAME, &text);
+    }
+    let Some(Quality {
+        labels,
+        labels_matched,
+        ..
+    }) = report.quality
+    else {
+        return;
+    };
+    let what = if labels_matched == 0 {
+        "these are labels of other events"
+    } else if labels_matched < labels / 2 {
+        "most are labels of other events"
+    } else {
+        return;
+    };
+    say(
+        NAME,
+        &format!("{labels_matched} of {labels} labels name an event: {what}"),
+    );
 }
 
 /// Says how many anomalies were silenced, and why; and if events came in no order to learn from.

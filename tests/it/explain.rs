@@ -90,5 +90,9 @@ fn an_event_that_is_not_there_is_told_by_the_code() {
     for detector in DETECTORS {
         let ran = run("sg-score", &["-q", detector, "--explain", "none"], &lines);
         assert_eq!((ran.code, ran.text(), &*ran.stderr), (1, "", ""));
+        let ran = run("sg-score", &[detector, "--explain", "no\u{1b}ne"], &lines);
+        let expected = "sg-score: there is no event no<001B>ne\n\
+                        sg-score: in 100 = out 0 + rejected 0 + filtered 100\n";
+        assert_eq!((ran.code, ran.text(), &*ran.stderr), (1, "", expected));
     }
 }
