@@ -324,10 +324,35 @@ fn a_database_tells_its_incidents() {
         b"",
     )
     .expect_code(1);
-    run(
-        "sg-query",
-        &["incidents", "--db", &format!("{at}/a"), "-f", "csv"],
-        b"",
-    )
-    .expect_code(2);
+    let db = format!("{at}/a");
+    let ask = |args: &[&str]| {
+        let args = [&["incidents", "--db", &db], args].concat();
+        run("sg-query", &args, b"").expect_code(0)
+    };
+    let csv = ask(&["-f", "csv", "-n", "100000"]);
+    assert!(
+        csv.text().starts_with("incident,kind,first,last,"),
+        "{}",
+        csv.text()
+    );
+    assert_eq!(
+        (csv.text().lines().count(), &*csv.stderr),
+        (found.len() + 1, "")
+    );
+    // That there are more was not said.
+    let some = ask(&["-n", "3"]);
+    assert!(some.stderr.contains("there is more"), "{}", some.stderr);
+    assert_eq!(some.text().lines().count(), 3);
+    assert_eq!(ask(&["-n", &found.len().to_string()]).stderr, "");
+    // Of those with a severe anomaly the first one may have been less severe.
+    let severe = ask(&["--severity=critical", "-n", "100000"]).json_lines();
+    assert!(!severe.is_empty());
+    for incident in severe {
+        let whole = found
+            .iter()
+            .find(|whole| whole["incident"] == incident["incident"]);
+        assert_eq!(incident["first"], whole.unwrap()["first"]);
+    }
+    let help = run("sg-query", &["incidents", "--help"], b"").expect_code(0);
+    assert!(!help.text().contains("--cursor") && !help.text().contains("--oldest-first"));
 }
