@@ -142,17 +142,24 @@ Exit codes:
 ";
 
 impl DetectorArgs {
-    /// What is not to be raised.
-    pub(crate) fn silences(&self) -> anyhow::Result<Arc<Silences>> {
+    /// What is not to be raised; `program` says what of it is over.
+    pub(crate) fn silences(&self, program: Option<&str>) -> anyhow::Result<Arc<Silences>> {
         let Some(path) = &self.silences else {
             return Ok(Arc::default());
         };
         let shown = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-        let silences = Silences::read(&text);
-        Ok(Arc::new(silences.map_err(|why| {
-            anyhow::anyhow!("{shown} cannot be used: {why}")
-        })?))
+        let silences = Silences::read(&text)
+            .map_err(|why| anyhow::anyhow!("{shown} cannot be used: {why}"))?;
+        let (n_silences, n_expired) = silences.n_expired(now_ms());
+        if let Some(program) = program.filter(|_| n_expired > 0) {
+            let text = format!(
+                "{n_expired} of {n_silences} silences in {shown} have expired: they silence earlier \
+                 events only"
+            );
+            say(program, &text);
+        }
+        Ok(Arc::new(silences))
     }
 
     /// What can be looked up.
@@ -223,7 +230,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     detector.explain.clone_from(&args.explain);
     // What is to be explained has to be heard of.
     let silences = match &args.explain {
-        None => args.detector.silences()?,
+        None => args.detector.silences((!lines.quiet).then_some(NAME))?,
         Some(_) => Arc::default(),
     };
     let enrichment = args.detector.enrichment()?;

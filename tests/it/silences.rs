@@ -118,6 +118,25 @@ fn pipe_and_fused_silence_the_same() {
 }
 
 #[test]
+fn silences_that_have_expired_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("silences");
+    let line = |until: &str| format!("{{\"user\":\"u\",\"reason\":\"r\",\"until\":\"{until}\"}}\n");
+    std::fs::write(
+        &file,
+        line("2020-01-01") + &line("9999-01-01") + &line("2021-01-01"),
+    )
+    .unwrap();
+    let ran = score(DETECTORS[0], &file, b"").expect_code(0);
+    let told = ran.stderr.lines().next().unwrap();
+    assert!(told.contains("2 of 3 silences in "), "{told}");
+    assert!(told.contains("have expired"), "{told}");
+    std::fs::write(&file, line("9999-01-01")).unwrap();
+    let ran = score(DETECTORS[0], &file, b"").expect_code(0);
+    assert!(!ran.stderr.contains("expired"), "{}", ran.stderr);
+}
+
+#[test]
 fn what_is_no_silence_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("silences");
