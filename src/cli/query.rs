@@ -67,7 +67,9 @@ enum Question {
         #[arg(value_name = "NAME")]
         user: String,
     },
-    /// What analysts have found of events, those of the newest event first
+    /// What analysts have found of events, that of the newest event first
+    ///
+    /// --since and --until say when it was found, not when the event was.
     Feedback {
         #[command(flatten)]
         range: RangeArgs,

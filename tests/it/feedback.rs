@@ -275,9 +275,11 @@ fn a_verdict_is_kept_and_shown() {
     check(&[], &["e3", "e2", "e1"]);
     check(&["--user=u2"], &["e2"]);
     check(&["--user=u4"], &[]);
-    check(&["--since=1970-01-03"], &["e3", "e2"]);
-    check(&["--until=1970-01-03"], &["e2", "e1"]);
-    check(&["--until=1970-01-01"], &[]);
+    // By when they were given, whenever the events were.
+    check(&["--since=1h"], &["e3", "e2", "e1"]);
+    check(&["--since=2200-01-01"], &[]);
+    check(&["--until=1h"], &[]);
+    check(&[&format!("--until={given}")], &["e1"]);
     check(&["--limit=2"], &["e3", "e2"]);
     let ran = ask(&db, &["feedback", "--limit=2"]);
     assert_eq!(
