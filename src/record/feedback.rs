@@ -11,7 +11,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Judgement {
-    /// It was the user's own: nothing of it is out of character from now on
+    /// It was the user's own: what it came with is known from now on
     Benign,
     /// It was not the user's: nothing of it counts as theirs
     Malicious,
