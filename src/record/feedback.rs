@@ -19,6 +19,14 @@ pub enum Judgement {
 
 impl Judgement {
     #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Benign => Self::Malicious,
+            Self::Malicious => Self::Benign,
+        }
+    }
+
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Benign => "benign",
@@ -43,6 +51,9 @@ pub struct Feedback {
     /// Where a baseline was corrected by this verdict: `database`, or the path of a state folder.
     #[serde(default)]
     pub corrected: Vec<String>,
+    /// Where it still is as the other verdict has corrected it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrected_otherwise: Vec<String>,
 }
 
 /// `text`, if it can be kept as a note.

@@ -389,6 +389,40 @@ fn the_same_verdict_corrects_once() {
     }
 }
 
+/// Benign in the database, malicious in a folder, benign in the database: it was learned twice.
+#[test]
+fn each_place_knows_by_what_it_was_corrected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (db, state) = (folder.path().join("db"), folder.path().join("state"));
+    let (attack, ids) = attack();
+    let lines = days(0..30) + &attack;
+    fill(&db, &[DETECTORS[1]], &lines);
+    let of_state = format!("--state={}", state.display());
+    let args = ["-q", DETECTORS[1], &of_state];
+    run("sg-score", &args, lines.as_bytes()).expect_code(0);
+    let id = &*ids[0];
+    give(&db, "benign", &[id], &[]).expect_code(0);
+    let corrected = baselines(&db);
+    give(&db, "malicious", &[id], &[&of_state]).expect_code(0);
+    let feedback = &shown(&db, id)["feedback"];
+    assert_eq!(feedback["corrected"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        feedback["corrected_otherwise"],
+        serde_json::json!(["database"])
+    );
+    give(&db, "benign", &[id], &[]).expect_code(0);
+    assert_eq!(baselines(&db), corrected);
+    assert_eq!(
+        shown(&db, id)["feedback"]["corrected"],
+        serde_json::json!(["database"])
+    );
+    give(&db, "malicious", &[id], &[]).expect_code(0);
+    assert_ne!(baselines(&db), corrected);
+    let both = &shown(&db, id)["feedback"];
+    assert_eq!(both["corrected"].as_array().unwrap().len(), 2);
+    assert_eq!(both.get("corrected_otherwise"), None);
+}
+
 /// Whatever people say of whatever events, baselines stay such that can come from a history.
 #[test]
 fn any_verdicts_leave_baselines_that_can_be_used() {
