@@ -249,6 +249,23 @@ fn the_attacks_in_the_shipped_events_are_found() {
     );
 }
 
+/// The example in the README is what comes.
+#[test]
+fn the_readme_shows_what_comes() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut lines = readme.lines();
+    let example = lines
+        .find(|line| line.starts_with(r#""anomaly":{"#))
+        .unwrap();
+    let demo = std::fs::read(crate::tools::testdata("demo.ndjson.zst")).unwrap();
+    let events = zstd::decode_all(&demo[..]).unwrap();
+    let args = ["-q", "--detector=adaptive", "--emit=anomalies"];
+    let ran = run("sg-score", &args, &events).expect_code(0);
+    let last = ran.text().lines().last().unwrap();
+    assert!(last.contains(example), "{last}");
+}
+
 #[test]
 fn events_without_optional_fields_are_scored() {
     let lines: String = (0..500_i64)
