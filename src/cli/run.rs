@@ -73,7 +73,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
     let memory = args.memory.with_store(&store, &tuning, &enrichment);
     let n_kept = memory.n_kept.clone().unwrap_or_default();
-    let silences = args.detector.silences()?;
+    let silences = args
+        .detector
+        .silences((!args.lines.quiet).then_some(NAME))?;
     let Scoring {
         mut look,
         mut tasks,

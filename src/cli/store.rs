@@ -77,7 +77,8 @@ enum StoreCommand {
     },
     /// Keep what was found of events, and correct the baselines of their users by it
     ///
-    /// A benign event is usual for its user from now on: what it came with is known at once. A
+    /// A benign event was the user's own: what it came with is known at once, and its hour and type
+    /// count in full. Another one like it may still be a burst, or a change of place within hours. A
     /// malicious one was not the user's: what it has taught is forgotten. The same verdict given
     /// again changes note, author and time, and no baseline.
     #[command(after_help = feedback::EXAMPLES, after_long_help = feedback::EXAMPLES)]

@@ -13,6 +13,7 @@ mod tools;
 
 mod adaptive;
 mod classic_model;
+mod clock;
 mod consume;
 mod dead_letters;
 mod enrich;
