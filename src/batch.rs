@@ -19,6 +19,8 @@ pub struct Batch {
     pub is_checkpoint: bool,
     /// What each task has learned since the last checkpoint, if this is one.
     pub learned: Vec<Learned>,
+    /// Tasks of which no more comes.
+    pub released: Vec<Arc<str>>,
     /// What a stage has not come to yet, since it takes more memory at once than there is: the next
     /// batch.
     pub rest: Option<Box<Batch>>,
@@ -148,6 +150,12 @@ pub struct Block {
     /// Whose baselines its events are scored against: a partition's, or those of all input, which
     /// have no name. What users do in one task shows in no other.
     pub task: Arc<str>,
+    /// The block holds nothing but what follows.
+    pub is_mark: bool,
+    /// All before it is to be kept now.
+    pub wants_checkpoint: bool,
+    /// Tasks of which no more comes, since another program has them.
+    pub released: Vec<Arc<str>>,
     /// What one stage has seen in the events and a later one needs.
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -189,6 +197,9 @@ impl Block {
             origins: Vec::new(),
             n_filtered: 0,
             task: Arc::default(),
+            is_mark: false,
+            wants_checkpoint: false,
+            released: Vec::new(),
             looks: None,
         }
     }
@@ -214,6 +225,9 @@ impl Block {
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();
+        self.is_mark = false;
+        self.wants_checkpoint = false;
+        self.released.clear();
         self.looks = None;
     }
 
@@ -336,22 +350,19 @@ impl Block {
         let first = Self {
             lines: self.lines.get(..cut).unwrap_or_default().to_vec(),
             lines_start: self.lines_start,
-            n_bytes_read: 0,
             text: self.text.as_ref().map(|text| text[..cut].to_owned()),
             origin: self.origin.clone(),
             end,
-            is_unended: false,
             arena: self.arena.clone(),
             events: std::mem::replace(&mut self.events, events),
             stage_fields: self.stage_fields.clone(),
             rejects: self.rejects.drain(..rejects).collect(),
-            part: None,
             n_lines: n_lines as u64,
             n_blank: n_blank - rejects as u64,
             origins: self.origins.clone(),
             n_filtered: std::mem::take(&mut self.n_filtered),
             task: Arc::clone(&self.task),
-            looks: None,
+            ..Self::new()
         };
         self.lines_start = cut;
         self.n_lines -= first.n_lines;

@@ -103,15 +103,11 @@ pub trait Detector: Send + Sync + 'static {
     /// Whether the event is the first of a new epoch, if `n_events` more of the current one come
     /// before it. It is asked of every event in input order, and then, if so, of it again once the
     /// epoch was turned.
-    fn begins_epoch(&mut self, features: &Self::Features, n_events: u64) -> bool;
+    fn begins_epoch(&mut self, key: UserKey, features: &Self::Features, n_events: u64) -> bool;
 
-    /// Ends an epoch and begins that of an event, or goes on in one that has `n_events` more.
-    fn turn_epoch(
-        &mut self,
-        deltas: &mut Self::Deltas,
-        n_events: u64,
-        next: Option<&Self::Features>,
-    );
+    /// The current epoch has `n_events` more, and is over if so it is: the one of the event that was
+    /// asked about last begins.
+    fn turn_epoch(&mut self, deltas: &mut Self::Deltas, n_events: u64, is_over: bool);
 
     /// Events that came an hour or more later than others that came before them.
     fn n_late(&self) -> u64;
@@ -178,6 +174,8 @@ pub struct DetectorConfig {
     /// Nothing is an anomaly but the event of this id, and that comes with an [`Explanation`] in
     /// place of its record.
     pub explain: Option<String>,
+    /// Events below the threshold come with their score, too, without being raised.
+    pub with_all_scores: bool,
 }
 
 /// How an event was scored, piece by piece.
@@ -242,6 +240,7 @@ impl DetectorConfig {
                 critical,
             },
             explain: None,
+            with_all_scores: false,
         }
     }
 }

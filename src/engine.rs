@@ -3,6 +3,7 @@
 //! bounded, so a slow sink stops the reader; nothing is dropped. The same engine is behind the
 //! pipe programs and `sg-run`.
 
+mod keep;
 mod room;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use room::Room;
+
+pub use keep::{Keeper, Logged, TaskState, TaskStore};
 
 /// Where blocks come from.
 pub trait Source: Send {
@@ -107,8 +110,11 @@ const N_BATCHES_WAITING: usize = 1;
 const N_BLOCKS_FREE: usize = 16;
 /// How often a stage that is not ready is asked again.
 const READY_INTERVAL: Duration = Duration::from_micros(200);
-/// How long a quiet input goes without a checkpoint.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input may be silent before there is a checkpoint of what came before.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input that is not silent goes without a checkpoint: users are few hundred, or thousands
+/// that have all changed within a second.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -333,23 +339,24 @@ impl Input<'_> {
             First::Over => return false,
         };
         let mut n_bytes = 0;
-        let mut take = |message: anyhow::Result<Block>| match message {
+        let mut is_full = |message: anyhow::Result<Block>| match message {
             Ok(block) => {
                 n_bytes += block.lines.len();
+                let is_last = block.is_mark;
                 batch.push(block);
-                n_bytes
+                is_last || n_bytes >= self.batch_bytes
             }
             Err(error) => {
                 failures.push(error);
-                n_bytes
+                false
             }
         };
-        let mut n_taken = take(first);
-        while n_taken < self.batch_bytes {
+        let mut is_last = is_full(first);
+        while !is_last {
             let Ok(message) = self.blocks.try_recv() else {
                 break;
             };
-            n_taken = take(message);
+            is_last = is_full(message);
         }
         true
     }
@@ -370,7 +377,7 @@ impl Input<'_> {
                     return First::Over;
                 }
                 Err(RecvTimeoutError::Timeout)
-                    if !is_patient && start.elapsed() >= CHECKPOINT_INTERVAL =>
+                    if !is_patient && start.elapsed() >= QUIET_INTERVAL =>
                 {
                     return First::Quiet;
                 }
@@ -412,6 +419,11 @@ impl<'a> Pace<'a> {
 
     /// Decides what has to be kept with a batch.
     fn mark(&mut self, batch: &mut Batch, is_quiet: bool, is_last: bool) {
+        let is_wanted = batch.blocks.iter().any(|block| block.wants_checkpoint);
+        for block in &mut batch.blocks {
+            batch.released.append(&mut block.released);
+        }
+        batch.blocks.retain(|block| !block.is_mark);
         let blocks = batch.blocks.iter();
         let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
         self.uncommitted_bytes += n_bytes;
@@ -419,7 +431,9 @@ impl<'a> Pace<'a> {
         batch.is_commit =
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
-            || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
+            || is_wanted
+            || batch.blocks.is_empty()
+            || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
         if batch.is_checkpoint {
             batch.is_commit = true;

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
+use labels::Label;
 pub use labels::Labels;
 use ranking::Scored;
 pub use ranking::{Budget, Quality, Scenario};
@@ -20,7 +21,9 @@ use crate::record::StageField;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::stage::{Alert, Incidents};
 
-const DAY_MS: f64 = 86_400_000.0;
+const DAY_MS: i64 = 86_400_000;
+/// Days without an event from which on they do not count.
+const QUIET_DAYS_MAX: i64 = 7;
 const DAYS_A_MONTH: f64 = 30.0;
 
 /// The sink that counts. Events have to come with their scores, however low.
@@ -35,6 +38,8 @@ pub struct Evaluation {
     n_events: u64,
     first_ms: i64,
     last_ms: i64,
+    /// Days since 1970 on which something has happened.
+    days: BTreeSet<i64>,
 }
 
 /// Numbers for users and addresses, which are many times the same.
@@ -58,7 +63,10 @@ struct AtThreshold {
 pub struct Report {
     pub events: u64,
     pub users: usize,
+    /// Time from the first event to the last, without the days left out.
     pub days: f64,
+    /// Days of more than a week in a row without an event.
+    pub days_left_out: i64,
     pub thresholds: Vec<Threshold>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
@@ -110,22 +118,21 @@ impl Evaluation {
             n_events: 0,
             first_ms: i64::MAX,
             last_ms: i64::MIN,
+            days: BTreeSet::new(),
         }
     }
 
-    fn add(&mut self, alert: &Alert<'_>, score: f64, event: Scored) {
-        let episode = match &self.labels {
-            None => None,
-            Some(labels) => match labels.get(alert.event_id) {
-                labels::Label::Unknown => return,
-                labels::Label::Benign => None,
-                labels::Label::Attack(episode) => Some(episode),
-            },
+    fn add(&mut self, alert: &Alert<'_>, score: f64, event: Scored, label: Label) {
+        let episode = match label {
+            Label::Unknown => return,
+            Label::Benign => None,
+            Label::Attack(episode) => Some(episode),
         };
         let event = Scored { episode, ..event };
         self.n_events += 1;
         self.first_ms = self.first_ms.min(event.timestamp_ms);
         self.last_ms = self.last_ms.max(event.timestamp_ms);
+        self.days.insert(event.timestamp_ms.div_euclid(DAY_MS));
         for raised in &mut self.thresholds {
             if score >= raised.threshold {
                 raised.n_alerts += 1;
@@ -142,7 +149,9 @@ impl Evaluation {
     /// What came of it.
     #[must_use]
     pub fn report(self) -> Report {
-        let days = ((self.last_ms - self.first_ms.min(self.last_ms)) as f64 / DAY_MS).max(1.0);
+        let days_left_out = self.days_left_out();
+        let span_ms = self.last_ms - self.first_ms.min(self.last_ms) - days_left_out * DAY_MS;
+        let days = (span_ms as f64 / DAY_MS as f64).max(1.0);
         let n_users = self.names.users.len();
         let quality = self
             .labels
@@ -170,9 +179,18 @@ impl Evaluation {
             events: self.n_events,
             users: n_users,
             days,
+            days_left_out,
             thresholds: thresholds.collect(),
             quality,
         }
+    }
+
+    /// Days of more than a week in which nothing has happened. One wrong clock would make years of the
+    /// time from the first event to the last.
+    fn days_left_out(&self) -> i64 {
+        let next = self.days.iter().skip(1);
+        let gaps = self.days.iter().zip(next).map(|(day, next)| next - day - 1);
+        gaps.filter(|days| *days > QUIET_DAYS_MAX).sum()
     }
 }
 
@@ -194,6 +212,8 @@ impl Sink for Evaluation {
             n_out += block.events.len() as u64;
             for event in &block.events {
                 let view = block.view(event);
+                let labels = self.labels.as_mut();
+                let label = labels.map_or(Label::Benign, |labels| labels.find(view.event_id));
                 if view.timestamp_ms < self.since_ms {
                     continue;
                 }
@@ -224,7 +244,7 @@ impl Sink for Evaluation {
                     episode: None,
                 };
                 let alert = Alert::new(&view, u64::from(scored.user), raised);
-                self.add(&alert, score, scored);
+                self.add(&alert, score, scored, label);
             }
         }
         Ok(Flow::Written {

@@ -3,8 +3,10 @@
 mod admin;
 mod counters;
 mod feedback;
+mod merge;
 mod reader;
 mod scratch;
+mod tasks;
 mod writer;
 
 use std::fs::File;

@@ -80,7 +80,7 @@ pub(super) fn run(args: &FeedbackArgs) -> anyhow::Result<Ended> {
     for event in &events {
         let before = event.feedback.as_ref();
         let feedback = args.feedback(event, before);
-        let feedback = baselines.correct(event, feedback, before)?;
+        let feedback = baselines.correct(event, feedback)?;
         given.push((event.key.clone(), feedback));
     }
     baselines.say_missing(&users);
@@ -102,7 +102,12 @@ pub(super) fn run(args: &FeedbackArgs) -> anyhow::Result<Ended> {
 impl FeedbackArgs {
     fn feedback(&self, event: &Found, before: Option<&Feedback>) -> Feedback {
         let view = event.block.view(&event.block.events[0]);
-        let is_same = |before: &&Feedback| before.verdict == self.verdict;
+        let (mut corrected, mut otherwise) = before.map_or_else(Default::default, |before| {
+            (before.corrected.clone(), before.corrected_otherwise.clone())
+        });
+        if before.is_some_and(|before| before.verdict != self.verdict) {
+            std::mem::swap(&mut corrected, &mut otherwise);
+        }
         let by = self.by.clone().or_else(login_name);
         Feedback {
             event_id: view.event_id.to_owned(),
@@ -112,7 +117,8 @@ impl FeedbackArgs {
             note: self.note.clone(),
             by: by.unwrap_or_else(|| NOBODY.to_owned()),
             given: now_ms(),
-            corrected: (before.filter(is_same)).map_or_else(Vec::new, |it| it.corrected.clone()),
+            corrected,
+            corrected_otherwise: otherwise,
         }
     }
 }

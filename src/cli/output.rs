@@ -469,8 +469,13 @@ pub(super) fn print_report(report: &Report) -> anyhow::Result<()> {
     };
     writeln!(
         output,
-        "\n{} attack events in {} episodes, area under precision and recall {:.4}\n",
-        quality.attack_events, quality.episodes, quality.pr_auc
+        "\n{} attack events in {} episodes ({} of {} labels name an event), area under precision and \
+         recall {:.4}\n",
+        quality.attack_events,
+        quality.episodes,
+        quality.labels_matched,
+        quality.labels,
+        quality.pr_auc
     )?;
     let mut rows = table(&["BUDGET", "EVENTS", "PRECISION", "RECALL", "OF EPISODES"]);
     for budget in &quality.budgets {

@@ -60,14 +60,16 @@ enum Question {
         sort: Sort,
     },
     /// What anomalies were folded into, the newest first
-    Incidents(FilterArgs),
+    Incidents(WhichArgs),
     /// What is usual for a user: hours, addresses, places, types
     User {
         /// The user's name
         #[arg(value_name = "NAME")]
         user: String,
     },
-    /// What analysts have found of events, those of the newest event first
+    /// What analysts have found of events, that of the newest event first
+    ///
+    /// --since and --until say when it was found, not when the event was.
     Feedback {
         #[command(flatten)]
         range: RangeArgs,
@@ -117,9 +119,24 @@ struct RangeArgs {
     user: Option<String>,
 }
 
-/// Which items are asked for.
+/// Which items are asked for, and from which on.
 #[derive(Args, Debug)]
 struct FilterArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+
+    /// Go on where an earlier answer stopped
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+
+    /// The oldest first
+    #[arg(long)]
+    oldest_first: bool,
+}
+
+/// Which items are asked for.
+#[derive(Args, Debug)]
+struct WhichArgs {
     #[command(flatten)]
     range: RangeArgs,
 
@@ -142,14 +159,6 @@ struct FilterArgs {
     /// At most this many [default: 100; export: all]
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
-
-    /// Go on where an earlier answer stopped
-    #[arg(long, value_name = "CURSOR")]
-    cursor: Option<String>,
-
-    /// The oldest first
-    #[arg(long)]
-    oldest_first: bool,
 }
 
 /// One question reads few blocks twice.
@@ -158,6 +167,8 @@ const CACHE_BYTES: usize = 32 << 20;
 const TYPES_SHOWN_MAX: usize = 20;
 /// Items in an answer for a person.
 const LIMIT: usize = 100;
+/// Said where an answer has no cursor to go on with.
+const MORE: &str = "there is more: use a greater --limit";
 
 const EXAMPLES: &str = "Examples:
   sg-query anomalies --db db --sort score --limit 10
@@ -180,10 +191,7 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
     let format = args.format.unwrap_or_else(Format::automatic);
-    if matches!(
-        args.question,
-        Question::User { .. } | Question::Stats | Question::Incidents(_)
-    ) {
+    if matches!(args.question, Question::User { .. } | Question::Stats) {
         ensure!(
             format != Format::Csv,
             "there is no CSV of this: use --format table or ndjson"
@@ -214,13 +222,12 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 true,
             )
         }
-        Question::Incidents(filter) => {
-            ensure!(
-                filter.cursor.is_none() && !filter.oldest_first,
-                "incidents come the newest first, and all at once: use --limit"
-            );
-            let found = query::incidents(&store, &filter.filter(LIMIT)?)?;
+        Question::Incidents(which) => {
+            let (found, has_more) = query::incidents(&store, &which.filter(LIMIT)?)?;
             print_incidents(&found, format)?;
+            if has_more {
+                say(NAME, MORE);
+            }
             Ok(found_or_not(found.len() as u64))
         }
         Question::Event { event_id } => {
@@ -284,15 +291,7 @@ impl RangeArgs {
 
 impl FilterArgs {
     fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
-        let (since_ms, until_ms) = self.range.times_ms()?;
         Ok(Filter {
-            since_ms,
-            until_ms,
-            user: self.range.user.clone(),
-            kind: self.kind.clone(),
-            source_ip: self.ip.map(|ip| ip.to_string()),
-            min_score: self.min_score,
-            severity: self.severity,
             order: if self.oldest_first {
                 Order::OldestFirst
             } else {
@@ -303,6 +302,25 @@ impl FilterArgs {
                 .as_deref()
                 .map(query::parse_cursor)
                 .transpose()?,
+            ..self.which.filter(limit)?
+        })
+    }
+}
+
+impl WhichArgs {
+    /// The newest first.
+    fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
+        let (since_ms, until_ms) = self.range.times_ms()?;
+        Ok(Filter {
+            since_ms,
+            until_ms,
+            user: self.range.user.clone(),
+            kind: self.kind.clone(),
+            source_ip: self.ip.map(|ip| ip.to_string()),
+            min_score: self.min_score,
+            severity: self.severity,
+            order: Order::NewestFirst,
+            after: None,
             limit: self.limit.unwrap_or(limit),
         })
     }
@@ -345,7 +363,7 @@ fn feedback(
     })?;
     writer.finish()?;
     if has_more {
-        say(NAME, "there is more: use a greater --limit");
+        say(NAME, MORE);
     }
     Ok(found_or_not(n_found))
 }

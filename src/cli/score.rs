@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::baselines::{self, load, save};
@@ -16,9 +16,10 @@ use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
 use crate::enrich::Enrichment;
-use crate::evaluate::{Evaluation, Labels};
+use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
+use crate::record::text::printable;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring, Tasks};
@@ -136,22 +137,29 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected
+  1  ran, but lines were rejected; nothing to --explain or to --report
   2  trouble: wrong usage, damaged state, a failure
 ";
 
 impl DetectorArgs {
-    /// What is not to be raised.
-    pub(crate) fn silences(&self) -> anyhow::Result<Arc<Silences>> {
+    /// What is not to be raised; `program` says what of it is over.
+    pub(crate) fn silences(&self, program: Option<&str>) -> anyhow::Result<Arc<Silences>> {
         let Some(path) = &self.silences else {
             return Ok(Arc::default());
         };
         let shown = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-        let silences = Silences::read(&text);
-        Ok(Arc::new(silences.map_err(|why| {
-            anyhow::anyhow!("{shown} cannot be used: {why}")
-        })?))
+        let silences = Silences::read(&text)
+            .map_err(|why| anyhow::anyhow!("{shown} cannot be used: {why}"))?;
+        let (n_silences, n_expired) = silences.n_expired(now_ms());
+        if let Some(program) = program.filter(|_| n_expired > 0) {
+            let text = format!(
+                "{n_expired} of {n_silences} silences in {shown} have expired: they silence earlier \
+                 events only"
+            );
+            say(program, &text);
+        }
+        Ok(Arc::new(silences))
     }
 
     /// What can be looked up.
@@ -189,6 +197,7 @@ impl DetectorArgs {
             n_events_min: self.min_events.unwrap_or(standard.n_events_min),
             severities: self.severities.unwrap_or(standard.severities),
             explain: None,
+            with_all_scores: false,
         }
     }
 }
@@ -206,19 +215,22 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<Ended> {
 }
 
 fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
+    ensure!(
+        args.emit != Emit::Incidents || args.detector.suppress > 0,
+        "--suppress 0 folds nothing, so there are no incidents to emit: use --emit anomalies"
+    );
     let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
     let mut detector = args.detector.config();
     if args.report {
-        // Every event has to come with its score.
-        detector.threshold = 0.0;
+        detector.with_all_scores = true;
     }
     detector.explain.clone_from(&args.explain);
     // What is to be explained has to be heard of.
     let silences = match &args.explain {
-        None => args.detector.silences()?,
+        None => args.detector.silences((!lines.quiet).then_some(NAME))?,
         Some(_) => Arc::default(),
     };
     let enrichment = args.detector.enrichment()?;
@@ -269,12 +281,59 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         save(folder, name, tasks.only()?)?;
     }
     tell(&options, &outcome, &tasks, &silences);
-    match output {
-        Output::Report(evaluation) => print_report(&evaluation.report())?,
-        Output::Explained(_) if outcome.n_out == 0 => return Ok(Ended::Partly),
-        Output::Explained(_) | Output::Lines(_) => {}
+    let missing = match output {
+        Output::Report(evaluation) => {
+            let report = evaluation.report();
+            print_report(&report)?;
+            if !options.quiet {
+                tell_of_report(&report);
+            }
+            (report.events == 0).then(|| "there are no events to report on".to_owned())
+        }
+        Output::Explained(_) => {
+            let event_id = args.explain.as_deref().filter(|_| outcome.n_out == 0);
+            event_id.map(|event_id| format!("there is no event {}", printable(event_id)))
+        }
+        Output::Lines(_) => None,
+    };
+    if let Some(text) = missing.as_ref().filter(|_| !options.quiet) {
+        say(NAME, text);
     }
-    conclude(&options, &outcome)
+    Ok(match conclude(&options, &outcome)? {
+        Ended::Done if missing.is_some() => Ended::Partly,
+        ended => ended,
+    })
+}
+
+/// Says what a report has left out, and whether its labels are of these events.
+fn tell_of_report(report: &Report) {
+    if report.days_left_out > 0 {
+        let text = format!(
+            "{} days are not counted: nothing has happened for more than a week then, or a clock \
+             was wrong",
+            report.days_left_out
+        );
+        say(NAME, &text);
+    }
+    let Some(Quality {
+        labels,
+        labels_matched,
+        ..
+    }) = report.quality
+    else {
+        return;
+    };
+    let what = if labels_matched == 0 {
+        "these are labels of other events"
+    } else if labels_matched < labels / 2 {
+        "most are labels of other events"
+    } else {
+        return;
+    };
+    say(
+        NAME,
+        &format!("{labels_matched} of {labels} labels name an event: {what}"),
+    );
 }
 
 /// Says how many anomalies were silenced, and why; and if events came in no order to learn from.
@@ -358,7 +417,7 @@ fn parse_incident(text: &str) -> Result<i64, String> {
     } else {
         parse_span(text)
     };
-    span_ms.ok_or_else(|| "expected a span such as 15m or 1h, or 0".to_owned())
+    span_ms.ok_or_else(|| "expected a span in s, m, h, d or w, such as 15m or 1h, or 0".to_owned())
 }
 
 fn parse_severities(text: &str) -> Result<SeverityScale, String> {

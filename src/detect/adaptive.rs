@@ -10,6 +10,7 @@ mod archetype;
 mod assess;
 mod calibration;
 mod cells;
+mod clock;
 mod correct;
 mod features;
 mod learn;
@@ -33,6 +34,7 @@ use archetype::Component;
 pub use archetype::{Evidence, number as archetype_number};
 use assess::{Assessment, Case};
 use cells::Age;
+use clock::Clock;
 use features::Dimension;
 use learn::Lesson;
 use priors::Attacker;
@@ -45,12 +47,8 @@ const LAMBDA: f64 = std::f64::consts::LN_2 / HALF_LIFE_H;
 /// The length of an epoch, and the most events in one.
 const EPOCH_MS: i64 = 60_000;
 const EPOCH_EVENTS_MAX: u64 = 1 << 18;
-/// A week in epochs. An event further ahead of all others has a wrong clock, unless as many in a row
-/// say the same: one of them must not stop the time of all users.
-const JUMP_EPOCHS: i64 = 7 * 24 * 60;
-const JUMP_EVENTS_MIN: u32 = 3;
-/// Events this many epochs behind are late.
-const LATE_EPOCHS: i64 = 60;
+/// A user's last event this far ahead of the clock of all users was none: it had a wrong time.
+const AHEAD_H: f64 = 12.0;
 /// First contacts have no history: their risk is capped.
 const FIRST_EVENTS: u32 = 5;
 const FIRST_RISK_MAX: f64 = 4.0;
@@ -75,12 +73,9 @@ pub struct Adaptive {
     attacker: Attacker,
     n_archetypes: usize,
     population: Population,
-    /// The current epoch, in epochs since 1970, and the events in it so far.
-    epoch: i64,
+    clock: Clock,
+    /// Events in the current epoch so far.
     n_epoch_events: u64,
-    /// The last epoch that events in a row have been far ahead in, and how many.
-    jump: (i64, u32),
-    n_late: u64,
 }
 
 /// The risk of an event, and what it is made of.
@@ -99,9 +94,8 @@ pub struct Risk {
 /// What users share, as it is stored.
 #[derive(Deserialize)]
 struct Shared {
-    epoch: i64,
+    clock: Clock,
     n_epoch_events: u64,
-    jump: (i64, u32),
     population: Population,
     deltas: Deltas,
 }
@@ -109,15 +103,36 @@ struct Shared {
 /// The same, borrowed.
 #[derive(Serialize)]
 struct SharedRef<'a> {
-    epoch: i64,
+    clock: &'a Clock,
     n_epoch_events: u64,
-    jump: (i64, u32),
     population: &'a Population,
     deltas: &'a Deltas,
 }
 
-/// Version of the record of what users share.
-const SHARED_VERSION: u8 = 0x41;
+/// The same, as it was stored by a version that believed any three events of what time it is.
+#[derive(Deserialize)]
+struct SharedBefore {
+    epoch: i64,
+    n_epoch_events: u64,
+    _jump: (i64, u32),
+    population: Population,
+    deltas: Deltas,
+}
+
+impl From<SharedBefore> for Shared {
+    fn from(before: SharedBefore) -> Self {
+        Self {
+            clock: Clock::at(before.epoch),
+            n_epoch_events: before.n_epoch_events,
+            population: before.population,
+            deltas: before.deltas,
+        }
+    }
+}
+
+/// Version of the record of what users share, and the one before.
+const SHARED_VERSION: u8 = 0x42;
+const SHARED_VERSION_BEFORE: u8 = 0x41;
 
 impl Adaptive {
     #[must_use]
@@ -127,10 +142,8 @@ impl Adaptive {
             attacker: Attacker::new(),
             n_archetypes: 4,
             population: Population::new(),
-            epoch: i64::MIN,
+            clock: Clock::new(),
             n_epoch_events: 0,
-            jump: (0, 0),
-            n_late: 0,
         }
     }
 
@@ -162,6 +175,9 @@ impl Adaptive {
         deltas: &mut Deltas,
         features: &Features,
     ) -> (Risk, Assessment) {
+        if user.last_h > hours(self.clock.now_ms()) + AHEAD_H {
+            user.set_back(self.time_h(features));
+        }
         let now_h = self.time_h(features).max(user.last_h);
         let case = self.case(key.stable.max(1), user, features, now_h);
         let found = case.assess();
@@ -321,11 +337,12 @@ impl Detector for Adaptive {
             }
             return;
         }
-        let is_anomaly =
-            risk.score >= self.config.threshold && u64::from(n_events) >= self.config.n_events_min;
+        let is_raised = risk.score >= self.config.threshold;
+        let is_anomaly = (is_raised || self.config.with_all_scores)
+            && u64::from(n_events) >= self.config.n_events_min;
         if is_anomaly {
             self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
-            verdict.raised = Some(Raised {
+            verdict.raised = is_raised.then_some(Raised {
                 severity: self.config.severities.of(risk.score),
                 archetype: Some(risk.archetype as u8),
             });
@@ -337,38 +354,27 @@ impl Detector for Adaptive {
         }
     }
 
-    fn begins_epoch(&mut self, features: &Features, n_events: u64) -> bool {
-        if self.n_epoch_events + n_events >= EPOCH_EVENTS_MAX {
-            return true;
-        }
-        let epoch = epoch_of(features);
-        if self.is_near(epoch) {
-            self.jump.1 = 0;
-            let n_behind = self.epoch.saturating_sub(epoch);
-            self.n_late += u64::from(n_behind >= LATE_EPOCHS);
-            return n_behind < 0;
-        }
-        let is_same = (epoch - self.jump.0).abs() <= JUMP_EPOCHS;
-        self.jump = (epoch, if is_same { self.jump.1 + 1 } else { 1 });
-        self.jump.1 >= JUMP_EVENTS_MIN
+    fn begins_epoch(&mut self, key: UserKey, features: &Features, n_events: u64) -> bool {
+        self.n_epoch_events + n_events >= EPOCH_EVENTS_MAX
+            || self.clock.hear(key.stable, epoch_of(features))
     }
 
-    fn turn_epoch(&mut self, deltas: &mut Deltas, n_events: u64, next: Option<&Features>) {
+    fn turn_epoch(&mut self, deltas: &mut Deltas, n_events: u64, is_over: bool) {
         self.n_epoch_events += n_events;
-        if let Some(next) = next {
-            let epoch_h = hours(self.epoch.saturating_mul(EPOCH_MS));
-            self.population.close_epoch(deltas, epoch_h);
-            let epoch = epoch_of(next);
-            if self.is_near(epoch) || self.jump.1 >= JUMP_EVENTS_MIN {
-                self.epoch = self.epoch.max(epoch);
-                self.jump.1 = 0;
-            }
+        if is_over {
+            let before_ms = self.clock.now_ms();
+            self.clock.turn();
+            // If the clock was set back, what has happened since has happened now.
+            let epoch_ms = before_ms.min(self.clock.now_ms());
+            let sure_ms = self.clock.sure_ms().min(epoch_ms);
+            self.population
+                .close_epoch(deltas, hours(epoch_ms), hours(sure_ms));
             self.n_epoch_events = 0;
         }
     }
 
     fn n_late(&self) -> u64 {
-        self.n_late
+        self.clock.n_late()
     }
 
     fn merge(into: &mut Deltas, from: &mut Deltas) {
@@ -394,9 +400,8 @@ impl Detector for Adaptive {
     fn write_shared(&self, deltas: &Deltas) -> Vec<u8> {
         let mut record = vec![SHARED_VERSION];
         let shared = SharedRef {
-            epoch: self.epoch,
+            clock: &self.clock,
             n_epoch_events: self.n_epoch_events,
-            jump: self.jump,
             population: &self.population,
             deltas,
         };
@@ -409,35 +414,39 @@ impl Detector for Adaptive {
         let (&version, rest) = record
             .split_first()
             .ok_or_else(|| damaged("record is empty".to_owned()))?;
-        if version != SHARED_VERSION {
-            return Err(RecordError::Version {
-                found: version,
-                known: SHARED_VERSION,
-            });
+        let shared = match version {
+            SHARED_VERSION => postcard::from_bytes(rest),
+            SHARED_VERSION_BEFORE => postcard::from_bytes::<SharedBefore>(rest).map(Shared::from),
+            _ => {
+                return Err(RecordError::Version {
+                    found: version,
+                    known: SHARED_VERSION,
+                });
+            }
+        };
+        let shared = shared.map_err(|error| damaged(error.to_string()))?;
+        if !shared.clock.is_whole() {
+            return Err(damaged("impossible times".to_owned()));
         }
-        let shared: Shared =
-            postcard::from_bytes(rest).map_err(|error| damaged(error.to_string()))?;
         self.population = shared
             .population
             .restored(&shared.deltas)
             .ok_or_else(|| damaged("impossible counts".to_owned()))?;
-        self.epoch = shared.epoch;
+        self.clock = shared.clock;
         self.n_epoch_events = shared.n_epoch_events;
-        self.jump = shared.jump;
         Ok(shared.deltas)
     }
 }
 
 impl Adaptive {
-    /// Whether events of that epoch are to be believed.
-    fn is_near(&self, epoch: i64) -> bool {
-        self.epoch == i64::MIN || epoch - self.epoch <= JUMP_EPOCHS
-    }
-
     /// When an event took place: now, if its clock is far ahead of all others.
     fn time_h(&self, features: &Features) -> f64 {
-        if epoch_of(features) > self.epoch {
-            hours(self.epoch.saturating_mul(EPOCH_MS))
+        if self
+            .clock
+            .epoch()
+            .is_some_and(|now| epoch_of(features) > now)
+        {
+            hours(self.clock.now_ms())
         } else {
             hours(features.timestamp_ms)
         }
@@ -451,4 +460,36 @@ fn epoch_of(features: &Features) -> i64 {
 /// Hours since 1970.
 fn hours(timestamp_ms: i64) -> f64 {
     timestamp_ms as f64 / 3.6e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::DetectorKind;
+
+    /// Before the clock asked several users it was a number.
+    #[test]
+    fn what_users_shared_before_is_read() {
+        let config = DetectorConfig::standard(DetectorKind::Adaptive);
+        let mut detector = Adaptive::new(config.clone());
+        let deltas = Deltas::default();
+        let before = (
+            1_000_i64,
+            7_u64,
+            (0_i64, 0_u32),
+            &detector.population,
+            &deltas,
+        );
+        let mut record = vec![SHARED_VERSION_BEFORE];
+        postcard::to_io(&before, &mut record).expect("memory takes every write");
+        detector.read_shared(&record).expect("it was ours");
+        assert_eq!(detector.clock.epoch(), Some(1_000));
+        let record = detector.write_shared(&deltas);
+        let mut other = Adaptive::new(config);
+        other.read_shared(&record).expect("it is ours");
+        assert_eq!(
+            (other.clock.epoch(), other.n_epoch_events),
+            (Some(1_000), 7)
+        );
+    }
 }

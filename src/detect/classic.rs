@@ -83,7 +83,7 @@ impl Detector for Classic {
                         .explain(features, &event, &parts)
                         .write(&mut verdict.anomaly);
                 }
-            } else if score >= config.threshold {
+            } else if score >= config.threshold || config.with_all_scores {
                 let reasons = baseline.reasons(features, &event, &parts);
                 let anomaly = Anomaly {
                     event: &event,
@@ -102,7 +102,7 @@ impl Detector for Classic {
                     n_baseline_events: baseline.n_events,
                 };
                 anomaly.write(&mut verdict.anomaly);
-                verdict.raised = Some(Raised {
+                verdict.raised = (score >= config.threshold).then_some(Raised {
                     severity: anomaly.severity,
                     archetype: None,
                 });
@@ -116,7 +116,7 @@ impl Detector for Classic {
 
     fn prefetch(&self, _: &Baseline, _: &Features, _: usize) {}
 
-    fn begins_epoch(&mut self, _: &Features, _: u64) -> bool {
+    fn begins_epoch(&mut self, _: UserKey, _: &Features, _: u64) -> bool {
         false
     }
 
@@ -125,7 +125,7 @@ impl Detector for Classic {
         0
     }
 
-    fn turn_epoch(&mut self, (): &mut (), _: u64, _: Option<&Features>) {}
+    fn turn_epoch(&mut self, (): &mut (), _: u64, _: bool) {}
 
     fn merge((): &mut (), (): &mut ()) {}
 

@@ -70,13 +70,23 @@ impl Silences {
         self.0.is_empty()
     }
 
-    /// Whether nobody wants to hear of an anomaly of this event. It counts as used.
+    /// How many there are, and how many of them silence nothing that happens from now on.
     #[must_use]
-    pub fn cover(&self, event: &EventView<'_>) -> bool {
+    pub fn n_expired(&self, now_ms: i64) -> (usize, usize) {
+        let is_over = |silence: &&Silence| silence.until_ms.is_some_and(|until| until <= now_ms);
+        (self.0.len(), self.0.iter().filter(is_over).count())
+    }
+
+    /// Whether nobody wants to hear of an anomaly of this event. It counts as used if the event would
+    /// have been raised.
+    #[must_use]
+    pub fn cover(&self, event: &EventView<'_>, is_raised: bool) -> bool {
         let Some(silence) = self.0.iter().find(|silence| silence.covers(event)) else {
             return false;
         };
-        silence.n_used.fetch_add(1, Ordering::Relaxed);
+        silence
+            .n_used
+            .fetch_add(u64::from(is_raised), Ordering::Relaxed);
         true
     }
 
@@ -147,7 +157,7 @@ impl Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let n_bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let n_bits_max: u8 = if address.is_ipv4() { 32 } else { 128 };
         let n_bits = match n_bits {
             None => n_bits_max,
             Some(n_bits) => n_bits.parse().map_err(|_| wrong())?,
@@ -155,7 +165,13 @@ impl Network {
         if n_bits > n_bits_max {
             return Err(wrong());
         }
-        Ok(Self { address, n_bits })
+        // As addresses of events are compared: `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+        match (address.to_canonical(), n_bits.checked_sub(96)) {
+            (address @ IpAddr::V4(_), Some(n_bits)) if n_bits_max == 128 => {
+                Ok(Self { address, n_bits })
+            }
+            _ => Ok(Self { address, n_bits }),
+        }
     }
 
     fn holds(self, address: IpAddr) -> bool {
@@ -187,6 +203,12 @@ mod tests {
         check("10.0.0.0/8", "10.255.0.1", true);
         check("10.0.0.0/8", "11.0.0.0", false);
         check("10.0.0.0/8", "::ffff:10.1.1.1", true);
+        check("::ffff:203.0.113.26", "203.0.113.26", true);
+        check("::ffff:203.0.113.26", "::ffff:203.0.113.26", true);
+        check("::ffff:203.0.113.26", "203.0.113.27", false);
+        check("::FFFF:10.0.0.0/104", "10.255.0.1", true);
+        check("::ffff:10.0.0.0/104", "11.0.0.0", false);
+        check("2001:0DB8:0::1", "2001:db8::1", true);
         check("0.0.0.0/0", "203.0.113.1", true);
         check("0.0.0.0/0", "2001:db8::", false);
         check("2001:db8::/32", "2001:db8:ffff::1", true);

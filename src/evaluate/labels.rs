@@ -4,16 +4,23 @@
 use std::collections::HashMap;
 use std::io::BufRead;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 /// Labels by event.
 #[derive(Debug, Default)]
 pub struct Labels {
-    by_event: HashMap<Box<str>, Label>,
+    by_event: HashMap<Box<str>, Known>,
     /// The scenario of each episode.
     pub(super) episodes: Vec<usize>,
     pub(super) scenarios: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    label: Label,
+    /// There is such an event.
+    is_found: bool,
 }
 
 /// What is known of an event.
@@ -38,17 +45,20 @@ impl Labels {
     /// label is benign.
     ///
     /// # Errors
-    /// If a line is not a label.
+    /// If a line is not a label, or says something else of an event than one before it.
     pub fn read(lines: impl BufRead) -> anyhow::Result<Self> {
         let mut labels = Self::default();
         let mut episodes: HashMap<(usize, String), u32> = HashMap::new();
         for (i, line) in lines.lines().enumerate() {
             let line = line.context("cannot read on")?;
+            if line.trim().is_empty() {
+                continue;
+            }
             let line: Line = serde_json::from_str(&line).with_context(|| {
                 format!("line {} is not a label: event_id, scenario, episode", i + 1)
             })?;
             if line.scenario.starts_with('_') {
-                labels.by_event.insert(line.event_id, Label::Unknown);
+                labels.add(line.event_id, Label::Unknown, i + 1)?;
                 continue;
             }
             let known = labels.scenarios.iter().position(|s| *s == line.scenario);
@@ -61,17 +71,38 @@ impl Labels {
                 labels.episodes.push(scenario);
                 labels.episodes.len() as u32 - 1
             });
-            labels
-                .by_event
-                .insert(line.event_id, Label::Attack(episode));
+            labels.add(line.event_id, Label::Attack(episode), i + 1)?;
         }
         Ok(labels)
     }
 
-    pub(super) fn get(&self, event_id: &str) -> Label {
-        self.by_event
-            .get(event_id)
-            .copied()
-            .unwrap_or(Label::Benign)
+    fn add(&mut self, event_id: Box<str>, label: Label, line: usize) -> anyhow::Result<()> {
+        let known = self.by_event.entry(event_id).or_insert(Known {
+            label,
+            is_found: false,
+        });
+        ensure!(
+            known.label == label,
+            "line {line} names another scenario or episode than a line before it of the same event"
+        );
+        Ok(())
+    }
+
+    /// What is known of an event, which is there.
+    pub(super) fn find(&mut self, event_id: &str) -> Label {
+        let Some(known) = self.by_event.get_mut(event_id) else {
+            return Label::Benign;
+        };
+        known.is_found = true;
+        known.label
+    }
+
+    pub(super) fn n_labels(&self) -> usize {
+        self.by_event.len()
+    }
+
+    pub(super) fn n_found(&self) -> usize {
+        let known = self.by_event.values();
+        known.filter(|known| known.is_found).count()
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Scored {
 /// How good scores are.
 #[derive(Debug, Serialize)]
 pub struct Quality {
+    /// Events that were labelled, and those of them that came.
+    pub labels: usize,
+    pub labels_matched: usize,
     pub attack_events: u64,
     pub episodes: u64,
     /// Area under the curve of precision over recall (average precision).
@@ -95,6 +98,8 @@ impl Quality {
             }
         });
         Self {
+            labels: labels.n_labels(),
+            labels_matched: labels.n_found(),
             attack_events,
             episodes: all.len() as u64,
             pr_auc: average_precision(events, &order, attack_events),

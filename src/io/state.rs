@@ -199,6 +199,10 @@ fn read_field(reader: &mut impl Read) -> anyhow::Result<Vec<u8>> {
 }
 
 fn write_field(writer: &mut impl Write, field: &[u8]) -> std::io::Result<()> {
+    if field.len() > FIELD_BYTES_MAX as usize {
+        let why = format!("field of {} bytes could not be read again", field.len());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+    }
     writer.write_all(&(field.len() as u32).to_le_bytes())?;
     writer.write_all(field)
 }
@@ -218,5 +222,19 @@ impl Write for Summing {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was too long to be read again was written nonetheless.
+    #[test]
+    fn a_field_that_could_not_be_read_is_not_written() {
+        let field = vec![0; FIELD_BYTES_MAX as usize + 1];
+        let mut written = Vec::new();
+        assert!(write_field(&mut written, &field).is_err());
+        assert!(written.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use crate::record::feedback::Feedback;
 use crate::store::Store;
 
-/// Which verdicts to look for, by their events. Times are in ms, both ends included.
+/// Which verdicts to look for, by when they were given. Times are in ms, both ends included.
 #[derive(Clone, Debug)]
 pub struct FeedbackFilter {
     pub since_ms: i64,
@@ -23,10 +23,10 @@ pub fn feedback(
     mut each: impl FnMut(&Feedback) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
     let mut n_found = 0;
-    let mut walk = store.walk_feedback(filter.until_ms);
+    let mut walk = store.walk_feedback(i64::MAX);
     while let Some(feedback) = walk.next_feedback()? {
-        if feedback.timestamp < filter.since_ms {
-            break;
+        if !(filter.since_ms..=filter.until_ms).contains(&feedback.given) {
+            continue;
         }
         if (filter.user.as_deref()).is_some_and(|user| user != feedback.user) {
             continue;

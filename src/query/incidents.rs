@@ -29,13 +29,17 @@ pub struct Incident {
     pub source_ip: Option<String>,
     pub archetype: Option<String>,
     pub reasons: Vec<String>,
+    /// The anomaly that it began with was among those that match.
+    #[serde(skip)]
+    has_first: bool,
 }
 
-/// The incidents with an anomaly that matches, the one with the newest anomaly first.
+/// The incidents with an anomaly that matches, the one with the newest anomaly first, and whether there
+/// are more than the limit.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Incident>> {
+pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<(Vec<Incident>, bool)> {
     let newest_first = Filter {
         order: Order::NewestFirst,
         limit: usize::MAX,
@@ -44,6 +48,7 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Incident>
     let mut found: Vec<Incident> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut n_open = 0;
+    let mut has_more = false;
     search(store, Wanted::Anomalies, &newest_first, |anomaly| {
         let Some((record, of_incident)) = parts(anomaly) else {
             return Ok(true);
@@ -51,7 +56,10 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Incident>
         let is_full = found.len() == filter.limit;
         let place = match places.get(&of_incident.id) {
             Some(place) => *place,
-            None if is_full => return Ok(n_open > 0),
+            None if is_full => {
+                has_more = true;
+                return Ok(n_open > 0);
+            }
             None => {
                 n_open += 1;
                 places.insert(of_incident.id.clone(), found.len());
@@ -62,9 +70,25 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Incident>
         found[place].add(anomaly, record);
         // Nothing before the anomaly that opened an incident is part of it.
         n_open -= usize::from(of_incident.state == "opened");
-        Ok(n_open > 0 || found.len() < filter.limit)
+        Ok(n_open > 0 || !has_more)
     })?;
-    Ok(found)
+    for incident in found.iter_mut().filter(|incident| !incident.has_first) {
+        // Gone with its event, if that was pruned.
+        if let Some(first_ms) = first_ms(store, &incident.incident)? {
+            incident.first = format_time(first_ms);
+        }
+    }
+    Ok((found, has_more))
+}
+
+/// When the anomaly was that an incident began with, which does not have to match the question.
+fn first_ms(store: &Store, incident: &str) -> anyhow::Result<Option<i64>> {
+    let events = super::event(store, incident)?;
+    let is_first = |found: &&Found| {
+        parts(found).is_some_and(|(_, of)| of.id == incident && of.state == "opened")
+    };
+    let first = events.iter().find(is_first).and_then(parts);
+    Ok(first.map(|(anomaly, _)| anomaly.timestamp))
 }
 
 fn parts(found: &Found) -> Option<(&AnomalyRecord, &IncidentRecord)> {
@@ -90,11 +114,14 @@ impl Incident {
             source_ip: None,
             archetype: None,
             reasons: Vec::new(),
+            has_first: false,
         }
     }
 
     fn add(&mut self, found: &Found, anomaly: &AnomalyRecord) {
         self.first = format_time(anomaly.timestamp);
+        let incident = anomaly.incident.as_ref();
+        self.has_first |= incident.is_some_and(|incident| incident.state == "opened");
         self.severity = self.severity.max(anomaly.severity);
         self.anomaly_score = self.anomaly_score.max(anomaly.anomaly_score);
         // Of equals the earlier.

@@ -11,13 +11,21 @@ pub const NAME_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Judgement {
-    /// It was the user's own: nothing of it is out of character from now on
+    /// It was the user's own: what it came with is known from now on
     Benign,
     /// It was not the user's: nothing of it counts as theirs
     Malicious,
 }
 
 impl Judgement {
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Benign => Self::Malicious,
+            Self::Malicious => Self::Benign,
+        }
+    }
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +51,9 @@ pub struct Feedback {
     /// Where a baseline was corrected by this verdict: `database`, or the path of a state folder.
     #[serde(default)]
     pub corrected: Vec<String>,
+    /// Where it still is as the other verdict has corrected it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrected_otherwise: Vec<String>,
 }
 
 /// `text`, if it can be kept as a note.

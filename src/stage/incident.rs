@@ -14,12 +14,18 @@ use crate::record::text::{push_integer, push_json_string};
 /// Users whose accounts somebody guesses at within the time, each an incident of its own, from which
 /// on it is one campaign.
 const CAMPAIGN_USERS_MIN: usize = 4;
-/// Users, addresses and incidents that are remembered. Beyond it the ones quiet for longest go: what
-/// comes of them later is a new incident.
+/// Users and addresses that are remembered, and half of the incidents. Beyond it the ones quiet for
+/// longest go: what comes of them later is a new incident.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// Version of the record, and what tells it from a detector's.
-const RECORD_VERSION: u8 = 0x69;
+/// Users of an incident whose first success is news, so that an address that many share is not news
+/// all day.
+const SUCCESSES_MAX: u8 = 64;
+
+/// Version of the record, and what tells it from a detector's. Of the version before only the length
+/// is read: what went on then begins anew.
+const RECORD_VERSION: u8 = 0x6a;
+const RECORD_VERSION_BEFORE: u8 = 0x69;
 
 /// The incidents that go on. Anomalies come in input order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +49,8 @@ pub struct Incidents {
 struct Link {
     incident: u64,
     last_ms: i64,
+    /// Of a user: something has succeeded within the incident.
+    has_success: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +63,8 @@ struct Incident {
     severity: u8,
     /// Kinds of attack seen so far, a bit each.
     archetypes: u8,
-    has_success: bool,
+    /// Users of whom something has succeeded, up to [`SUCCESSES_MAX`].
+    n_successes: u8,
 }
 
 /// An anomaly that is to be folded.
@@ -76,7 +85,8 @@ pub struct Alert<'a> {
 pub enum News {
     /// It is the first.
     Opened,
-    /// It is more severe than those before, another kind of attack, or the first that succeeded.
+    /// It is more severe than those before, another kind of attack, or the first of its user that
+    /// succeeded.
     Worse,
     /// It is one more of the same.
     More,
@@ -146,12 +156,15 @@ impl Incidents {
             Some(link) => link.incident,
             None => self.open(alert, is_guessing),
         };
+        let before = of_user.filter(|link| link.incident == incident);
+        let had_success = before.is_some_and(|link| link.has_success);
         let link = Link {
             incident,
             last_ms: alert.timestamp_ms,
+            has_success: had_success || !alert.is_failure,
         };
-        let is_other_user = of_user.is_none_or(|link| link.incident != incident);
         self.by_user.insert(alert.user, link);
+        let is_success = link.has_success && !had_success;
         if let Some(address) = alert.address {
             self.by_address.insert(address, link);
         }
@@ -165,7 +178,7 @@ impl Incidents {
         let incident = self.going_on.get_mut(&incident);
         incident
             .expect("links lead to incidents")
-            .add(alert, is_other_user)
+            .add(alert, before.is_none(), is_success)
     }
 
     /// The record of what goes on, which another begins after; empty if that is nothing.
@@ -201,6 +214,7 @@ impl Incidents {
             self.campaign = Some(Link {
                 incident: number,
                 last_ms: alert.timestamp_ms,
+                has_success: false,
             });
         }
         self.going_on.insert(
@@ -212,7 +226,7 @@ impl Incidents {
                 is_campaign,
                 severity: 0,
                 archetypes: 0,
-                has_success: false,
+                n_successes: 0,
             },
         );
         number
@@ -221,7 +235,8 @@ impl Incidents {
     /// Forgets what is over, each time as much time has passed, and when there is too much.
     fn purge(&mut self, now_ms: i64) {
         let n_entries = |incidents: &Self| incidents.by_user.len().max(incidents.by_address.len());
-        let is_full = n_entries(self) > ENTRIES_MAX;
+        // Users whose clocks go back and forth open one incident after the other within the time.
+        let is_full = n_entries(self) > ENTRIES_MAX || self.going_on.len() > 2 * ENTRIES_MAX;
         if self.is_within(self.purged_ms, now_ms) && !is_full {
             return;
         }
@@ -270,13 +285,18 @@ impl Incidents {
 /// # Errors
 /// If it is damaged.
 pub(super) fn read(record: &[u8]) -> Result<(Option<Incidents>, &[u8]), RecordError> {
-    let Some(rest) = record.strip_prefix(&[RECORD_VERSION]) else {
-        return Ok((None, record));
+    let (is_known, rest) = match record.split_first() {
+        Some((&RECORD_VERSION, rest)) => (true, rest),
+        Some((&RECORD_VERSION_BEFORE, rest)) => (false, rest),
+        _ => return Ok((None, record)),
     };
     let damaged = || RecordError::Damaged("incidents are cut short or impossible".to_owned());
     let (n_bytes, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
     let n_bytes = u32::from_le_bytes(*n_bytes) as usize;
     let (of_incidents, rest) = rest.split_at_checked(n_bytes).ok_or_else(damaged)?;
+    if !is_known {
+        return Ok((None, rest));
+    }
     let incidents: Incidents = postcard::from_bytes(of_incidents).map_err(|_| damaged())?;
     let links = incidents
         .by_user
@@ -298,7 +318,8 @@ pub fn of_detector(record: &[u8]) -> Result<&[u8], RecordError> {
 }
 
 impl Incident {
-    fn add(&mut self, alert: &Alert<'_>, is_other_user: bool) -> News {
+    /// `is_success` if it is the first of its user that succeeded.
+    fn add(&mut self, alert: &Alert<'_>, is_other_user: bool, is_success: bool) -> News {
         let Raised {
             severity,
             archetype,
@@ -306,7 +327,7 @@ impl Incident {
         let archetype = archetype.map_or(0, |archetype| 1 << archetype);
         let is_worse = severity as u8 > self.severity
             || archetype & !self.archetypes != 0
-            || !alert.is_failure && !self.has_success;
+            || is_success && self.n_successes < SUCCESSES_MAX;
         let news = match self.n_alerts {
             0 => News::Opened,
             _ if is_worse => News::Worse,
@@ -316,7 +337,10 @@ impl Incident {
         self.n_users = self.n_users.saturating_add(u32::from(is_other_user));
         self.severity = self.severity.max(severity as u8);
         self.archetypes |= archetype;
-        self.has_success |= !alert.is_failure;
+        self.n_successes = self
+            .n_successes
+            .saturating_add(u8::from(is_success))
+            .min(SUCCESSES_MAX);
         news
     }
 
@@ -392,7 +416,7 @@ mod tests {
 
     #[test]
     fn alerts_of_a_user_or_an_address_within_an_hour_are_one() {
-        use News::{More, Opened};
+        use News::{More, Opened, Worse};
         assert_eq!(
             news(&[alert(0, 1, 1), alert(59, 1, 2), alert(119, 1, 2)]),
             [Opened, More, Opened]
@@ -400,7 +424,7 @@ mod tests {
         // By the address, then by a user that it led to.
         assert_eq!(
             news(&[alert(0, 1, 1), alert(1, 2, 1), alert(2, 2, 3)]),
-            [Opened, More, More]
+            [Opened, Worse, More]
         );
         assert_eq!(news(&[alert(0, 1, 1), alert(1, 2, 2)]), [Opened, Opened]);
         // Late by less than the time; and after one whose clock was years ahead.
@@ -428,6 +452,43 @@ mod tests {
             [Opened, More, Worse]
         );
         assert_eq!(news(&[guess(0, 1, 1), alert(1, 1, 1)]), [Opened, Worse]);
+    }
+
+    /// Of a spray that got into several accounts only the first was news.
+    #[test]
+    fn each_account_that_somebody_gets_into_is_news() {
+        use News::{More, Opened, Worse};
+        let success = |minute: i64, user: u64| {
+            let mut success = guess(minute, user, 1);
+            success.is_failure = false;
+            success
+        };
+        let alerts = [guess(0, 1, 1), guess(1, 2, 1), guess(2, 3, 1)];
+        let successes = [success(3, 2), success(4, 1), success(5, 2), success(6, 1)];
+        assert_eq!(
+            news(&[&alerts[..], &successes].concat()),
+            [Opened, More, More, Worse, Worse, More, More]
+        );
+        // An address that many share is no news all day.
+        let shared: Vec<_> = (0..200).map(|user| success(1, user)).collect();
+        let n_news = |alerts: &[Alert<'_>]| {
+            let news = news(alerts);
+            news.into_iter().filter(|news| *news != More).count()
+        };
+        assert_eq!(n_news(&shared), usize::from(SUCCESSES_MAX));
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_begins_anew() {
+        let mut incidents = Incidents::new(60 * MINUTE_MS);
+        incidents.fold(&alert(0, 1, 1));
+        let mut record = incidents.record();
+        record.extend_from_slice(b"detector");
+        assert!(read(&record).expect("it is ours").0.is_some());
+        record[0] = RECORD_VERSION_BEFORE;
+        let (incidents, rest) = read(&record).expect("it was ours");
+        assert!(incidents.is_none());
+        assert_eq!(rest, b"detector");
     }
 
     #[test]
@@ -461,10 +522,25 @@ mod tests {
             incidents.fold(&alert(i64::from(i) / 100_000, u64::from(i), u64::from(i)));
             assert!(incidents.by_user.len() <= ENTRIES_MAX + 1);
         }
+        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
         // One with a clock far ahead leads nobody to an incident that is gone.
         incidents.fold(&alert(10, 1, 7));
         incidents.fold(&alert(90_000_000, 2, 7));
         incidents.fold(&alert(11, 1, 8));
-        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX);
+        assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
+    }
+
+    /// Each opened an incident, none was thrown away: the record of them could not be read again.
+    #[test]
+    fn a_clock_that_goes_back_and_forth_is_bounded() {
+        let mut incidents = Incidents::new(60 * MINUTE_MS);
+        for i in 0..300_000_i64 {
+            let minute = 1_000 + if i % 2 == 0 { 54 } else { -54 };
+            incidents.fold(&alert(if i == 0 { 1_000 } else { minute }, 1, 1));
+            assert!(incidents.going_on.len() <= 2 * ENTRIES_MAX + 1);
+        }
+        assert!(incidents.n_opened() > 250_000);
+        let record = incidents.record();
+        assert!(read(&record).expect("it is ours").0.is_some());
     }
 }

@@ -297,9 +297,8 @@ impl<D: Detector> Score<D> {
             } else {
                 self.score_inline(blocks, span);
             }
-            let next = is_end.then(|| &self.routes[to.block].features[to.event]);
             let n_events = n_events as u64;
-            self.detector.turn_epoch(&mut self.deltas, n_events, next);
+            self.detector.turn_epoch(&mut self.deltas, n_events, is_end);
             from = to;
         }
     }
@@ -310,8 +309,9 @@ impl<D: Detector> Score<D> {
         let mut n_events = 0;
         let mut at = from;
         while let Some(route) = self.routes.get(at.block) {
-            for features in &route.features[at.event..] {
-                if self.detector.begins_epoch(features, n_events as u64) {
+            let keys = &route.keys[at.event..];
+            for (features, key) in route.features[at.event..].iter().zip(keys) {
+                if self.detector.begins_epoch(*key, features, n_events as u64) {
                     return Some((at, n_events, true));
                 }
                 n_events += 1;
@@ -436,7 +436,10 @@ fn observe<D: Detector>(
     users.change(found, key, new, D::user_bytes, |user| {
         detector.observe(key, user, deltas, features, view, verdict);
     });
-    if !verdict.anomaly.is_empty() && !silences.is_empty() && silences.cover(&view()) {
+    if !verdict.anomaly.is_empty()
+        && !silences.is_empty()
+        && silences.cover(&view(), verdict.raised.is_some())
+    {
         verdict.anomaly.clear();
         verdict.raised = None;
         // The analysis looks at some events whatever their score.

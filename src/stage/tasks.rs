@@ -164,6 +164,7 @@ impl Stage for Tasks {
                 blocks: rest,
                 is_commit: take(&mut batch.is_commit),
                 is_checkpoint: take(&mut batch.is_checkpoint),
+                released: take(&mut batch.released),
                 ..Batch::default()
             }));
         }
@@ -174,6 +175,10 @@ impl Stage for Tasks {
             let scorers = self.scorers.iter_mut();
             let learned = scorers.filter_map(|(task, scorer)| scorer.learned(task, pool));
             batch.learned = learned.collect();
+        }
+        for task in &batch.released {
+            // Whoever has it now goes on with what is kept; so does this program if it gets it again.
+            self.scorers.remove(task);
         }
         Ok(())
     }

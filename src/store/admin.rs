@@ -10,10 +10,10 @@ use super::reader::{Entry, Order};
 use super::writer::anomaly_of;
 use super::{Store, write_error};
 use crate::batch::Block;
-use crate::detect::{adaptive, classic};
+use crate::detect::{Corrector, DetectorKind, RecordError, adaptive, classic};
 use crate::record::LINE_BYTES_MAX;
 use crate::record::anomaly::AnomalyRecord;
-use crate::schema;
+use crate::{schema, stage};
 
 /// Events taken out in one write.
 const PRUNE_BATCH: usize = 4_000;
@@ -220,18 +220,27 @@ impl Store {
         Ok(())
     }
 
-    /// Every baseline must be one that its detector can read.
+    /// Every baseline must be one that its detector can read, and so must what all share.
     fn verify_baselines(&self, verified: &mut Verified) -> anyhow::Result<()> {
         let detector = self.detector()?.unwrap_or_default();
         let mut verify = |user: &str, record: &[u8]| {
             let read = match &*detector {
-                _ if user == schema::SHARED_BASELINE => Ok(()),
+                adaptive::NAME if user == schema::SHARED_BASELINE => {
+                    verify_shared(DetectorKind::Adaptive, record)
+                }
+                classic::NAME if user == schema::SHARED_BASELINE => {
+                    verify_shared(DetectorKind::Classic, record)
+                }
                 adaptive::NAME => adaptive::User::from_record(record).map(drop),
                 classic::NAME => classic::Baseline::from_record(record).map(drop),
                 _ => return Ok(()),
             };
             if let Err(error) = read {
-                verified.find(format!("baseline of {}: {error}", show(user.as_bytes())));
+                let whose = match user {
+                    schema::SHARED_BASELINE => "what all users share".to_owned(),
+                    _ => format!("baseline of {}", show(user.as_bytes())),
+                };
+                verified.find(format!("{whose}: {error}"));
             }
             Ok(())
         };
@@ -395,6 +404,11 @@ impl Verified {
     }
 }
 
+/// What all users share must be such that a run can go on from it.
+fn verify_shared(kind: DetectorKind, record: &[u8]) -> Result<(), RecordError> {
+    Corrector::new(kind, stage::of_detector(record)?).map(drop)
+}
+
 /// A block with the event that a value holds, or with none.
 pub(crate) fn parse_event(value: Vec<u8>) -> Block {
     let mut block = Block::new();
@@ -410,7 +424,7 @@ pub(super) fn show(key: &[u8]) -> String {
     crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
 }
 
-fn hex(sum: &[u8; 32]) -> String {
+pub(super) fn hex(sum: &[u8; 32]) -> String {
     sum.iter()
         .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

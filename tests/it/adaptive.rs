@@ -32,13 +32,13 @@ fn observe(lines: &str) -> (Box<User>, Vec<f64>) {
     for event in &block.events {
         let view = block.view(event);
         let features = Adaptive::features(&view);
-        if detector.begins_epoch(&features, 0) {
-            detector.turn_epoch(&mut deltas, 0, Some(&features));
+        let key = UserKey::of(view.user, &RandomState::new());
+        if detector.begins_epoch(key, &features, 0) {
+            detector.turn_epoch(&mut deltas, 0, true);
         }
         let user = user.get_or_insert_with(|| detector.new_user(&features));
-        let key = UserKey::of(view.user, &RandomState::new());
         let risk = detector.risk(key, user, &mut deltas, &features);
-        detector.turn_epoch(&mut deltas, 1, None);
+        detector.turn_epoch(&mut deltas, 1, false);
         assert!((0.0..=1.0).contains(&risk.score), "{}", risk.score);
         risks.push(risk.risk);
     }
@@ -247,6 +247,23 @@ fn the_attacks_in_the_shipped_events_are_found() {
         "{n_attacks_found} of {}",
         found.len()
     );
+}
+
+/// The example in the README is what comes.
+#[test]
+fn the_readme_shows_what_comes() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut lines = readme.lines();
+    let example = lines
+        .find(|line| line.starts_with(r#""anomaly":{"#))
+        .unwrap();
+    let demo = std::fs::read(crate::tools::testdata("demo.ndjson.zst")).unwrap();
+    let events = zstd::decode_all(&demo[..]).unwrap();
+    let args = ["-q", "--detector=adaptive", "--emit=anomalies"];
+    let ran = run("sg-score", &args, &events).expect_code(0);
+    let last = ran.text().lines().last().unwrap();
+    assert!(last.contains(example), "{last}");
 }
 
 #[test]

@@ -84,11 +84,41 @@ fn the_pieces_add_up() {
     }
 }
 
+/// What is assumed of new users passed for their history.
+#[test]
+fn a_user_without_events_has_no_history() {
+    let line = |id: &str, at: i64| {
+        format!(
+            r#"{{"event_id":"{id}","user":"u","timestamp":{at},"type":"LOGIN","source_ip":"10.0.0.1","geo_location":"Bonn, DE","metadata":{{"user_agent":"ua"}}}}"#
+        ) + "\n"
+    };
+    let lines = line("first", 1_735_800_000_000) + &line("second", 1_735_800_060_000);
+    for (id, is_first) in [("first", true), ("second", false)] {
+        let args = ["-q", "--detector=adaptive", "--explain", id];
+        let ran = run("sg-score", &args, lines.as_bytes()).expect_code(0);
+        let text = ran.text();
+        assert_eq!(
+            text.matches("as is assumed").count(),
+            if is_first { 4 } else { 0 },
+            "{text}"
+        );
+        assert_eq!(
+            text.matches("this user's").count(),
+            if is_first { 0 } else { 4 },
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn an_event_that_is_not_there_is_told_by_the_code() {
     let lines = generated(100, 3, 83);
     for detector in DETECTORS {
         let ran = run("sg-score", &["-q", detector, "--explain", "none"], &lines);
         assert_eq!((ran.code, ran.text(), &*ran.stderr), (1, "", ""));
+        let ran = run("sg-score", &[detector, "--explain", "no\u{1b}ne"], &lines);
+        let expected = "sg-score: there is no event no<001B>ne\n\
+                        sg-score: in 100 = out 0 + rejected 0 + filtered 100\n";
+        assert_eq!((ran.code, ran.text(), &*ran.stderr), (1, "", expected));
     }
 }

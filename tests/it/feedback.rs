@@ -275,9 +275,11 @@ fn a_verdict_is_kept_and_shown() {
     check(&[], &["e3", "e2", "e1"]);
     check(&["--user=u2"], &["e2"]);
     check(&["--user=u4"], &[]);
-    check(&["--since=1970-01-03"], &["e3", "e2"]);
-    check(&["--until=1970-01-03"], &["e2", "e1"]);
-    check(&["--until=1970-01-01"], &[]);
+    // By when they were given, whenever the events were.
+    check(&["--since=1h"], &["e3", "e2", "e1"]);
+    check(&["--since=2200-01-01"], &[]);
+    check(&["--until=1h"], &[]);
+    check(&[&format!("--until={given}")], &["e1"]);
     check(&["--limit=2"], &["e3", "e2"]);
     let ran = ask(&db, &["feedback", "--limit=2"]);
     assert_eq!(
@@ -385,6 +387,40 @@ fn the_same_verdict_corrects_once() {
         );
         assert_eq!(feedback["corrected"], serde_json::json!(["database"]));
     }
+}
+
+/// Benign in the database, malicious in a folder, benign in the database: it was learned twice.
+#[test]
+fn each_place_knows_by_what_it_was_corrected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (db, state) = (folder.path().join("db"), folder.path().join("state"));
+    let (attack, ids) = attack();
+    let lines = days(0..30) + &attack;
+    fill(&db, &[DETECTORS[1]], &lines);
+    let of_state = format!("--state={}", state.display());
+    let args = ["-q", DETECTORS[1], &of_state];
+    run("sg-score", &args, lines.as_bytes()).expect_code(0);
+    let id = &*ids[0];
+    give(&db, "benign", &[id], &[]).expect_code(0);
+    let corrected = baselines(&db);
+    give(&db, "malicious", &[id], &[&of_state]).expect_code(0);
+    let feedback = &shown(&db, id)["feedback"];
+    assert_eq!(feedback["corrected"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        feedback["corrected_otherwise"],
+        serde_json::json!(["database"])
+    );
+    give(&db, "benign", &[id], &[]).expect_code(0);
+    assert_eq!(baselines(&db), corrected);
+    assert_eq!(
+        shown(&db, id)["feedback"]["corrected"],
+        serde_json::json!(["database"])
+    );
+    give(&db, "malicious", &[id], &[]).expect_code(0);
+    assert_ne!(baselines(&db), corrected);
+    let both = &shown(&db, id)["feedback"];
+    assert_eq!(both["corrected"].as_array().unwrap().len(), 2);
+    assert_eq!(both.get("corrected_otherwise"), None);
 }
 
 /// Whatever people say of whatever events, baselines stay such that can come from a history.

@@ -40,15 +40,15 @@ fn components_and_risk_are_those_of_the_reference() {
         let view = block.view(event);
         assert_eq!(expected["event_id"], view.event_id);
         let features = Adaptive::features(&view);
-        if detector.begins_epoch(&features, 0) {
-            detector.turn_epoch(&mut deltas, 0, Some(&features));
-        }
         let key = UserKey::of(view.user, &RandomState::new());
+        if detector.begins_epoch(key, &features, 0) {
+            detector.turn_epoch(&mut deltas, 0, true);
+        }
         let user = users
             .entry(view.user.to_owned())
             .or_insert_with(|| detector.new_user(&features));
         let risk = detector.risk(key, user, &mut deltas, &features);
-        detector.turn_epoch(&mut deltas, 1, None);
+        detector.turn_epoch(&mut deltas, 1, false);
         for (i, evidence) in risk.evidence.iter().enumerate() {
             let difference = (evidence - expected["L"][i].as_f64().unwrap()).abs();
             worst[i] = worst[i].max(difference);

@@ -37,7 +37,9 @@ fn incidents_are_those_of_a_plain_model() {
     assert!(alerts.len() > 100);
     // Of each alert its incident; of each incident its first alert, alerts, users, severity, success.
     let mut incident_of: Vec<usize> = Vec::new();
-    let mut incidents: Vec<(String, u64, Vec<&Value>, u64, bool)> = Vec::new();
+    let mut incidents: Vec<(String, u64, Vec<&Value>, u64)> = Vec::new();
+    // Of each alert whether its user has succeeded within the incident.
+    let mut had_success: Vec<bool> = Vec::new();
     let mut guessed: Vec<(&Value, i64)> = Vec::new();
     let mut campaigns: Vec<usize> = Vec::new();
     let mut campaign_ms = i64::MIN / 2;
@@ -59,7 +61,7 @@ fn incidents_are_those_of_a_plain_model() {
         let known = known.or_else(|| campaigns.last().copied().filter(|_| in_campaign));
         let incident = known.unwrap_or_else(|| {
             let id = alert["event_id"].as_str().unwrap().to_owned();
-            incidents.push((id, 0, Vec::new(), 0, false));
+            incidents.push((id, 0, Vec::new(), 0));
             if is_guess {
                 guessed
                     .retain(|(user, ms)| *user != &alert["user"] && (now_ms - ms).abs() < HOUR_MS);
@@ -74,7 +76,10 @@ fn incidents_are_those_of_a_plain_model() {
             campaign_ms = now_ms;
         }
         incident_of.push(incident);
-        let (id, n_alerts, users, severity, has_success) = &mut incidents[incident];
+        let (id, n_alerts, users, severity) = &mut incidents[incident];
+        let in_same = of_user.filter(|before| incident_of[*before] == incident);
+        let had = in_same.is_some_and(|before| had_success[before]);
+        had_success.push(had || !has_failed);
         *n_alerts += 1;
         if !users.contains(&&alert["user"]) {
             users.push(&alert["user"]);
@@ -82,14 +87,12 @@ fn incidents_are_those_of_a_plain_model() {
         let severities = ["low", "medium", "high", "critical"];
         let this = alert["anomaly"]["severity"].as_str().unwrap();
         let this = severities.iter().position(|name| *name == this).unwrap() as u64;
-        let is_success = !has_failed;
         let state = match () {
             () if *n_alerts == 1 => "opened",
-            () if this > *severity || is_success && !*has_success => "worse",
+            () if this > *severity || !has_failed && !had => "worse",
             () => "more",
         };
         *severity = this.max(*severity);
-        *has_success |= is_success;
         let kind = match users.len() {
             _ if campaigns.contains(&incident) => "campaign",
             1 => "user",
@@ -105,6 +108,27 @@ fn incidents_are_those_of_a_plain_model() {
         "{}",
         incidents.len()
     );
+}
+
+/// It passed nothing on, and said that all was well.
+#[test]
+fn there_are_no_incidents_to_emit_if_nothing_is_folded() {
+    let lines = generated(100, 3, 63);
+    let ran = run("sg-score", &["--suppress=0", "--emit=incidents"], &lines).expect_code(2);
+    assert!(ran.stdout.is_empty());
+    assert!(
+        ran.stderr.contains("--suppress 0 folds nothing"),
+        "{}",
+        ran.stderr
+    );
+    run(
+        "sg-score",
+        &["-q", "--suppress=0", "--emit=anomalies"],
+        &lines,
+    )
+    .expect_code(0);
+    let ran = run("sg-score", &["--suppress=1"], &lines).expect_code(2);
+    assert!(ran.stderr.contains("in s, m, h, d or w"), "{}", ran.stderr);
 }
 
 #[test]
@@ -139,11 +163,7 @@ fn only_what_is_new_can_be_passed_on() {
         expected.retain(is_news);
         let found = score(detector, &["--emit=incidents"], &lines);
         assert_eq!(found, expected);
-        // Without incidents there are none to pass on, and no word of them.
-        assert_eq!(
-            score(detector, &["--emit=incidents", "--suppress=0"], &lines),
-            [] as [Value; 0]
-        );
+        // Without incidents there is no word of them.
         let plain = score(detector, &["--suppress=0", "--emit=anomalies"], &lines);
         assert!(!plain.is_empty());
         assert!(
@@ -304,10 +324,35 @@ fn a_database_tells_its_incidents() {
         b"",
     )
     .expect_code(1);
-    run(
-        "sg-query",
-        &["incidents", "--db", &format!("{at}/a"), "-f", "csv"],
-        b"",
-    )
-    .expect_code(2);
+    let db = format!("{at}/a");
+    let ask = |args: &[&str]| {
+        let args = [&["incidents", "--db", &db], args].concat();
+        run("sg-query", &args, b"").expect_code(0)
+    };
+    let csv = ask(&["-f", "csv", "-n", "100000"]);
+    assert!(
+        csv.text().starts_with("incident,kind,first,last,"),
+        "{}",
+        csv.text()
+    );
+    assert_eq!(
+        (csv.text().lines().count(), &*csv.stderr),
+        (found.len() + 1, "")
+    );
+    // That there are more was not said.
+    let some = ask(&["-n", "3"]);
+    assert!(some.stderr.contains("there is more"), "{}", some.stderr);
+    assert_eq!(some.text().lines().count(), 3);
+    assert_eq!(ask(&["-n", &found.len().to_string()]).stderr, "");
+    // Of those with a severe anomaly the first one may have been less severe.
+    let severe = ask(&["--severity=critical", "-n", "100000"]).json_lines();
+    assert!(!severe.is_empty());
+    for incident in severe {
+        let whole = found
+            .iter()
+            .find(|whole| whole["incident"] == incident["incident"]);
+        assert_eq!(incident["first"], whole.unwrap()["first"]);
+    }
+    let help = run("sg-query", &["incidents", "--help"], b"").expect_code(0);
+    assert!(!help.text().contains("--cursor") && !help.text().contains("--oldest-first"));
 }

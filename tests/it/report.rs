@@ -191,7 +191,8 @@ fn a_report_is_a_plain_count() {
 
 #[test]
 fn a_report_needs_no_labels_and_no_events() {
-    let ran = run("sg-score", &["-q", "--report"], b"").expect_code(0);
+    let ran = run("sg-score", &["--report"], b"").expect_code(1);
+    assert!(ran.stderr.contains("there are no events"), "{}", ran.stderr);
     let report = ran.json_lines().remove(0);
     assert_eq!(report["events"], 0);
     assert!(report.get("quality").is_none());
@@ -231,12 +232,65 @@ fn labels_that_are_none_are_told() {
     );
     check(&["--report", "--report-since", "x"], "--report-since \"x\"");
     check(&["--labels", shown], "--report");
+    let twice =
+        "{\"event_id\":\"a\",\"scenario\":\"s\"}\n\n{\"event_id\":\"a\",\"scenario\":\"t\"}\n";
+    std::fs::write(&file, twice).unwrap();
+    check(&["--report", "--labels", shown], "line 3 names another");
     // What nobody knows is left out.
     let event = crate::tools::event("a", "u", 1) + "\n" + &crate::tools::event("b", "u", 2);
     std::fs::write(&file, "{\"event_id\":\"a\",\"scenario\":\"_unknown\"}\n").unwrap();
     let args = ["-q", "--report", "--labels", shown];
     let ran = run("sg-score", &args, event.as_bytes()).expect_code(0);
     assert_eq!(ran.json_lines()[0]["events"], 1);
+}
+
+/// Labels of another file gave a report without an attack, and no word on it.
+#[test]
+fn labels_of_other_events_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("labels");
+    let label = |i: usize| format!("{{\"event_id\":\"e{i}\",\"scenario\":\"s\"}}\n\n");
+    let events: String = (0..10)
+        .map(|i| crate::tools::event(&format!("e{i}"), "u", i) + "\n")
+        .collect();
+    let args = ["--report", "--labels", file.to_str().unwrap()];
+    for (labels, n_matched, words) in [
+        (0..10, 10, None),
+        (5..15, 5, None),
+        (8..18, 2, Some("2 of 10 labels name an event: most are")),
+        (20..22, 0, Some("0 of 2 labels name an event: these are")),
+    ] {
+        std::fs::write(&file, labels.map(label).collect::<String>()).unwrap();
+        let ran = run("sg-score", &args, events.as_bytes()).expect_code(0);
+        let quality = &ran.json_lines()[0]["quality"];
+        assert_eq!(quality["labels_matched"], n_matched);
+        assert_eq!(ran.stderr.lines().count(), 1 + usize::from(words.is_some()));
+        assert!(ran.stderr.contains(words.unwrap_or("")), "{}", ran.stderr);
+    }
+}
+
+/// One event of the year 9999 made millions of days of a month.
+#[test]
+fn a_report_counts_no_years_without_events() {
+    let lines = demo();
+    let days = |lines: &[u8], n_left_out_min: i64| {
+        let ran = run("sg-score", &["--report"], lines).expect_code(0);
+        let report = ran.json_lines().remove(0);
+        let n_left_out = report["days_left_out"].as_i64().unwrap();
+        assert!(n_left_out >= n_left_out_min, "{n_left_out}");
+        assert_eq!(ran.stderr.contains("days are not counted"), n_left_out > 0);
+        report["days"].as_f64().unwrap()
+    };
+    let expected = days(&lines, 0);
+    let far = crate::tools::event("far", "u", 253_402_300_000_000) + "\n";
+    let early = crate::tools::event("early", "u", 0) + "\n";
+    let with = [early.as_bytes(), &lines, far.as_bytes()].concat();
+    let found = days(&with, 2_900_000);
+    assert!((found - expected).abs() <= 4.0, "{found} {expected}");
+    // A quiet weekend is no gap.
+    let at = |day: i64| crate::tools::event(&format!("e{day}"), "u", day * 86_400_000) + "\n";
+    assert!((days((at(0) + &at(8)).as_bytes(), 0) - 8.0).abs() < 1e-9);
+    assert!((days((at(0) + &at(9)).as_bytes(), 8) - 1.0).abs() < 1e-9);
 }
 
 /// On a terminal it is a table; names of scenarios are anybody's text.

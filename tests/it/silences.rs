@@ -82,6 +82,25 @@ fn what_is_covered_is_not_raised() {
     }
 }
 
+/// All events come with their scores for a report: it said that thousands of anomalies were silenced.
+#[test]
+fn a_report_counts_what_was_silenced_as_any_run_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("silences");
+    std::fs::write(&file, r#"{"user":"*","reason":"all"}"#).unwrap();
+    let lines = generated(10_000, 25, 87);
+    for detector in DETECTORS {
+        let silences = format!("--silences={}", file.display());
+        let told = |args: &[&str]| {
+            let args = [&[detector, silences.as_str()], args].concat();
+            let ran = run("sg-score", &args, &lines).expect_code(0);
+            let line = ran.stderr.lines().find(|line| line.contains("silenced"));
+            line.unwrap().to_owned()
+        };
+        assert_eq!(told(&["--report"]), told(&[]));
+    }
+}
+
 #[test]
 fn pipe_and_fused_silence_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -96,6 +115,25 @@ fn pipe_and_fused_silence_the_same() {
     assert!(ran.stderr.contains("sg-run: silenced "), "{}", ran.stderr);
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| digest(&path(name)));
     assert!(a == b && b == c && c != d);
+}
+
+#[test]
+fn silences_that_have_expired_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("silences");
+    let line = |until: &str| format!("{{\"user\":\"u\",\"reason\":\"r\",\"until\":\"{until}\"}}\n");
+    std::fs::write(
+        &file,
+        line("2020-01-01") + &line("9999-01-01") + &line("2021-01-01"),
+    )
+    .unwrap();
+    let ran = score(DETECTORS[0], &file, b"").expect_code(0);
+    let told = ran.stderr.lines().next().unwrap();
+    assert!(told.contains("2 of 3 silences in "), "{told}");
+    assert!(told.contains("have expired"), "{told}");
+    std::fs::write(&file, line("9999-01-01")).unwrap();
+    let ran = score(DETECTORS[0], &file, b"").expect_code(0);
+    assert!(!ran.stderr.contains("expired"), "{}", ran.stderr);
 }
 
 #[test]

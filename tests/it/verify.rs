@@ -139,6 +139,37 @@ fn verify_finds_baselines_that_cannot_be_read() {
     }
 }
 
+/// What all users share was not looked at: the next run could not begin.
+#[test]
+fn verify_finds_that_what_all_share_cannot_be_read() {
+    for detector in DETECTORS {
+        let folder = tempfile::tempdir().unwrap();
+        let good = folder.path().join("good");
+        let lines = generated(4_000, 8, 58);
+        let args = [
+            "-q",
+            detector,
+            "--threshold=0.6",
+            "--db",
+            good.to_str().unwrap(),
+        ];
+        run("sg-run", &args, &lines).expect_code(0);
+        admin("verify", &good, &[]).expect_code(0);
+        let damage = |db: &rocksdb::DB, length: usize| {
+            let baselines = db.cf_handle("baselines").unwrap();
+            let record = db.get_cf(baselines, "").unwrap().unwrap();
+            let length = length.min(record.len() - 1);
+            db.put_cf(baselines, "", &record[..length]).unwrap();
+        };
+        // Within the incidents; and, if the detector has anything of its own, within that.
+        let words = "what all users share: baseline is damaged";
+        check(&good, |db| damage(db, 9), words);
+        if detector == DETECTORS[1] {
+            check(&good, |db| damage(db, usize::MAX), words);
+        }
+    }
+}
+
 #[test]
 fn verify_finds_wrong_counters() {
     let (_folder, good) = good();

@@ -109,7 +109,6 @@ impl Baselines {
         &mut self,
         event: &Found,
         mut feedback: Feedback,
-        before: Option<&Feedback>,
     ) -> anyhow::Result<Feedback> {
         if feedback.corrected.contains(&self.place) {
             return Ok(feedback);
@@ -117,11 +116,11 @@ impl Baselines {
         let (Some(detector), user) = (&self.detector, &feedback.user) else {
             return Ok(feedback);
         };
-        let has_corrected = |before: &&Feedback| before.corrected.contains(&self.place);
+        let was_otherwise = feedback.corrected_otherwise.contains(&self.place);
         let correction = Correction {
             event: event.block.view(&event.block.events[0]),
             judgement: feedback.verdict,
-            before: before.filter(has_corrected).map(|before| before.verdict),
+            before: was_otherwise.then_some(feedback.verdict.other()),
             risk: risk_of(event, detector),
         };
         let mut is_there = false;
@@ -142,6 +141,8 @@ impl Baselines {
         if !is_there {
             return Ok(feedback);
         }
+        let otherwise = &mut feedback.corrected_otherwise;
+        otherwise.retain(|place| *place != self.place);
         if feedback.corrected.len() == PLACES_MAX {
             feedback.corrected.remove(0);
         }

@@ -67,6 +67,8 @@ pub(super) struct Assessment {
     pub(super) gap_h: f64,
     pub(super) gap: (f64, f64),
     pub(super) n_spraying: f64,
+    /// The user has had no event before: shares are those that are assumed of new users.
+    pub(super) is_first: bool,
 }
 
 /// The logarithmic bin of a burst: each is twice as wide as the one before.
@@ -125,6 +127,7 @@ impl Case<'_> {
             gap_h: 0.0,
             gap: (0.0, f64::NEG_INFINITY),
             n_spraying: 0.0,
+            is_first: self.user.n_events == 0,
         };
         self.net_geo(&mut assessment);
         self.device(&mut assessment);

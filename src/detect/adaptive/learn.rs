@@ -135,7 +135,7 @@ impl Adaptive {
             }
             if found.net >= NET_FAR {
                 // Late failures count as the epoch's first.
-                let since_ms = features.timestamp_ms - self.epoch.saturating_mul(EPOCH_MS);
+                let since_ms = features.timestamp_ms - self.clock.now_ms();
                 let since_ms = since_ms.clamp(0, EPOCH_MS - 1) as u32;
                 deltas.add_surge(since_ms, user.last_failure_h < lesson.now_h - 1.0);
             }

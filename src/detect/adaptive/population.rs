@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::calibration::{self, Calibration, Tail};
 use super::cells::{Age, HOURS, Histogram, N_POPULATION_CELLS};
 use super::math::{exp, ln};
-use super::priors;
+use super::{EPOCH_MS, priors};
 
 /// Counts are kept in millionths.
 const MICRO: f64 = 1e6;
@@ -29,6 +29,8 @@ const FAILING_NETWORKS_MAX: usize = 16_384;
 const FAILING_USERS_MAX: usize = 64;
 /// How long a failure is held against its network.
 const FAILING_H: f64 = 24.0;
+/// Failures count no later than that after what several users agree the time is.
+const SURE_H: f64 = 1.0;
 /// Surge changes of one millisecond that are applied one by one; more of them change nothing.
 const SURGE_STEPS_MAX: u32 = 1_000;
 
@@ -318,8 +320,9 @@ impl Population {
         (n_rare, self.view.sums[n_rare])
     }
 
-    /// Ends an epoch: its changes become visible. `epoch_h` is when it began.
-    pub(super) fn close_epoch(&mut self, deltas: &mut Deltas, epoch_h: f64) {
+    /// Ends an epoch: its changes become visible. `epoch_h` is when it began, `sure_h` what several
+    /// users agree it was: a wrong clock must not make anything old.
+    pub(super) fn close_epoch(&mut self, deltas: &mut Deltas, epoch_h: f64, sure_h: f64) {
         if deltas.is_empty {
             return;
         }
@@ -346,17 +349,24 @@ impl Population {
                 self.peers.clear();
             }
         }
-        self.close_failing(std::mem::take(&mut deltas.failing), epoch_h);
+        self.close_failing(std::mem::take(&mut deltas.failing), epoch_h, sure_h);
+        let latest_h = sure_h + SURE_H;
+        if self.surge_at_h > latest_h + SURE_H {
+            self.surge_at_h = latest_h;
+        }
         for (since_ms, (n_failures, tenths)) in std::mem::take(&mut deltas.surge) {
-            self.add_surge(epoch_h + f64::from(since_ms) / 3.6e6, n_failures, tenths);
+            let at_h = epoch_h + f64::from(since_ms) / 3.6e6;
+            self.add_surge(at_h.min(latest_h), n_failures, tenths);
         }
         self.calibration.add(&deltas.calibration);
         deltas.calibration.fill(0);
         self.refresh();
     }
 
-    fn close_failing(&mut self, failing: BTreeMap<(u64, u64), f64>, epoch_h: f64) {
+    fn close_failing(&mut self, failing: BTreeMap<(u64, u64), f64>, epoch_h: f64, sure_h: f64) {
         for ((network, user), at_h) in failing {
+            // A user's own time may be ahead.
+            let at_h = at_h.min(epoch_h + EPOCH_MS as f64 / 3.6e6);
             let known = self.failing.entry(network).or_default();
             known.last_h = known.last_h.max(at_h);
             match known.users.iter_mut().find(|(other, _)| *other == user) {
@@ -367,12 +377,12 @@ impl Population {
                 newest_failing(&mut known.users);
             }
         }
-        if epoch_h - self.purged_h >= 1.0 || self.failing.len() > FAILING_NETWORKS_MAX {
-            self.purged_h = epoch_h;
+        let is_due = !(-FAILING_H..1.0).contains(&(sure_h - self.purged_h));
+        if is_due || self.failing.len() > FAILING_NETWORKS_MAX {
+            self.purged_h = sure_h;
+            let is_live = |at_h: f64| sure_h - at_h <= FAILING_H && at_h - epoch_h <= FAILING_H;
             self.failing.retain(|_, failing| {
-                failing
-                    .users
-                    .retain(|(_, at_h)| epoch_h - at_h <= FAILING_H);
+                failing.users.retain(|(_, at_h)| is_live(*at_h));
                 newest_failing(&mut failing.users);
                 !failing.users.is_empty()
             });

@@ -81,6 +81,14 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
         let n_decimals = if times < 1.0 { 2 } else { 0 };
         format!("x{times:.n_decimals$}")
     };
+    let of_events = |share: f64| {
+        let whose = if found.is_first {
+            "a new user's events, as is assumed,"
+        } else {
+            "this user's events"
+        };
+        format!("{} of {whose}", percent(share))
+    };
     let short = |text: Option<&str>| shorten(text.unwrap_or("?"), VALUE_CHARS_MAX).into_owned();
     Some(match component {
         Component::NetGeo => {
@@ -104,35 +112,26 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
                 what.push(NET[found.net].to_owned());
             }
             format!(
-                "{} ({} of this user's events, {} evidence)",
+                "{} ({}, {} evidence)",
                 what.join("; "),
-                percent(found.net_geo_share),
+                of_events(found.net_geo_share),
                 likelier(component)
             )
         }
         Component::Device => {
             let level = found.cells[Histogram::Device as usize]?;
             format!(
-                "{} ({} of this user's events, {} evidence)",
+                "{} ({}, {} evidence)",
                 DEVICE[level],
-                percent(found.device_share),
+                of_events(found.device_share),
                 likelier(component)
             )
         }
-        Component::Time => format!(
-            "hour {:02}:00 UTC on a {} holds {} of this user's activity",
-            found.hour,
-            if found.is_weekend {
-                "weekend"
-            } else {
-                "working day"
-            },
-            percent(found.hour_share)
-        ),
+        Component::Time => of_hour(found),
         Component::Kind => format!(
-            "type {}: {} of this user's events are as rare",
+            "type {}: {} are as rare",
             short(Some(event.kind)),
-            percent(found.kind_tail)
+            of_events(found.kind_tail)
         ),
         Component::Failures => format!("{:.0} failures in 30 min", found.failures),
         Component::Volume => format!("{:.0} events in 10 min", found.volume),
@@ -165,6 +164,25 @@ fn sentence(component: Component, event: &EventView<'_>, found: &Assessment) -> 
         Component::Evidence if found.evidence[Component::Evidence as usize] < 0.1 => return None,
         Component::Evidence => "unusual actions within the last hour add up".to_owned(),
     })
+}
+
+/// How usual the hour is.
+fn of_hour(found: &Assessment) -> String {
+    let day = if found.is_weekend {
+        "weekend"
+    } else {
+        "working day"
+    };
+    let whose = if found.is_first {
+        "a new user's activity, as is assumed"
+    } else {
+        "this user's activity"
+    };
+    let share = percent(found.hour_share);
+    format!(
+        "hour {:02}:00 UTC on a {day} holds {share} of {whose}",
+        found.hour
+    )
 }
 
 /// `2.3%`, `0.04%`: two significant digits below one percent.

@@ -114,6 +114,13 @@ impl Seen {
         }
     }
 
+    /// Nothing was seen later than now.
+    pub(super) fn set_back(&mut self, now_s: u32) {
+        for entry in &mut self.entries {
+            entry.last_s = entry.last_s.min(now_s);
+        }
+    }
+
     /// The decayed weight of a value that was found.
     pub(super) fn weight(&self, found: &Found, dimension: Dimension, now_s: u32) -> f64 {
         found.indexes[dimension as usize]

@@ -145,6 +145,25 @@ impl User {
         }
     }
 
+    /// Goes back to `now_h`: what came later had a wrong time, and has happened by then.
+    pub(super) fn set_back(&mut self, now_h: f64) {
+        for time_h in [
+            &mut self.first_h,
+            &mut self.last_h,
+            &mut self.origin_h,
+            &mut self.last_failure_h,
+        ] {
+            *time_h = time_h.min(now_h);
+        }
+        if self.gap_end_h > now_h {
+            (self.gap_h, self.gap_end_h) = (0.0, NEVER_H);
+        }
+        for place in self.places.iter_mut().flatten() {
+            place.at_h = place.at_h.min(now_h);
+        }
+        self.seen.set_back(self.seconds(now_h));
+    }
+
     /// What an event at `now_h` weighs, in the units of the counts.
     pub(super) fn growth(&mut self, now_h: f64) -> f64 {
         let grown = growth(now_h - self.origin_h);
