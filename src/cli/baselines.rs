@@ -144,7 +144,7 @@ fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Tasks> {
         incident_ms: 0,
         enrichment: Arc::default(),
         with_baselines: false,
-        memory: MemoryArgs::default().with_scratch(folder.path(), &Enrichment::default()),
+        memory: MemoryArgs::default().with_scratch(folder.path(), &Enrichment::default())?,
     });
     let scorer = tasks.only()?;
     folder.load(detector, |user, record| load(scorer, user, record))?;

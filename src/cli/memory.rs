@@ -4,8 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use anyhow::ensure;
 use clap::Args;
 
+use super::LineArgs;
+use super::store::TuningArgs;
+use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::Memory;
 use crate::store::{SCRATCH_BYTES, Scratch, Store, Tuning};
@@ -22,11 +26,19 @@ pub(super) struct MemoryArgs {
 }
 
 /// What a program takes besides the states of users: lines on their way, threads, what users share.
-const FIXED_BYTES: usize = 128 << 20;
-/// The same for what a store takes besides memtables and blocks.
+const FIXED_BYTES: usize = 112 << 20;
+/// The same for what a store takes besides memtables and blocks: what is to be written, and files that
+/// are written and merged.
 const STORE_BYTES: usize = 32 << 20;
+/// States that have to fit in, whatever else does not: some batches' worth.
+const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
+/// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
+const LINES_SHARE: usize = 16;
+const STEP_SHARE: usize = 64;
+/// One in so many bytes of lines goes through the stages at once.
+const BATCH_SHARE: usize = 2048;
 
 impl Default for MemoryArgs {
     fn default() -> Self {
@@ -39,58 +51,157 @@ impl Default for MemoryArgs {
 impl MemoryArgs {
     /// For a program that keeps nothing but a state folder, if any: the rest goes to a temporary
     /// folder in `parent`.
-    pub(super) fn with_scratch(&self, parent: &Path, enrichment: &Enrichment) -> Memory {
-        let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
-        Memory {
-            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
-            step_bytes: self.step_bytes(),
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
+    pub(super) fn with_scratch(
+        &self,
+        parent: &Path,
+        enrichment: &Enrichment,
+    ) -> anyhow::Result<Memory> {
+        let n_bytes_left = self.left_by(FIXED_BYTES + SCRATCH_BYTES, enrichment)?;
+        Ok(Memory {
+            bytes_max: of_states(n_bytes_left),
+            step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::new(Scratch::new(parent))),
             n_kept: None,
             n_tasks: Arc::default(),
-        }
+        })
     }
 
     /// For a program that keeps baselines in a store: the rest is there.
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
     pub(super) fn with_store(
         &self,
         store: &Arc<Store>,
         tuning: &Tuning,
         enrichment: &Enrichment,
-    ) -> Memory {
-        let of_store =
-            STORE_BYTES + tuning.memtable_bytes * 4 + self.cache_bytes(tuning.cache_bytes);
-        let fixed = FIXED_BYTES + of_store + enrichment.n_bytes();
-        Memory {
+    ) -> anyhow::Result<Memory> {
+        let of_store = STORE_BYTES + tuning.memtable_bytes * 4 + tuning.cache_bytes;
+        let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
+        Ok(Memory {
             // What has changed is handed over with a checkpoint and copied into its write: at an
             // eighth of all states that is a quarter more.
-            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 5 * 4,
-            step_bytes: self.step_bytes(),
+            bytes_max: of_states(n_bytes_left) / 5 * 4,
+            step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::clone(store)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
+        })
+    }
+
+    /// What is left for states.
+    fn left_by(&self, n_bytes: usize, enrichment: &Enrichment) -> anyhow::Result<usize> {
+        let of_files = enrichment.n_bytes();
+        let needed = n_bytes + of_files + STATES_BYTES_MIN;
+        ensure!(
+            needed <= self.memory_limit,
+            "the files of --geoip and --asn take {}MiB, for which --memory-limit {}MiB has no room: \
+             {}MiB would do",
+            mib(of_files),
+            mib(self.memory_limit),
+            mib(needed)
+        );
+        Ok(self.memory_limit - n_bytes - of_files)
+    }
+
+    /// The sizes of a store, if they fit into the limit. Blocks that are kept for reads take an eighth
+    /// of it at the most if nobody says how many.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub(super) fn tuning(&self, asked: &TuningArgs) -> anyhow::Result<Tuning> {
+        let tuning = asked.tuning();
+        let others = FIXED_BYTES + STORE_BYTES + STATES_BYTES_MIN;
+        let cache_bytes = tuning.cache_bytes.min(self.memory_limit / 8);
+        self.fit(
+            "--memtable-mib",
+            tuning.memtable_bytes,
+            4,
+            others + cache_bytes,
+        )?;
+        if !asked.names_cache() {
+            return Ok(Tuning {
+                cache_bytes,
+                ..tuning
+            });
         }
+        let others = others + tuning.memtable_bytes * 4;
+        self.fit("--cache-mib", tuning.cache_bytes, 1, others)?;
+        Ok(tuning)
     }
 
-    /// Bytes that a step of scoring may take.
-    fn step_bytes(&self) -> usize {
-        self.memory_limit / 64
+    /// Whether something that is there so many times fits in beside all others.
+    fn fit(
+        &self,
+        option: &str,
+        n_bytes: usize,
+        n_times: usize,
+        others: usize,
+    ) -> anyhow::Result<()> {
+        let n_bytes_max = (self.memory_limit - others) / n_times;
+        ensure!(
+            n_bytes <= n_bytes_max,
+            "{option} {} does not fit into --memory-limit {}MiB: {} would, or a limit of {}MiB",
+            n_bytes >> 20,
+            mib(self.memory_limit),
+            n_bytes_max >> 20,
+            mib(others + n_bytes * n_times)
+        );
+        Ok(())
     }
 
-    /// Bytes of lines that go through the stages together, where a program has room for `batch_bytes`.
-    pub(super) fn batch_bytes(&self, batch_bytes: usize) -> usize {
-        batch_bytes.min(self.memory_limit / 2048)
+    /// The arguments with the longest line that there is room for, `line_bytes_max` if there is for that.
+    ///
+    /// # Errors
+    /// If somebody asked for a longer one.
+    pub(super) fn lines(
+        &self,
+        asked: &LineArgs,
+        line_bytes_max: usize,
+    ) -> anyhow::Result<LineArgs> {
+        let n_bytes_max = self.memory_limit / LINES_SHARE;
+        let n_bytes = asked.line_bytes_max.unwrap_or(0);
+        ensure!(
+            n_bytes <= n_bytes_max,
+            "--line-bytes-max {n_bytes} does not fit into --memory-limit {}MiB: {n_bytes_max} would, or \
+             a limit of {}MiB",
+            mib(self.memory_limit),
+            mib(n_bytes * LINES_SHARE)
+        );
+        let mut lines = asked.clone();
+        lines
+            .line_bytes_max
+            .get_or_insert(line_bytes_max.min(n_bytes_max));
+        Ok(lines)
     }
 
-    /// What is left of the blocks that were to be kept in memory for reads: an eighth at the most.
-    pub(super) fn cache_bytes(&self, cache_bytes: usize) -> usize {
-        cache_bytes.min(self.memory_limit / 8)
+    /// How to run with lines that are bounded, where a program with room would take `batch_bytes` of
+    /// them at once.
+    pub(super) fn options(
+        &self,
+        lines: &LineArgs,
+        name: &'static str,
+        batch_bytes: usize,
+    ) -> Options {
+        Options {
+            lines_bytes_max: self.memory_limit / LINES_SHARE,
+            ..lines.options(name, batch_bytes.min(self.memory_limit / BATCH_SHARE))
+        }
     }
 }
 
+/// Whole MiB that hold so many bytes.
+fn mib(n_bytes: usize) -> usize {
+    n_bytes.div_ceil(1 << 20)
+}
+
 /// Bytes of states that fit into what is left: allocations are rounded up, and freed ones of one size
-/// do not serve for another. Some have to, whatever else takes all of it.
+/// do not serve for another.
 fn of_states(n_bytes_left: usize) -> usize {
-    n_bytes_left.max(LIMIT_BYTES_MIN / 8) / 5 * 4
+    n_bytes_left / 5 * 4
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

@@ -19,6 +19,7 @@ use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::state::StateFolder;
+use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -219,7 +220,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         args.emit != Emit::Incidents || args.detector.suppress > 0,
         "--suppress 0 folds nothing, so there are no incidents to emit: use --emit anomalies"
     );
-    let lines = args.lines.clone().after_others();
+    // Lines were checked against a limit that is not known here, and have grown since.
+    let lines = args.memory.lines(&args.lines, CHECKED_LINE_BYTES_MAX)?;
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
@@ -253,8 +255,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         },
         with_baselines: false,
         memory: match &folder {
-            Some(folder) => args.memory.with_scratch(folder.path(), &enrichment),
-            None => args.memory.with_scratch(&std::env::temp_dir(), &enrichment),
+            Some(folder) => args.memory.with_scratch(folder.path(), &enrichment)?,
+            None => (args.memory).with_scratch(&std::env::temp_dir(), &enrichment)?,
         },
     });
     let name = args.detector.name();
@@ -265,7 +267,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     }
     let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
-    let options = lines.options(NAME, args.memory.batch_bytes(PIPE_BATCH_BYTES));
+    let options = args.memory.options(&lines, NAME, PIPE_BATCH_BYTES);
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut tasks],

@@ -20,9 +20,11 @@ const FOLDER_PREFIX: &str = "sg-scratch-";
 /// Records gathered in memory before they become a file; two of these at a time.
 const MEMTABLE_BYTES: usize = 16 << 20;
 const CACHE_BYTES: usize = 32 << 20;
+/// What it takes to write and merge files.
+const FILES_BYTES: usize = 16 << 20;
 
 /// Bytes of memory that it takes, once it is needed.
-pub const SCRATCH_BYTES: usize = 2 * MEMTABLE_BYTES + CACHE_BYTES;
+pub const SCRATCH_BYTES: usize = 2 * MEMTABLE_BYTES + CACHE_BYTES + FILES_BYTES;
 
 /// The database, if it was needed.
 pub struct Scratch {

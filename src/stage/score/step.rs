@@ -20,25 +20,25 @@ const NEW_USER_BYTES: usize = 2 << 10;
 
 /// What a step may still take.
 struct Step {
-    n_events: usize,
-    /// Of states that are brought to memory.
-    n_bytes: usize,
-    /// Of states that change and were not changed before; no matter if none.
-    n_bytes_changed: Option<usize>,
+    events: usize,
+    /// Bytes of states that are brought to memory.
+    brought: usize,
+    /// Bytes of states that change and were not changed before; no matter if none.
+    changed: Option<usize>,
 }
 
 impl Step {
     fn is_over(&self) -> bool {
-        self.n_events == 0 || self.n_bytes == 0 || self.n_bytes_changed == Some(0)
+        self.events == 0 || self.brought == 0 || self.changed == Some(0)
     }
 
     fn take(&mut self, n_bytes: usize) {
-        self.n_bytes = self.n_bytes.saturating_sub(n_bytes);
+        self.brought = self.brought.saturating_sub(n_bytes);
         self.change(n_bytes);
     }
 
     fn change(&mut self, n_bytes: usize) {
-        if let Some(left) = &mut self.n_bytes_changed {
+        if let Some(left) = &mut self.changed {
             *left = left.saturating_sub(n_bytes);
         }
     }
@@ -68,27 +68,27 @@ impl<D: Detector> Score<D> {
         let memory = &self.config.memory;
         let n_events: usize = self.routes.iter().map(|route| route.keys.len()).sum();
         let mut step = Step {
-            n_events: memory.step_events(),
-            n_bytes: memory.step_bytes().max(1),
-            n_bytes_changed: None,
+            events: memory.step_events(),
+            brought: memory.step_bytes().max(1),
+            changed: None,
         };
         let n_bytes_left = memory
             .changed_bytes_max()
             .saturating_sub(self.n_bytes_changed());
-        let n_users = n_events.min(step.n_events);
+        let n_users = n_events.min(step.events);
         if self.n_bytes().min(n_users * D::USER_BYTES_MAX) + n_users * NEW_USER_BYTES
             >= n_bytes_left
         {
-            step.n_bytes_changed = Some(n_bytes_left);
+            step.changed = Some(n_bytes_left);
         }
         // Whoever is not here is new, unless there are some elsewhere; scoring finds the others a few
         // events ahead.
-        if !self.shelf.is_backed && step.n_bytes_changed.is_none() {
-            let end = self.place_of(step.n_events);
+        if !self.shelf.is_backed && step.changed.is_none() {
+            let end = self.place_of(step.events);
             return Ok(end.map_or_else(Vec::new, |end| self.cut(blocks, end)));
         }
         let last = self
-            .place_of(step.n_events)
+            .place_of(step.events)
             .map_or(usize::MAX, |end| end.block);
         self.find(last, pool);
         let (end, has_brought) = self.walk(blocks, step, pool)?;
@@ -122,11 +122,11 @@ impl<D: Detector> Score<D> {
                     break 'events;
                 }
                 n_events += 1;
-                step.n_events = step.n_events.saturating_sub(1);
+                step.events = step.events.saturating_sub(1);
                 let route = &self.routes[block];
                 let key = route.keys[event];
                 if let Some(found) = route.found[event] {
-                    if step.n_bytes_changed.is_some() {
+                    if step.changed.is_some() {
                         let users = &mut self.shards[usize::from(route.shard_of[event])].users;
                         let n_bytes_before = users.n_bytes_changed();
                         users.mark_changed(found, D::user_bytes);
@@ -176,7 +176,7 @@ impl<D: Detector> Score<D> {
             let shard = &mut self.shards[super::shard_of(missing.key)];
             let n_bytes_before = shard.users.n_bytes();
             let place = shard.users.insert(missing.key, name, state, D::user_bytes);
-            if step.n_bytes_changed.is_some() {
+            if step.changed.is_some() {
                 shard.users.mark_changed(place, D::user_bytes);
             }
             step.take(shard.users.n_bytes() - n_bytes_before);
