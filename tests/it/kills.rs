@@ -13,7 +13,7 @@ use crate::tools::{DETECTORS, Running, digest, generated, program, shell};
 
 /// Runs the program until it ends by itself or has been killed `n_kills` times, each at another
 /// instant; how often it was killed.
-fn kill_and_repeat(start: &dyn Fn() -> std::process::Child, n_kills: u32) -> u32 {
+pub(crate) fn kill_and_repeat(start: &dyn Fn() -> std::process::Child, n_kills: u32) -> u32 {
     let mut n_killed = 0;
     for n_tries in 0..n_kills * 4 {
         let mut child = start();
