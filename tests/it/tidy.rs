@@ -55,6 +55,8 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("jiff::", &["time.rs"]),
         ("tempfile::", &["store/scratch.rs"]),
         ("maxminddb::", &["enrich.rs"]),
+        ("rdkafka::", &["io/kafka/"]),
+        ("pollster::", &["io/kafka/"]),
     ] {
         for (name, text) in sources() {
             let is_allowed = places.iter().any(|place| name.starts_with(place));
