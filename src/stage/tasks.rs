@@ -78,19 +78,11 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// The scorer of all input that is no partition.
-    ///
-    /// # Errors
-    /// If what is kept of it cannot be read.
-    pub fn only(&mut self) -> anyhow::Result<&mut dyn Scorer> {
-        self.task(&Arc::default())
-    }
-
     /// The scorer of a task, with what is kept of the task, if it is not there yet.
     ///
     /// # Errors
     /// If that cannot be read.
-    pub fn task(&mut self, task: &Arc<str>) -> anyhow::Result<&mut dyn Scorer> {
+    fn task(&mut self, task: &Arc<str>) -> anyhow::Result<&mut dyn Scorer> {
         if !self.scorers.contains_key(task) {
             let scorer = self.open(task)?;
             self.scorers.insert(Arc::clone(task), scorer);
@@ -105,6 +97,7 @@ impl Tasks {
         let (config, hasher) = (self.config.clone(), self.hasher.clone());
         let on_shelf = config.memory.shelves.of_task(task)?;
         let shared = on_shelf.backing.get(SHARED_BASELINE)?;
+        let advice = on_shelf.backing.advice();
         let detector = config.detector.clone();
         let begun = self.n_checkpoints;
         let mut scorer: Box<dyn Scorer> = match detector.kind {
@@ -119,11 +112,8 @@ impl Tasks {
         };
         if let Some(record) = shared {
             scorer.load_shared(&record).with_context(|| {
-                format!(
-                    "what all baselines{} share cannot be used: restore the database from a backup, or \
-                     export its events into a new one",
-                    of_task(task)
-                )
+                let of_task = of_task(task);
+                format!("what all baselines{of_task} share cannot be used: {advice}")
             })?;
         }
         Ok(scorer)

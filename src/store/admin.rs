@@ -1,6 +1,7 @@
 //! Care of a store: check it, sum it up, take old events out, put its files in order.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rocksdb::WriteBatch;
 use sha2::{Digest as _, Sha256};
@@ -228,12 +229,12 @@ impl Store {
                 _ if user == schema::SHARED_BASELINE => Ok(()),
                 adaptive::NAME => adaptive::User::from_record(record).map(drop),
                 classic::NAME => classic::Baseline::from_record(record).map(drop),
-                _ => return Ok(()),
+                _ => Ok(()),
             };
             if let Err(error) = read {
                 verified.find(format!("baseline of {}: {error}", show(user.as_bytes())));
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         };
         for task in self.tasks()? {
             self.baselines(&task, &mut verify)?;

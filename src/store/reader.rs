@@ -1,5 +1,6 @@
 //! Reads from the store: single records, and walks through families and indexes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use crate::batch::Records;
 use crate::io::position::Position;
 use crate::record::anomaly::Severity;
 use crate::schema;
-use crate::stage::{Backing, Shelf, Shelves};
+use crate::stage::{Backing, EachUser, Shelf, Shelves};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -171,15 +172,15 @@ impl Store {
         Ok(walk.next_entry()?.map(|_| "classic".to_owned()))
     }
 
-    /// Calls `each` with the name of every user of a task and the record; that of what all share has
-    /// no name.
+    /// Calls `each` with the name of every user of a task and the record, until it breaks off; that of
+    /// what all share has no name.
     ///
     /// # Errors
     /// If the store cannot be read, or as `each` says.
     pub fn baselines(
         &self,
         task: &str,
-        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
+        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<ControlFlow<()>>,
     ) -> anyhow::Result<()> {
         let end = schema::task_end(task);
         let prefix = schema::task_prefix(task);
@@ -188,7 +189,9 @@ impl Store {
             && key < end
         {
             let (_, user) = schema::split_baseline_key(&key).context("a baseline has no name")?;
-            each(user, &record)?;
+            if each(user, &record)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -234,6 +237,7 @@ impl Shelves for Arc<Store> {
         Ok(Shelf {
             backing: Arc::new(backing),
             is_backed: self.detector()?.is_some(),
+            n_users: self.property(schema::BASELINES, "rocksdb.estimate-num-keys")?,
         })
     }
 }
@@ -253,11 +257,15 @@ impl Backing for TaskBaselines {
         Ok(())
     }
 
-    fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()> {
         self.store.baselines(&self.task, |user, record| match user {
-            schema::SHARED_BASELINE => Ok(()),
+            schema::SHARED_BASELINE => Ok(ControlFlow::Continue(())),
             _ => each(user, record),
         })
+    }
+
+    fn advice(&self) -> &'static str {
+        "restore the database from a backup, or export its events into a new one"
     }
 }
 
