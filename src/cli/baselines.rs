@@ -45,10 +45,14 @@ pub(super) fn export(path: &Path) -> anyhow::Result<Ended> {
     let kind = kind_of(&detector)?;
     let mut output = BufWriter::new(io::stdout().lock());
     let mut n_lines: u64 = 0;
-    state.baselines(&mut |task, user, record| {
+    // Two passes: nothing of a damaged state leaves it.
+    state.baselines(&mut |_, user, record| {
         n_lines += 1;
         check(kind, user, record)
             .with_context(|| format!("the state folder {shown} cannot be used"))?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    state.baselines(&mut |task, user, record| {
         let mut line = ExportLine {
             task: task.to_owned(),
             user: user.to_owned(),

@@ -1,7 +1,6 @@
 //! Baselines for which there is no room in memory, for as long as a run takes: a database of its own
 //! in a temporary folder, made when it is first needed and removed at the end.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 

@@ -84,6 +84,7 @@ impl State {
             "the state folder {shown} holds {OLD_FILE} of an earlier build: export it with that \
              build, and import it into a new folder with this one"
         );
+        refuse_beheaded(path)?;
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let families = layout::FAMILIES
             .iter()
@@ -411,6 +412,21 @@ impl Backing for TaskBaselines {
     fn advice(&self) -> &'static str {
         RESTORE
     }
+}
+
+/// A database that has lost its first file would pass for one that was never written to.
+fn refuse_beheaded(path: &Path) -> anyhow::Result<()> {
+    let folder = path.join(DATABASE_FOLDER);
+    if !folder.exists() || folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&folder).with_context(|| damaged(path))? {
+        let name = entry.with_context(|| damaged(path))?.file_name();
+        let extension = Path::new(&name).extension();
+        let is_data = extension.is_some_and(|extension| extension == "sst" || extension == "log");
+        ensure!(!is_data, damaged(path));
+    }
+    Ok(())
 }
 
 fn database_options() -> Options {
