@@ -63,7 +63,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["emit", "report"])]
     explain: Option<String>,
 
-    /// Keep baselines in DIR: read at the start, replaced at the end
+    /// Keep baselines in DIR: what a run has learned is there for the next, once it has come to its end
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 

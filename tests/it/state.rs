@@ -1,8 +1,9 @@
 //! What `sg-score --state` promises: baselines outlive the run, whole or not at all.
 
+use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Stdio};
 
 use streamguard::batch::{Learned, Records};
 use streamguard::store::{Label, State};
@@ -253,14 +254,19 @@ fn a_run_that_does_not_come_to_its_end_learns_nothing() {
     run("sg-score", &strict, input.as_bytes()).expect_code(2);
     assert!(export(&state).stdout == exported);
 
-    std::fs::write(folder.path().join("in"), generated(40_000, 3_000, 44)).unwrap();
-    let at = folder.path().display();
-    let ran = shell(&format!(
-        "set +o pipefail; sg-score -q {option} < {at}/in | head -n 1"
-    ));
-    assert!(ran.expect_code(0).stdout.len() > 100);
+    let mut running = Waiting::start(DETECTORS[0], &state);
+    running.pass(&generated(3_000, 9, 44));
+    assert!(wait_for(|| has_put(&state)));
+    drop(running.output.take());
+    // Its output is closed, which it sees with the next line.
+    let mut input = running.child.stdin.take().unwrap();
+    writeln!(input, "{}", event("e", "u", 1)).unwrap();
+    drop(input);
+    assert!(running.child.wait().unwrap().success());
     assert!(export(&state).stdout == exported);
 
+    std::fs::write(folder.path().join("in"), generated(40_000, 3_000, 44)).unwrap();
+    let at = folder.path().display();
     // Files may not grow beyond 64 KiB, as on a disk that is full.
     let script = format!("trap '' XFSZ; ulimit -f 64; sg-score -q {option} < {at}/in > /dev/null");
     let ran = shell(&script).expect_code(2);
@@ -287,9 +293,9 @@ fn a_folder_in_use_is_refused() {
         .unwrap();
     // Its first line of output says that it has the folder.
     let mut input = holder.stdin.take().unwrap();
-    let mut output = std::io::BufReader::new(holder.stdout.take().unwrap());
-    std::io::Write::write_all(&mut input, (event("e", "u", 1) + "\n").as_bytes()).unwrap();
-    std::io::BufRead::read_line(&mut output, &mut String::new()).unwrap();
+    let mut output = BufReader::new(holder.stdout.take().unwrap());
+    writeln!(input, "{}", event("e", "u", 1)).unwrap();
+    output.read_line(&mut String::new()).unwrap();
     check_refused(&state, "is in use by another sg-score");
     drop(input);
     assert!(holder.wait().unwrap().success());
@@ -473,42 +479,90 @@ fn a_killed_run_leaves_the_old_state_or_the_new_one() {
 
     for n_waits in 0..12_u32 {
         restore(&crashed, &old_files);
-        let mut child = program("sg-score")
-            .args([
-                "-q",
-                "--threshold=0.4",
-                "--state",
-                crashed.to_str().unwrap(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        std::io::Write::write_all(&mut input, second).unwrap();
+        let mut running = Waiting::start(DETECTORS[0], &crashed);
+        assert!(running.pass(second) == expected);
         if n_waits == 0 {
-            // In the middle: all lines have been passed on, and what they teach has been put, since no
-            // more come for a while.
-            let mut lines = vec![0; expected.len()];
-            std::io::Read::read_exact(&mut output, &mut lines).unwrap();
-            assert!(lines == expected);
+            // In the middle: what the lines teach has been put, since no more come for a while.
             assert!(wait_for(|| has_put(&crashed)));
-            child.kill().unwrap();
+            running.child.kill().unwrap();
         }
-        let reader = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        drop(input);
+        drop(running.child.stdin.take());
         // A different instant each time; any of them has to do.
         std::thread::sleep(std::time::Duration::from_millis(u64::from(n_waits) * 3));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        reader.join().unwrap().unwrap();
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
         let left = export(&crashed).expect_code(0).stdout;
         assert!(left == old || left == new && n_waits > 0, "{n_waits}");
         if left == old {
             assert!(score(&crashed, second).expect_code(0).stdout == expected);
             assert!(export(&crashed).stdout == new);
         }
+    }
+}
+
+/// Records are read when their users come, and all that are left once that pays: as if all had been
+/// there from the start.
+#[test]
+fn a_state_is_read_piece_by_piece() {
+    for detector in DETECTORS {
+        let lines = generated(12_000, 2_000, 50);
+        let (first, second) = halves(&lines, lines.len() / 2);
+        let folder = tempfile::tempdir().unwrap();
+        let (at_once, pieces) = (folder.path().join("at_once"), folder.path().join("pieces"));
+        score_with(detector, &at_once, first).expect_code(0);
+        score_with(detector, &pieces, first).expect_code(0);
+        let expected = score_with(detector, &at_once, second).expect_code(0).stdout;
+        let mut running = Waiting::start(detector, &pieces);
+        let mut output = Vec::new();
+        let lines: Vec<&[u8]> = second.split_inclusive(|&byte| byte == b'\n').collect();
+        for piece in lines.chunks(300) {
+            output.extend(running.pass(&piece.concat()));
+        }
+        drop(running.child.stdin.take());
+        assert!(running.child.wait().unwrap().success());
+        assert!(output == expected);
+        assert!(export(&pieces).stdout == export(&at_once).stdout);
+    }
+}
+
+/// A run with a state that waits for more.
+struct Waiting {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+}
+
+impl Waiting {
+    fn start(detector: &str, state: &Path) -> Self {
+        let mut child = program("sg-score")
+            .args(["-q", "--threshold=0.4", detector, "--state"])
+            .arg(state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Some(BufReader::new(child.stdout.take().unwrap()));
+        Self { child, output }
+    }
+
+    /// Takes lines through it; what has become of them.
+    fn pass(&mut self, lines: &[u8]) -> Vec<u8> {
+        let mut input = self.child.stdin.as_ref().unwrap();
+        let output = self.output.as_mut().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || input.write_all(lines).unwrap());
+            let mut passed = Vec::new();
+            for _ in 0..n_lines(lines) {
+                output.read_until(b'\n', &mut passed).unwrap();
+            }
+            passed
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // After a failed test, so that nothing is left running.
+        let _ = self.child.kill();
     }
 }
 
