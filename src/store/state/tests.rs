@@ -286,6 +286,14 @@ fn runs_on_their_own_keep_nothing_to_undo() {
     assert_eq!(n_undo(&state), 2);
     assert_eq!(state.roll_back(&label("db", 0)).expect("it is there"), 2);
     assert_eq!(state.baseline("", "u").expect("a record"), Some(vec![2]));
+    // The next beginning is another one.
+    for (record, checkpoint) in [(5, 0), (6, 1)] {
+        let put = state.put(learned("", "u", &[record]));
+        put.and_then(|()| state.commit(&label("db", checkpoint), 1))
+            .expect("it can be written");
+    }
+    assert_eq!(state.roll_back(&label("db", 0)).expect("it is there"), 1);
+    assert_eq!(state.baseline("", "u").expect("a record"), Some(vec![5]));
 }
 
 #[test]
