@@ -217,13 +217,13 @@ impl State {
             if !shared.is_empty() {
                 writing.put(&key, &shared)?;
             }
-            // One group after the other is let go: all of them are not needed twice.
-            for records in baselines {
-                for (user, record) in records.iter() {
-                    key.truncate(n_prefix);
-                    key.extend_from_slice(user);
-                    writing.put(&key, record)?;
-                }
+            // Neighbours are in one block of a file, which is read and unpacked once that way.
+            let mut records: Vec<_> = baselines.iter().flat_map(Records::iter).collect();
+            records.sort_unstable_by_key(|(user, _)| *user);
+            for (user, record) in records {
+                key.truncate(n_prefix);
+                key.extend_from_slice(user);
+                writing.put(&key, record)?;
             }
         }
         epochs.is_changed |= writing.finish()?;
@@ -458,7 +458,11 @@ fn family_options(name: &str, cache: &Cache) -> Options {
     table.set_block_size(8 << 10);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
-    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_compression_type(match name {
+        // It does not live long.
+        layout::UNDO => DBCompressionType::None,
+        _ => DBCompressionType::Lz4,
+    });
     let memtable_bytes = match name {
         layout::META => WRITE_BYTES / 4,
         _ => MEMTABLE_BYTES,
