@@ -64,7 +64,17 @@ pub struct State {
     path: PathBuf,
     epochs: Mutex<Epochs>,
     // Dropped after the database, so that nobody sees it unlocked and still open.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The file that is locked.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close it does not do while a program that is being started has a copy of it.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl State {
@@ -99,7 +109,7 @@ impl State {
             db,
             path: path.to_owned(),
             epochs: Mutex::default(),
-            _lock: lock,
+            _lock: Lock(lock),
         };
         state.check_version()?;
         let mut epochs = state.read_epochs()?;
