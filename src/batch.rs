@@ -19,6 +19,8 @@ pub struct Batch {
     pub is_checkpoint: bool,
     /// What each task has learned since the last checkpoint, if this is one.
     pub learned: Vec<Learned>,
+    /// Tasks of which no more comes.
+    pub released: Vec<Arc<str>>,
 }
 
 /// What a task has learned: events of one task are scored against its own baselines.
@@ -141,6 +143,12 @@ pub struct Block {
     /// Whose baselines its events are scored against: a partition's, or those of all input, which
     /// have no name. What users do in one task shows in no other.
     pub task: Arc<str>,
+    /// The block holds nothing but what follows.
+    pub is_mark: bool,
+    /// All before it is to be kept now.
+    pub wants_checkpoint: bool,
+    /// Tasks of which no more comes, since another program has them.
+    pub released: Vec<Arc<str>>,
     /// What one stage has seen in the events and a later one needs.
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -177,6 +185,9 @@ impl Block {
             origins: Vec::new(),
             n_filtered: 0,
             task: Arc::default(),
+            is_mark: false,
+            wants_checkpoint: false,
+            released: Vec::new(),
             looks: None,
         }
     }
@@ -198,6 +209,9 @@ impl Block {
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();
+        self.is_mark = false;
+        self.wants_checkpoint = false;
+        self.released.clear();
         self.looks = None;
     }
 

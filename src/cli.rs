@@ -6,6 +6,7 @@ pub mod consume;
 mod enrich;
 mod feedback;
 pub mod generate;
+mod kafka;
 mod memory;
 mod output;
 pub mod query;
@@ -66,7 +67,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Input")]
 pub struct LineArgs {
-    /// Append rejected lines to FILE, with the reason and where they came from
+    /// Append rejected lines to FILE, or send them to kafka:TOPIC, with the reason and where they
+    /// came from
     #[arg(long, value_name = "FILE")]
     pub dead_letter: Option<PathBuf>,
 
@@ -135,10 +137,21 @@ impl FileArgs {
 }
 
 impl LineArgs {
+    /// Where rejected lines go, for a program that has nothing to do with Kafka.
     pub(crate) fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
-        self.dead_letter
-            .as_deref()
-            .map_or_else(|| Ok(DeadLetters::nowhere()), DeadLetters::append)
+        let Some(path) = &self.dead_letter else {
+            return Ok(DeadLetters::nowhere());
+        };
+        anyhow::ensure!(
+            self.dead_letter_topic().is_none(),
+            "--dead-letter kafka:TOPIC is for sg-consume and sg-run, which reject lines first"
+        );
+        DeadLetters::append(path)
+    }
+
+    /// The topic that rejected lines go to, if it is one.
+    fn dead_letter_topic(&self) -> Option<&str> {
+        crate::io::kafka::topic_of(self.dead_letter.as_deref()?.to_str()?)
     }
 
     /// Letters about the letters would be read again, without end.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::batch::{Batch, Block};
+use crate::batch::{Batch, Block, Learned, Origin};
 use crate::io::dead_letter::DeadLetters;
+use crate::io::position::PartitionPosition;
 use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -46,6 +48,92 @@ pub trait Sink: Send {
     /// # Errors
     /// If something cannot be brought to its place.
     fn finish(&mut self) -> anyhow::Result<()>;
+}
+
+/// Whoever wants to know how far sources were read in what is kept, and may have to keep it too.
+pub trait Keeper: Send {
+    /// Keeps what tasks have learned, before the sink does; what it has come to for the sources that it
+    /// keeps.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn keep(
+        &mut self,
+        learned: &[Learned],
+        ends: &BTreeMap<Arc<str>, Origin>,
+    ) -> anyhow::Result<Vec<(Arc<str>, Logged)>>;
+
+    /// All before these places is kept. Told again and again, and at the end.
+    fn kept(&mut self, ends: &BTreeMap<Arc<str>, Origin>);
+
+    /// Called once after the last [`Self::kept`].
+    fn finish(&mut self);
+}
+
+/// What has become of a task's checkpoint in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// The log holds it up to this offset.
+    UpTo(i64),
+    /// The task belongs to another program by now: the sink is not to keep it.
+    Lost,
+}
+
+/// What is kept of a task here.
+#[derive(Clone, Debug, Default)]
+pub struct TaskState {
+    pub position: Option<PartitionPosition>,
+    /// How far its log was read or written, if all that is here is in it.
+    pub log_end: Option<i64>,
+}
+
+/// The records of tasks that are kept here, for whoever moves them between programs.
+pub trait TaskStore: Send + Sync {
+    /// What is kept of a task.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn task(&self, task: &str) -> anyhow::Result<TaskState>;
+
+    /// Hands over a task's users with their records; that of what all share has no name.
+    ///
+    /// # Errors
+    /// If they cannot be read, or as `each` says.
+    fn each_record(
+        &self,
+        task: &str,
+        each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()>;
+
+    /// Before records of a task are restored; all of them or those that have changed. Until it has
+    /// ended, the task cannot be gone on with.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn begin_restore(&self, task: &str, is_whole: bool) -> anyhow::Result<()>;
+
+    /// Puts records under their keys.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    fn restore(&self, records: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()>;
+
+    /// All records are there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn end_restore(
+        &self,
+        task: &str,
+        position: &PartitionPosition,
+        log_end: i64,
+    ) -> anyhow::Result<()>;
+
+    /// All that is here of a task is in its log.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn put_log_end(&self, task: &str, log_end: i64) -> anyhow::Result<()>;
 }
 
 /// What a sink says after a batch.
@@ -97,8 +185,11 @@ const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
-/// How long a quiet input goes without a checkpoint.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input may be silent before there is a checkpoint of what came before.
+const QUIET_INTERVAL: Duration = Duration::from_secs(1);
+/// How long input that is not silent goes without a checkpoint: users are few hundred, or thousands
+/// that have all changed within a second.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -299,23 +390,24 @@ impl Input<'_> {
             First::Over => return false,
         };
         let mut n_bytes = 0;
-        let mut take = |message: anyhow::Result<Block>| match message {
+        let mut is_full = |message: anyhow::Result<Block>| match message {
             Ok(block) => {
                 n_bytes += block.lines.len();
+                let is_last = block.is_mark;
                 batch.push(block);
-                n_bytes
+                is_last || n_bytes >= self.batch_bytes
             }
             Err(error) => {
                 failures.push(error);
-                n_bytes
+                false
             }
         };
-        let mut n_taken = take(first);
-        while n_taken < self.batch_bytes {
+        let mut is_last = is_full(first);
+        while !is_last {
             let Ok(message) = self.blocks.try_recv() else {
                 break;
             };
-            n_taken = take(message);
+            is_last = is_full(message);
         }
         true
     }
@@ -336,7 +428,7 @@ impl Input<'_> {
                     return First::Over;
                 }
                 Err(RecvTimeoutError::Timeout)
-                    if !is_patient && start.elapsed() >= CHECKPOINT_INTERVAL =>
+                    if !is_patient && start.elapsed() >= QUIET_INTERVAL =>
                 {
                     return First::Quiet;
                 }
@@ -381,6 +473,11 @@ impl<'a> Pace<'a> {
 
     /// Decides what has to be kept with a batch.
     fn mark(&mut self, batch: &mut Batch, is_quiet: bool, is_last: bool) {
+        let is_wanted = batch.blocks.iter().any(|block| block.wants_checkpoint);
+        for block in &mut batch.blocks {
+            batch.released.append(&mut block.released);
+        }
+        batch.blocks.retain(|block| !block.is_mark);
         let blocks = batch.blocks.iter();
         let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
         self.uncommitted_bytes += n_bytes;
@@ -388,8 +485,10 @@ impl<'a> Pace<'a> {
         batch.is_commit =
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
+            || is_wanted
             || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
-            || is_quiet && self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
+            || batch.blocks.is_empty()
+            || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
         if batch.is_checkpoint {
             batch.is_commit = true;

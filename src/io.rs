@@ -3,6 +3,7 @@
 pub mod dead_letter;
 pub mod files;
 mod follow;
+pub mod kafka;
 pub mod lines;
 pub mod ndjson;
 pub mod position;

@@ -13,6 +13,8 @@
 //! | `by_severity` | severity, timestamp, event id | anomaly score, f64 |
 //! | `baselines` | user, see [`baseline_key`] | what `sg-run`'s detector knows of the user; under no name, what all share |
 //! | `meta` | name | schema version, counters, positions |
+//! | `meta` | `changelog:` and a task | offset in its changelog up to which all is here, decimal |
+//! | `meta` | `restoring:` and a task | nothing: what is here of the task is not whole |
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
@@ -72,6 +74,10 @@ pub const META_COUNTERS: &str = "counters";
 /// The detector whose baselines are kept; `classic` if there are some and this is missing.
 pub const META_DETECTOR: &str = "detector";
 pub const META_POSITION_PREFIX: &str = "position:";
+/// Before the name of a task: how far its changelog was read or written.
+pub const META_LOG_END_PREFIX: &str = "changelog:";
+/// Before the name of a task of which a part was restored.
+pub const META_RESTORING_PREFIX: &str = "restoring:";
 /// Older releases pass such keys over, so they came without a new schema version.
 pub const META_FEEDBACK_PREFIX: &str = "feedback:";
 
@@ -243,6 +249,18 @@ pub fn split_baseline_key(key: &[u8]) -> Option<(&str, &str)> {
 #[must_use]
 pub fn position_key(source: &str) -> String {
     format!("{META_POSITION_PREFIX}{source}")
+}
+
+/// The name in `meta` of how far the changelog of a task was read or written.
+#[must_use]
+pub fn log_end_key(task: &str) -> String {
+    format!("{META_LOG_END_PREFIX}{task}")
+}
+
+/// The name in `meta` that is there while a task is being restored.
+#[must_use]
+pub fn restoring_key(task: &str) -> String {
+    format!("{META_RESTORING_PREFIX}{task}")
 }
 
 /// The name in `meta` of the verdict on an event; for what event keys begin with, where the

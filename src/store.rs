@@ -4,9 +4,11 @@ mod admin;
 mod counters;
 mod feedback;
 mod keeping;
+mod merge;
 mod reader;
 mod scratch;
 mod state;
+mod tasks;
 mod writer;
 
 use std::fs::File;

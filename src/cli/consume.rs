@@ -1,7 +1,8 @@
-//! `sg-consume`: events from files or standard input, checked, to standard output.
+//! `sg-consume`: events from Kafka, files or standard input, checked, to standard output.
 
 use clap::Parser;
 
+use super::kafka::KafkaArgs;
 use super::{Ended, FileArgs, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::engine;
 use crate::io::ndjson::NdjsonSink;
@@ -21,6 +22,8 @@ pub struct ConsumeArgs {
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
     lines: LineArgs,
 }
 
@@ -28,6 +31,8 @@ const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score --emit anomalies | jq .
   sg-consume 'logs/*.ndjson.gz' --dead-letter dead.ndjson | sg-score | sg-store --db db
   sg-consume --follow /var/log/app/events.ndjson | sg-score | sg-store --db db
+  sg-consume -b localhost:9092 -t events -G streamguard | sg-score | sg-store --db db
+  sg-consume -b localhost:9092 -t events -o @24h -e | sg-score --emit anomalies
   sg-consume --replay dead.ndjson --line-bytes-max 8388608 | sg-score | sg-store --db db
 
 Exit codes:
@@ -42,12 +47,16 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = args.lines.dead_letters()?;
-    let source = args
-        .files
-        .open(NAME, &args.lines, Positions::default(), &shutdown)?;
+    let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
+    let (source, keeper) = if args.kafka.is_wanted() {
+        let (source, keeper) = (args.kafka).open(NAME, &args.lines, None, None, &shutdown)?;
+        (source, Some(keeper))
+    } else {
+        let source = (args.files).open(NAME, &args.lines, Positions::default(), &shutdown)?;
+        (source, None)
+    };
     let options = args.lines.options(NAME, PIPE_BATCH_BYTES);
-    let mut sink = NdjsonSink::stdout();
+    let mut sink = NdjsonSink::stdout().with_keeper(keeper);
     let outcome = engine::run(
         source,
         &mut [],

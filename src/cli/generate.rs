@@ -8,7 +8,10 @@ use anyhow::Context as _;
 use clap::Parser;
 
 use super::Ended;
+use super::kafka::ClusterArgs;
 use crate::generate::{GenerateConfig, generate};
+use crate::io::kafka::{Acks, ByUser, Producer, topic_of};
+use crate::shutdown::Shutdown;
 use crate::time::parse_time;
 
 pub const NAME: &str = "sg-gen";
@@ -48,10 +51,22 @@ pub struct GenArgs {
     /// Make no attacks
     #[arg(long)]
     no_attacks: bool,
+
+    /// Send the events to kafka:TOPIC, keyed by user, instead of standard output
+    #[arg(long, value_name = "WHERE", value_parser = parse_topic)]
+    to: Option<String>,
+
+    /// Brokers that must have an event before it counts as sent
+    #[arg(long, value_enum, default_value_t = Acks::All, requires = "to")]
+    acks: Acks,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 const EXAMPLES: &str = "Examples:
   sg-gen --events 100000 --users 200 --seed 7 --labels labels.ndjson > events.ndjson
+  sg-gen --events 1000000 --to kafka:events -b localhost:9092
   sg-gen --events 1000000 | sg-score --emit anomalies | jq -c .anomaly.reasons
 
 Exit codes:
@@ -76,12 +91,22 @@ pub fn run(args: &GenArgs) -> anyhow::Result<Ended> {
     let labels_file = labels_path
         .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let mut labels = labels_file.transpose()?.map(BufWriter::new);
-    let stdout = io::stdout();
-    crate::io::files::widen_pipe(&stdout);
-    let mut output = stdout.lock();
+    let mut output: Box<dyn Write> = match &args.to {
+        None => {
+            let stdout = io::stdout();
+            crate::io::files::widen_pipe(&stdout);
+            Box::new(stdout.lock())
+        }
+        Some(topic) => {
+            let shutdown = Shutdown::install()?;
+            let cluster = args.cluster.cluster()?;
+            let producer = Producer::open(NAME, false, &cluster, topic, args.acks, &shutdown)?;
+            Box::new(ByUser(producer))
+        }
+    };
     generate(
         &config,
-        &mut output,
+        &mut *output,
         labels.as_mut().map(|labels| labels as &mut dyn Write),
     )
     .context("cannot generate events")?;
@@ -89,4 +114,11 @@ pub fn run(args: &GenArgs) -> anyhow::Result<Ended> {
         labels.flush().context("cannot write the labels")?;
     }
     Ok(Ended::Done)
+}
+
+fn parse_topic(text: &str) -> Result<String, String> {
+    match topic_of(text) {
+        Some(topic) if !topic.is_empty() => Ok(topic.to_owned()),
+        _ => Err("expected kafka:TOPIC".to_owned()),
+    }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Parser;
 
+use super::kafka::KafkaArgs;
 use super::memory::MemoryArgs;
 use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
-use crate::engine;
+use crate::engine::{self, TaskStore};
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring};
@@ -28,6 +29,8 @@ pub const NAME: &str = "sg-run";
 pub struct RunArgs {
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
 
     /// The database folder; it is made if it is not there
     #[arg(long, value_name = "DIR", env = "SG_DB")]
@@ -46,6 +49,7 @@ pub struct RunArgs {
 const EXAMPLES: &str = "Examples:
   sg-run events.ndjson --db db && sg-query anomalies --db db
   sg-run 'logs/*.ndjson.zst' --db db --dead-letter dead.ndjson
+  sg-run -b localhost:9092 -t events -G streamguard --db db
   sg-run --follow /var/log/app/events.ndjson --db db
 
 Exit codes:
@@ -60,7 +64,7 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = args.lines.dead_letters()?;
+    let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
     let enrichment = args.detector.enrichment()?;
     let tuning = Tuning {
         cache_bytes: args.memory.cache_bytes(args.tuning.tuning().cache_bytes),
@@ -92,12 +96,21 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         );
     }
     let positions = Positions::new(store.positions()?);
-    let source = args.files.open(NAME, &args.lines, positions, &shutdown)?;
+    let (source, keeper) = if args.kafka.is_wanted() {
+        let tasks: Arc<dyn TaskStore> = Arc::clone(&store) as Arc<_>;
+        let (source, keeper) =
+            (args.kafka).open(NAME, &args.lines, Some(positions), Some(tasks), &shutdown)?;
+        (source, Some(keeper))
+    } else {
+        let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;
+        (source, None)
+    };
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         detector: Some(detector),
         with_positions: true,
         n_kept,
+        keeper,
         tee: None,
         rescore: false,
     };

@@ -13,7 +13,7 @@ use crate::engine;
 use crate::io::ndjson::NdjsonSink;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
+use crate::store::{Access, Digest, Store, Tuning, Verified, Writer, WriterOptions};
 use crate::time::{format_time, now_ms, parse_span, parse_time};
 
 pub const NAME: &str = "sg-store";
@@ -52,8 +52,9 @@ pub struct StoreArgs {
 enum StoreCommand {
     /// Check everything in the database; exit code 1 if something is wrong
     Verify {
-        #[command(flatten)]
-        database: DatabaseArgs,
+        /// The database folder; with several, sums are those of all as if they were one
+        #[arg(long, value_name = "DIR", env = "SG_DB", required = true)]
+        db: Vec<PathBuf>,
         /// Also print SHA-256 sums of the contents; equal contents give equal sums
         #[arg(long)]
         digest: bool,
@@ -156,8 +157,12 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
     let open = |database: &DatabaseArgs, access| Store::open(&database.db, access, &tuning);
     match &args.command {
         None => store(args),
-        Some(StoreCommand::Verify { database, digest }) => {
-            verify(&open(database, Access::Read)?, *digest)
+        Some(StoreCommand::Verify { db, digest }) => {
+            let stores: anyhow::Result<Vec<Store>> = db
+                .iter()
+                .map(|db| Store::open(db, Access::Read, &tuning))
+                .collect();
+            verify(&stores?, *digest)
         }
         Some(StoreCommand::Prune {
             database,
@@ -206,6 +211,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         detector: None,
         with_positions: false,
         n_kept: Arc::default(),
+        keeper: None,
         rescore: args.rescore,
         tee: args.tee.then(NdjsonSink::stdout),
     };
@@ -222,10 +228,19 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     conclude(&options, &outcome)
 }
 
-fn verify(store: &Store, with_digest: bool) -> anyhow::Result<Ended> {
-    let verified = store.verify()?;
-    for finding in &verified.findings {
-        say(NAME, finding);
+fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {
+    let mut verified = Verified::default();
+    for store in stores {
+        let of_store = store.verify()?;
+        for finding in &of_store.findings {
+            match stores {
+                [_] => say(NAME, finding),
+                _ => say(NAME, &format!("{}: {finding}", store.path().display())),
+            }
+        }
+        verified.n_events += of_store.n_events;
+        verified.n_anomalies += of_store.n_anomalies;
+        verified.n_findings += of_store.n_findings;
     }
     let mut output = io::stdout().lock();
     let is_terminal = output.is_terminal();
@@ -235,7 +250,7 @@ fn verify(store: &Store, with_digest: bool) -> anyhow::Result<Ended> {
         "findings": verified.n_findings,
     });
     if with_digest {
-        let digest = store.digest()?;
+        let digest = Digest::of_all(stores)?;
         let families: serde_json::Map<_, _> = digest
             .parts
             .into_iter()

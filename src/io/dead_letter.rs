@@ -16,6 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
 use super::files::{STDIN, open_file};
+use super::kafka::Producer;
 use super::lines::{LineReader, start_of};
 use crate::batch::{Block, Medium, Origin, Part, Reject};
 use crate::engine::Source;
@@ -56,11 +57,20 @@ struct ReadLetter {
 
 /// Where rejected lines are kept, if anywhere.
 pub struct DeadLetters {
-    file: Option<(PathBuf, BufWriter<File>)>,
-    /// False for pipes and devices, which cannot be synced.
-    is_regular: bool,
-    /// Something was kept that is not on the disk yet.
+    place: Place,
+    /// Something was kept that is not safe yet.
     is_dirty: bool,
+}
+
+enum Place {
+    Nowhere,
+    File {
+        path: PathBuf,
+        file: BufWriter<File>,
+        /// False for pipes and devices, which cannot be synced.
+        is_regular: bool,
+    },
+    Topic(Box<Producer>),
 }
 
 impl DeadLetters {
@@ -68,8 +78,7 @@ impl DeadLetters {
     #[must_use]
     pub fn nowhere() -> Self {
         Self {
-            file: None,
-            is_regular: false,
+            place: Place::Nowhere,
             is_dirty: false,
         }
     }
@@ -90,10 +99,22 @@ impl DeadLetters {
             end_last_line(path, &file).map_err(|error| cannot_write(path, &error))?;
         }
         Ok(Self {
-            is_regular,
-            file: Some((path.to_owned(), BufWriter::new(file))),
+            place: Place::File {
+                path: path.to_owned(),
+                file: BufWriter::new(file),
+                is_regular,
+            },
             is_dirty: false,
         })
+    }
+
+    /// Rejected lines are sent to a topic.
+    #[must_use]
+    pub fn send(producer: Producer) -> Self {
+        Self {
+            place: Place::Topic(Box::new(producer)),
+            is_dirty: false,
+        }
     }
 
     /// Keeps one rejected line.
@@ -101,9 +122,9 @@ impl DeadLetters {
     /// # Errors
     /// If it cannot be written: it must not be lost, so the run has to stop.
     pub fn keep(&mut self, block: &Block, reject: &Reject) -> anyhow::Result<()> {
-        let Some((path, file)) = &mut self.file else {
+        if matches!(self.place, Place::Nowhere) {
             return Ok(());
-        };
+        }
         self.is_dirty = true;
         let origin = block.origin_of(reject.line_index, reject.line);
         let letter = Letter {
@@ -119,10 +140,14 @@ impl DeadLetters {
             }),
             raw_b64: BASE64_STANDARD.encode(block.bytes(reject.line)),
         };
-        serde_json::to_writer(&mut *file, &letter)
-            .map_err(std::io::Error::from)
-            .and_then(|()| file.write_all(b"\n"))
-            .map_err(|error| cannot_write(path, &error))
+        match &mut self.place {
+            Place::Nowhere => Ok(()),
+            Place::File { path, file, .. } => serde_json::to_writer(&mut *file, &letter)
+                .map_err(std::io::Error::from)
+                .and_then(|()| file.write_all(b"\n"))
+                .map_err(|error| cannot_write(path, &error)),
+            Place::Topic(producer) => producer.send(None, &serde_json::to_vec(&letter)?),
+        }
     }
 
     /// Makes sure that what was kept survives a power cut, before positions beyond it are kept.
@@ -130,17 +155,24 @@ impl DeadLetters {
     /// # Errors
     /// If it cannot be brought to the disk.
     pub fn sync(&mut self) -> anyhow::Result<()> {
-        let Some((path, file)) = &mut self.file else {
+        if !std::mem::take(&mut self.is_dirty) {
             return Ok(());
-        };
-        if std::mem::take(&mut self.is_dirty) {
-            let mut synced = file.flush();
-            if self.is_regular {
-                synced = synced.and_then(|()| file.get_ref().sync_data());
-            }
-            synced.map_err(|error| cannot_write(path, &error))?;
         }
-        Ok(())
+        match &mut self.place {
+            Place::Nowhere => Ok(()),
+            Place::File {
+                path,
+                file,
+                is_regular,
+            } => {
+                let mut synced = file.flush();
+                if *is_regular {
+                    synced = synced.and_then(|()| file.get_ref().sync_data());
+                }
+                synced.map_err(|error| cannot_write(path, &error))
+            }
+            Place::Topic(producer) => producer.flush(),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The sink of the pipe programs: lines to standard output.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::files::widen_pipe;
-use crate::batch::{Batch, Block};
-use crate::engine::{Flow, Sink};
+use crate::batch::{Batch, Block, Origin};
+use crate::engine::{Flow, Keeper, Sink};
 use crate::record::text::json_for_terminal;
 
 /// Writes every event's line, one write a batch, so that a reader sees it at once.
@@ -15,6 +17,9 @@ pub struct NdjsonSink {
     /// Terminals get the same values, but nothing that they would obey.
     is_terminal: bool,
     buffer: Vec<u8>,
+    /// How far each source was read in what is written.
+    ends: BTreeMap<Arc<str>, Origin>,
+    keeper: Option<Box<dyn Keeper>>,
 }
 
 impl NdjsonSink {
@@ -27,7 +32,16 @@ impl NdjsonSink {
             is_terminal: stdout.is_terminal(),
             output: Box::new(stdout),
             buffer: Vec::new(),
+            ends: BTreeMap::new(),
+            keeper: None,
         }
+    }
+
+    /// Tells how far sources were read in what was written.
+    #[must_use]
+    pub fn with_keeper(mut self, keeper: Option<Box<dyn Keeper>>) -> Self {
+        self.keeper = keeper;
+        self
     }
 }
 
@@ -59,6 +73,20 @@ impl Sink for NdjsonSink {
                 Err(error) => return Err(error).context("cannot write to standard output"),
             }
         }
+        if let Some(keeper) = &mut self.keeper {
+            for block in &batch.blocks {
+                let source = Arc::clone(&block.end.source);
+                self.ends.insert(source, block.next().clone());
+            }
+            for task in &batch.released {
+                if !batch.is_checkpoint {
+                    self.ends.remove(task);
+                }
+            }
+            if batch.is_checkpoint {
+                keeper.kept(&std::mem::take(&mut self.ends));
+            }
+        }
         Ok(Flow::Written {
             n_out,
             n_duplicates: 0,
@@ -66,6 +94,9 @@ impl Sink for NdjsonSink {
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.finish();
+        }
         Ok(())
     }
 }

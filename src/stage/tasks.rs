@@ -157,6 +157,10 @@ impl Stage for Tasks {
             let learned = scorers.filter_map(|(task, scorer)| scorer.learned(task, pool));
             batch.learned = learned.collect();
         }
+        for task in &batch.released {
+            // Whoever has it now goes on with what is kept; so does this program if it gets it again.
+            self.scorers.remove(task);
+        }
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! Care of a store: check it, sum it up, take old events out, put its files in order.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use rocksdb::WriteBatch;
 use sha2::{Digest as _, Sha256};
@@ -229,12 +228,12 @@ impl Store {
                 _ if user == schema::SHARED_BASELINE => Ok(()),
                 adaptive::NAME => adaptive::User::from_record(record).map(drop),
                 classic::NAME => classic::Baseline::from_record(record).map(drop),
-                _ => Ok(()),
+                _ => return Ok(()),
             };
             if let Err(error) = read {
                 verified.find(format!("baseline of {}: {error}", show(user.as_bytes())));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         };
         for task in self.tasks()? {
             self.baselines(&task, &mut verify)?;
@@ -411,7 +410,7 @@ pub(super) fn show(key: &[u8]) -> String {
     crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
 }
 
-fn hex(sum: &[u8; 32]) -> String {
+pub(super) fn hex(sum: &[u8; 32]) -> String {
     sum.iter()
         .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

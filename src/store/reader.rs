@@ -172,16 +172,23 @@ impl Store {
         Ok(walk.next_entry()?.map(|_| "classic".to_owned()))
     }
 
-    /// Calls `each` with the name of every user of a task and the record, until it breaks off; that of
-    /// what all share has no name.
+    /// Calls `each` with the name of every user of a task and the record; that of what all share has
+    /// no name.
     ///
     /// # Errors
     /// If the store cannot be read, or as `each` says.
     pub fn baselines(
         &self,
         task: &str,
-        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<ControlFlow<()>>,
+        mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        self.baselines_until(task, &mut |user, record| {
+            each(user, record).map(ControlFlow::Continue)
+        })
+    }
+
+    /// The same until `each` breaks off.
+    fn baselines_until(&self, task: &str, each: &mut EachUser<'_>) -> anyhow::Result<()> {
         let end = schema::task_end(task);
         let prefix = schema::task_prefix(task);
         let mut walk = self.walk(schema::BASELINES, &prefix, Order::OldestFirst);
@@ -258,7 +265,8 @@ impl Backing for TaskBaselines {
     }
 
     fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()> {
-        self.store.baselines(&self.task, |user, record| match user {
+        let task = &self.task;
+        (self.store).baselines_until(task, &mut |user, record| match user {
             schema::SHARED_BASELINE => Ok(ControlFlow::Continue(())),
             _ => each(user, record),
         })

@@ -12,8 +12,8 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Learned, Origin, Records};
-use crate::engine::{Flow, Sink};
+use crate::batch::{Batch, Block, Learned, Medium, Origin, Records};
+use crate::engine::{Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
@@ -33,6 +33,8 @@ pub struct WriterOptions {
     pub with_positions: bool,
     /// Told how many checkpoints have been kept.
     pub n_kept: Arc<AtomicU32>,
+    /// Told how far sources were read in them.
+    pub keeper: Option<Box<dyn Keeper>>,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
     pub rescore: bool,
     /// Pass the lines on once they are stored.
@@ -268,6 +270,15 @@ impl Writer {
         families: &Families<'_>,
     ) -> anyhow::Result<()> {
         // Growing by doubling would take three times as much; a dozen bytes go with each record.
+        let mut ends = std::mem::take(&mut self.ends);
+        let logged = match &mut self.options.keeper {
+            None => Vec::new(),
+            Some(keeper) => keeper.keep(&batch.learned, &ends)?,
+        };
+        for (task, _) in logged.iter().filter(|(_, logged)| *logged == Logged::Lost) {
+            ends.remove(task);
+            batch.learned.retain(|learned| learned.task != *task);
+        }
         let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
         let of_task = |learned: &Learned| {
             learned.shared.len() + learned.baselines.iter().map(of_records).sum::<usize>()
@@ -290,17 +301,30 @@ impl Writer {
                 writes.put_cf(families.baselines, key, &learned.shared);
             }
         }
-        for (source, end) in std::mem::take(&mut self.ends) {
-            if let Some(position) = Position::of(&end) {
-                let key = schema::position_key(&position::key(&source));
+        for (source, end) in &ends {
+            if let Some(position) = Position::of(end) {
+                let key = schema::position_key(&position::key(source));
                 writes.put_cf(families.meta, key, serde_json::to_vec(&position)?);
             }
+            if let Medium::Partition(_) = end.medium {
+                let key = schema::log_end_key(source);
+                match logged.iter().find(|(task, _)| task == source) {
+                    Some((_, Logged::UpTo(log_end))) => {
+                        writes.put_cf(families.meta, key, log_end.to_string());
+                    }
+                    // What is here is no longer what is there.
+                    _ => writes.delete_cf(families.meta, key),
+                }
+            }
         }
-        if writes.is_empty() {
-            return Ok(());
+        if !writes.is_empty() {
+            self.put_detector(families, &mut writes);
+            self.store.write(writes, self.options.sync)?;
         }
-        self.put_detector(families, &mut writes);
-        self.store.write(writes, self.options.sync)
+        if let Some(keeper) = &mut self.options.keeper {
+            keeper.kept(&ends);
+        }
+        Ok(())
     }
 
     /// Says whose anomalies and baselines a write holds: no other detector may go on among them.
@@ -347,6 +371,11 @@ impl Sink for Writer {
         if batch.is_commit || self.options.tee.is_some() {
             self.commit(&families, &mut writes)?;
         }
+        if !batch.is_checkpoint {
+            for task in &batch.released {
+                self.ends.remove(task);
+            }
+        }
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;
             self.options.n_kept.fetch_add(1, Ordering::Release);
@@ -366,7 +395,11 @@ impl Sink for Writer {
 
     fn finish(&mut self) -> anyhow::Result<()> {
         // Sorted files open faster than a log that has to be replayed.
-        self.store.flush()
+        self.store.flush()?;
+        if let Some(keeper) = &mut self.options.keeper {
+            keeper.finish();
+        }
+        Ok(())
     }
 }
 

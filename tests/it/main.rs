@@ -2,7 +2,7 @@
 //!
 //! Where a new test goes: by the program whose promise it holds; what several programs promise
 //! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`, those around
-//! databases in `database.rs`; `mmdb.rs` writes files to look addresses up in. A test runs the
+//! databases in `database.rs`; `kafka.rs` has those that need a broker; `mmdb.rs` writes files to look addresses up in. A test runs the
 //! program, and looks at its standard output, its standard error and its exit code.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -23,6 +23,7 @@ mod golden;
 mod incidents;
 mod json;
 mod judge;
+mod kafka;
 mod kills;
 mod limits;
 mod manners;

@@ -186,8 +186,13 @@ impl Drop for Running {
 }
 
 /// Waits until something is so; false if it does not come to that in time.
-pub(crate) fn wait_for(mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(7);
+pub(crate) fn wait_for(is_so: impl FnMut() -> bool) -> bool {
+    wait_within(Duration::from_secs(7), is_so)
+}
+
+/// The same, for what takes others some time.
+pub(crate) fn wait_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
     while !is_so() {
         if Instant::now() > deadline {
             return false;

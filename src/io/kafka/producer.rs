@@ -1,0 +1,224 @@
+//! Lines out to a topic: each is a message, and none counts as sent before the brokers have it.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use serde::Deserialize;
+
+use super::Cluster;
+use super::client::{Ear, reach};
+use crate::shutdown::Shutdown;
+
+/// Librdkafka's settings.
+const SETTINGS: [(&str, &str); 8] = [
+    // Sent again as often as it takes, and in the topic once and in order all the same.
+    ("enable.idempotence", "true"),
+    ("message.timeout.ms", "0"),
+    // Messages that come within 10 ms travel together, up to 256 KiB.
+    ("linger.ms", "10"),
+    ("batch.size", "262144"),
+    ("compression.type", "lz4"),
+    // Memory for what the brokers do not have yet; then sending waits.
+    ("queue.buffering.max.kbytes", "32768"),
+    ("queue.buffering.max.messages", "100000"),
+    // Keys go to the partitions that all other clients of Kafka would choose.
+    ("partitioner", "murmur2_random"),
+];
+/// How long a program that is asked to stop waits for brokers that do not answer.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many brokers must have a message before it counts as sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Acks {
+    /// All replicas that are in sync
+    All,
+    /// The leader alone: faster, and lost with it
+    #[value(name = "1")]
+    One,
+}
+
+/// Sends to one topic.
+pub struct Producer {
+    client: BaseProducer<Deliveries>,
+    topic: String,
+    shutdown: Shutdown,
+}
+
+/// An ear that also hears what became of messages.
+struct Deliveries {
+    ear: Ear,
+    /// Why a message will never be delivered.
+    failure: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.ear.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.ear.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => self.ear.hear_all_is_well(),
+            Err((error, message)) => {
+                if let Ok(mut failure) = self.failure.lock() {
+                    let n_bytes = message.payload_len();
+                    failure.get_or_insert_with(|| format!("{error} ({n_bytes} bytes)"));
+                }
+            }
+        }
+    }
+}
+
+impl Producer {
+    /// For a topic, which has to be there.
+    ///
+    /// # Errors
+    /// If a setting is not one, the cluster cannot be reached, or there is no such topic.
+    pub fn open(
+        name: &'static str,
+        quiet: bool,
+        cluster: &Cluster,
+        topic: &str,
+        acks: Acks,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let mut config = cluster.config(&SETTINGS);
+        match acks {
+            Acks::All => config.set("acks", "all"),
+            // Order and once cannot be had of one broker alone.
+            Acks::One => config.set("acks", "1").set("enable.idempotence", "false"),
+        };
+        let context = Deliveries {
+            ear: Ear::new(name, quiet),
+            failure: Mutex::new(None),
+        };
+        let producer = BaseProducer::from_config_and_context(&config, context)
+            .context("Kafka cannot be used like this")?;
+        let listen = || producer.poll(Duration::ZERO);
+        let ask = |timeout| producer.client().fetch_metadata(Some(topic), timeout);
+        let ear = &producer.context().ear;
+        let metadata = reach(ear, cluster, shutdown, listen, ask)?;
+        let found = metadata.topics().first();
+        let is_there = found.is_some_and(|it| it.error().is_none() && !it.partitions().is_empty());
+        if !is_there {
+            bail!("there is no topic {topic} that can be written to: make it first");
+        }
+        Ok(Self {
+            client: producer,
+            topic: topic.to_owned(),
+            shutdown: shutdown.clone(),
+        })
+    }
+
+    /// Sends a message; waits while too much is on its way already.
+    ///
+    /// # Errors
+    /// If this or an earlier one cannot be delivered.
+    pub fn send(&self, key: Option<&str>, payload: &[u8]) -> anyhow::Result<()> {
+        let mut record = BaseRecord::<str, [u8]>::to(&self.topic).payload(payload);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        let mut deadline = None;
+        loop {
+            self.client.poll(Duration::ZERO);
+            record = match self.client.send(record) {
+                Ok(()) => return self.check(),
+                Err((error, record)) => {
+                    let code = error.rdkafka_error_code();
+                    if code != Some(RDKafkaErrorCode::QueueFull) {
+                        return Err(error).context(self.cannot_send());
+                    }
+                    record
+                }
+            };
+            self.wait(&mut deadline)?;
+        }
+    }
+
+    /// Waits until the brokers have all messages.
+    ///
+    /// # Errors
+    /// If one cannot be delivered.
+    pub fn flush(&self) -> anyhow::Result<()> {
+        let mut deadline = None;
+        while self.client.in_flight_count() > 0 {
+            self.wait(&mut deadline)?;
+        }
+        self.check()
+    }
+
+    /// Lets some time go by in which messages are delivered.
+    fn wait(&self, deadline: &mut Option<Instant>) -> anyhow::Result<()> {
+        // Sent now, instead of waiting for others to travel with.
+        let _ = self.client.flush(Duration::from_millis(20));
+        if self.shutdown.is_requested() {
+            let deadline = deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
+            if Instant::now() > *deadline {
+                bail!("{}: the brokers do not answer", self.cannot_send());
+            }
+        }
+        self.check()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let context = self.client.context();
+        if let Some(why) = context.ear.is_refused() {
+            bail!("{}: {why}", self.cannot_send());
+        }
+        match context
+            .failure
+            .lock()
+            .ok()
+            .and_then(|failure| failure.clone())
+        {
+            Some(why) => bail!("{}: {why}", self.cannot_send()),
+            None => Ok(()),
+        }
+    }
+
+    fn cannot_send(&self) -> String {
+        format!("cannot send to topic {}", self.topic)
+    }
+}
+
+/// Takes whole lines, each an event, and sends them under their user's name.
+pub struct ByUser(pub Producer);
+
+impl Write for ByUser {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        #[derive(Deserialize)]
+        struct Event<'a> {
+            #[serde(borrow)]
+            user: std::borrow::Cow<'a, str>,
+        }
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let event: Event<'_> = serde_json::from_slice(line)?;
+            self.0
+                .send(Some(&event.user), line)
+                .map_err(io::Error::other)?;
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(io::Error::other)
+    }
+}

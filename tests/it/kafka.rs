@@ -1,0 +1,8 @@
+//! Programs on a real Apache Kafka, which `scripts/kafka` starts, or the one that `SG_KAFKA_BROKERS`
+//! names.
+
+mod broker;
+mod consume;
+mod run;
+mod scale;
+mod trouble;
