@@ -1,6 +1,5 @@
 //! How much memory a program that scores may take, and what of it is for what.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -8,7 +7,7 @@ use clap::Args;
 
 use crate::enrich::Enrichment;
 use crate::stage::Memory;
-use crate::store::{SCRATCH_BYTES, Scratch, Store, Tuning};
+use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 
 /// The limit.
 #[derive(Args, Clone, Debug)]
@@ -28,23 +27,26 @@ const STORE_BYTES: usize = 32 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
 
-impl Default for MemoryArgs {
-    fn default() -> Self {
-        Self {
-            memory_limit: 2 << 30,
-        }
-    }
-}
-
 impl MemoryArgs {
-    /// For a program that keeps nothing but a state folder, if any: the rest goes to a temporary
-    /// folder in `parent`.
-    pub(super) fn with_scratch(&self, parent: &Path, enrichment: &Enrichment) -> Memory {
+    /// For a program that keeps nothing: the rest goes to a temporary folder.
+    pub(super) fn with_scratch(&self, enrichment: &Enrichment) -> Memory {
         let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
         Memory {
             bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
-            shelves: Arc::new(Arc::new(Scratch::new(parent))),
+            shelves: Arc::new(Arc::new(Scratch::new(&std::env::temp_dir()))),
             n_kept: None,
+            n_tasks: Arc::default(),
+        }
+    }
+
+    /// For a program that keeps baselines in a state folder: the rest is there.
+    pub(super) fn with_state(&self, state: &Arc<State>, enrichment: &Enrichment) -> Memory {
+        let fixed = FIXED_BYTES + STATE_BYTES + enrichment.n_bytes();
+        Memory {
+            // What has changed is handed over with a checkpoint: an eighth of all states.
+            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 9 * 8,
+            shelves: Arc::new(Arc::clone(state)),
+            n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
         }
     }

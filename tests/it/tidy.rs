@@ -53,7 +53,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("crossbeam_channel::", &["engine.rs"]),
         ("postcard::", &["detect/", "stage/incident.rs"]),
         ("jiff::", &["time.rs"]),
-        ("tempfile::", &["store/scratch.rs"]),
+        ("tempfile::", &["store/scratch.rs", "store/state/tests.rs"]),
         ("maxminddb::", &["enrich.rs"]),
         ("rdkafka::", &["io/kafka/"]),
         ("pollster::", &["io/kafka/"]),
