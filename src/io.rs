@@ -1,4 +1,4 @@
-//! Bytes in and bytes out: files, pipes, dead letters, state files.
+//! Bytes in and bytes out: files, pipes, dead letters.
 
 pub mod dead_letter;
 pub mod files;
@@ -7,4 +7,3 @@ pub mod kafka;
 pub mod lines;
 pub mod ndjson;
 pub mod position;
-pub mod state;

@@ -21,6 +21,8 @@
 //! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
 //! comparison, never an error, since the event itself is always compared.
 
+pub mod state;
+
 use siphasher::sip::SipHasher13;
 
 use crate::record::anomaly::Severity;

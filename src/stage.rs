@@ -8,7 +8,7 @@ mod score;
 mod tasks;
 
 pub use incident::{Alert, Incidents, of_detector};
-pub use memory::{Backing, Memory, Shelf, Shelves};
+pub use memory::{Backing, EachUser, Memory, Shelf, Shelves};
 pub use score::{Emit, Scorer};
 pub use tasks::{ScoreConfig, Scoring, Tasks};
 

@@ -3,9 +3,11 @@
 mod admin;
 mod counters;
 mod feedback;
+mod keeping;
 mod merge;
 mod reader;
 mod scratch;
+mod state;
 mod tasks;
 mod writer;
 
@@ -25,8 +27,10 @@ pub(crate) use admin::parse_event;
 pub use admin::{Digest, Pruned, Verified};
 pub use counters::Counters;
 pub use feedback::FeedbackWalk;
+pub use keeping::Keeping;
 pub use reader::{Entry, Order, Walk};
 pub use scratch::{SCRATCH_BYTES, Scratch};
+pub use state::{EachBaseline, Label, STATE_BYTES, State};
 pub use writer::{Writer, WriterOptions};
 
 use crate::schema;

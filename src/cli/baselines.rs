@@ -1,54 +1,31 @@
 //! Baselines of a state folder, in and out as NDJSON.
 
 use std::io::{self, BufRead, BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
 use super::Ended;
-use super::memory::MemoryArgs;
+use crate::batch::{Learned, Records};
 use crate::detect::classic::{self, Baseline, Summary};
-use crate::detect::{DetectorConfig, DetectorKind, adaptive};
-use crate::enrich::Enrichment;
-use crate::io::state::StateFolder;
+use crate::detect::{Corrector, DetectorKind, adaptive};
+use crate::record::FIELD_BYTES_MAX;
 use crate::record::text::printable;
-use crate::stage::{Emit, ScoreConfig, Scorer, Scoring, Tasks};
+use crate::stage::of_detector;
+use crate::store::State;
 
-/// Files keep what all share as the store does.
+/// Exports name what all share as the store does.
 pub(super) const SHARED: &str = crate::schema::SHARED_BASELINE;
-
-/// Takes over a record: a user's, or what all share.
-pub(super) fn load(scorer: &mut dyn Scorer, user: &str, record: &[u8]) -> anyhow::Result<()> {
-    if user == SHARED {
-        Ok(scorer.load_shared(record)?)
-    } else {
-        scorer.load(user, record)
-    }
-}
-
-/// Replaces what is in the folder by what the scorer knows.
-pub(super) fn save(
-    folder: &StateFolder,
-    detector: &str,
-    scorer: &dyn Scorer,
-) -> anyhow::Result<()> {
-    let shared = scorer.shared();
-    let n_records = scorer.n_users() + u64::from(!shared.is_empty());
-    folder.save(detector, n_records, |each| {
-        if !shared.is_empty() {
-            each(SHARED, &shared)?;
-        }
-        scorer.save(each)
-    })
-}
 
 /// One line of an export: a classic baseline in plain numbers, an adaptive one as its record, since
 /// it holds hashes.
 #[derive(Serialize, Deserialize)]
 struct ExportLine {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    task: String,
     user: String,
     detector: String,
     version: u8,
@@ -58,22 +35,26 @@ struct ExportLine {
     record_b64: Option<String>,
 }
 
-pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
-    ensure!(
-        state.is_dir(),
-        "there is no state folder at {}",
-        state.display()
-    );
-    let folder = StateFolder::open(state)?;
-    let Some(detector) = folder.detector()? else {
+pub(super) fn export(path: &Path) -> anyhow::Result<Ended> {
+    let shown = path.display();
+    ensure!(path.is_dir(), "there is no state folder at {shown}");
+    let state = State::open(path)?;
+    let Some(detector) = state.detector() else {
         return Ok(Ended::Partly);
     };
     let kind = kind_of(&detector)?;
     let mut output = BufWriter::new(io::stdout().lock());
     let mut n_lines: u64 = 0;
-    folder.load(&detector, |user, record| {
+    // Two passes: nothing of a damaged state leaves it.
+    state.baselines(&mut |_, user, record| {
         n_lines += 1;
+        check(kind, user, record)
+            .with_context(|| format!("the state folder {shown} cannot be used"))?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    state.baselines(&mut |task, user, record| {
         let mut line = ExportLine {
+            task: task.to_owned(),
             user: user.to_owned(),
             detector: detector.clone(),
             version: version_of(kind),
@@ -83,13 +64,11 @@ pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
         if kind == DetectorKind::Classic && user != SHARED {
             line.baseline = Some(Baseline::from_record(record)?.summary());
         } else {
-            if user != SHARED {
-                adaptive::User::from_record(record)?;
-            }
             line.record_b64 = Some(BASE64_STANDARD.encode(record));
         }
         serde_json::to_writer(&mut output, &line).map_err(io::Error::from)?;
-        Ok(output.write_all(b"\n")?)
+        output.write_all(b"\n")?;
+        Ok(ControlFlow::Continue(()))
     })?;
     output.flush()?;
     Ok(if n_lines == 0 {
@@ -99,16 +78,12 @@ pub(super) fn export(state: &Path) -> anyhow::Result<Ended> {
     })
 }
 
-pub(super) fn import(state: &Path) -> anyhow::Result<Ended> {
-    let folder = StateFolder::open(state)?;
-    let mut known = folder.detector()?;
-    let mut tasks = match &known {
-        Some(detector) => Some(loaded(&folder, detector)?),
-        None => None,
-    };
+pub(super) fn import(path: &Path) -> anyhow::Result<Ended> {
+    let state = State::open(path)?;
+    let mut known = state.detector();
     for (i, line) in io::stdin().lock().lines().enumerate() {
         let number = i + 1;
-        let line = line.context("cannot read standard input")?;
+        let line = line.context("cannot read standard input; nothing was changed")?;
         let line: ExportLine = serde_json::from_str(&line).with_context(|| {
             format!("line {number} is not an exported baseline; nothing was changed")
         })?;
@@ -119,41 +94,56 @@ pub(super) fn import(state: &Path) -> anyhow::Result<Ended> {
             printable(&line.detector),
             printable(detector)
         );
-        let tasks = match &mut tasks {
-            Some(tasks) => tasks,
-            None => tasks.insert(loaded(&folder, detector)?),
-        };
-        let record = line.record().with_context(|| {
+        let learned = line.learned().with_context(|| {
             format!("line {number} is not a baseline that can be used; nothing was changed")
         })?;
-        load(tasks.only()?, &line.user, &record)
-            .with_context(|| format!("line {number} is not usable; nothing was changed"))?;
+        state.claim(detector)?;
+        state.put(vec![learned])?;
     }
-    if let (Some(detector), Some(mut tasks)) = (known, tasks) {
-        save(&folder, &detector, tasks.only()?)?;
-    }
+    // Under the last label: whoever goes back to it wants what was imported since, too.
+    state.commit(&state.label(), 0)?;
     Ok(Ended::Done)
 }
 
-/// The scoring stage with what is in the folder.
-fn loaded(folder: &StateFolder, detector: &str) -> anyhow::Result<Tasks> {
-    let Scoring { mut tasks, .. } = Scoring::new(ScoreConfig {
-        detector: DetectorConfig::standard(kind_of(detector)?),
-        silences: Arc::default(),
-        emit: Emit::All,
-        incident_ms: 0,
-        enrichment: Arc::default(),
-        with_baselines: false,
-        memory: MemoryArgs::default().with_scratch(folder.path(), &Enrichment::default())?,
-    });
-    let scorer = tasks.only()?;
-    folder.load(detector, |user, record| load(scorer, user, record))?;
-    Ok(tasks)
+/// Whether a record is one that its detector can read: a user's, or what all share.
+fn check(kind: DetectorKind, user: &str, record: &[u8]) -> anyhow::Result<()> {
+    if user == SHARED {
+        Corrector::new(kind, of_detector(record)?)?;
+        return Ok(());
+    }
+    match kind {
+        DetectorKind::Classic => drop(Baseline::from_record(record)?),
+        DetectorKind::Adaptive => drop(adaptive::User::from_record(record)?),
+    }
+    Ok(())
 }
 
 impl ExportLine {
-    fn record(&self) -> anyhow::Result<Vec<u8>> {
-        let known = version_of(kind_of(&self.detector)?);
+    fn learned(&self) -> anyhow::Result<Learned> {
+        let kind = kind_of(&self.detector)?;
+        let record = self.record(kind)?;
+        check(kind, &self.user, &record)?;
+        ensure!(
+            self.task.len() <= FIELD_BYTES_MAX && self.user.len() <= FIELD_BYTES_MAX,
+            "its name is longer than {FIELD_BYTES_MAX} bytes"
+        );
+        let mut learned = Learned {
+            task: self.task.as_str().into(),
+            baselines: Vec::new(),
+            shared: Vec::new(),
+        };
+        if self.user == SHARED {
+            learned.shared = record;
+        } else {
+            let mut records = Records::default();
+            records.push(&self.user, |bytes| bytes.extend_from_slice(&record));
+            learned.baselines.push(records);
+        }
+        Ok(learned)
+    }
+
+    fn record(&self, kind: DetectorKind) -> anyhow::Result<Vec<u8>> {
+        let known = version_of(kind);
         ensure!(
             self.version == known,
             "it has version {}, this build reads {known}",

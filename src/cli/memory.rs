@@ -1,6 +1,5 @@
 //! How much memory a program that scores may take, and what of it is for what.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -12,7 +11,7 @@ use super::store::TuningArgs;
 use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::Memory;
-use crate::store::{SCRATCH_BYTES, Scratch, Store, Tuning};
+use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 
 /// The limit.
 #[derive(Args, Clone, Debug)]
@@ -40,31 +39,38 @@ const STEP_SHARE: usize = 64;
 /// One in so many bytes of lines goes through the stages at once.
 const BATCH_SHARE: usize = 2048;
 
-impl Default for MemoryArgs {
-    fn default() -> Self {
-        Self {
-            memory_limit: 2 << 30,
-        }
-    }
-}
-
 impl MemoryArgs {
-    /// For a program that keeps nothing but a state folder, if any: the rest goes to a temporary
-    /// folder in `parent`.
+    /// For a program that keeps nothing: the rest goes to a temporary folder.
     ///
     /// # Errors
     /// If there is no room for what is known of addresses.
-    pub(super) fn with_scratch(
-        &self,
-        parent: &Path,
-        enrichment: &Enrichment,
-    ) -> anyhow::Result<Memory> {
+    pub(super) fn with_scratch(&self, enrichment: &Enrichment) -> anyhow::Result<Memory> {
         let n_bytes_left = self.left_by(FIXED_BYTES + SCRATCH_BYTES, enrichment)?;
         Ok(Memory {
             bytes_max: of_states(n_bytes_left),
             step_bytes: self.memory_limit / STEP_SHARE,
-            shelves: Arc::new(Arc::new(Scratch::new(parent))),
+            shelves: Arc::new(Arc::new(Scratch::new(&std::env::temp_dir()))),
             n_kept: None,
+            n_tasks: Arc::default(),
+        })
+    }
+
+    /// For a program that keeps baselines in a state folder: the rest is there.
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
+    pub(super) fn with_state(
+        &self,
+        state: &Arc<State>,
+        enrichment: &Enrichment,
+    ) -> anyhow::Result<Memory> {
+        let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
+        Ok(Memory {
+            // What has changed is handed over with a checkpoint: an eighth of all states.
+            bytes_max: of_states(n_bytes_left) / 9 * 8,
+            step_bytes: self.memory_limit / STEP_SHARE,
+            shelves: Arc::new(Arc::clone(state)),
+            n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
         })
     }

@@ -77,6 +77,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
+        name: NAME,
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
         enrichment,

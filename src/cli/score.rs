@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use super::baselines::{self, load, save};
+use super::baselines;
 use super::enrich::EnrichmentArgs;
 use super::memory::MemoryArgs;
 use super::output::{ExplanationSink, print_report};
@@ -18,13 +18,12 @@ use crate::engine::{self, Options, Outcome, Sink};
 use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::ndjson::NdjsonSink;
-use crate::io::state::StateFolder;
 use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring, Tasks};
-use crate::store::Scratch;
+use crate::store::{Keeping, Label, State};
 use crate::time::{now_ms, parse_span, parse_time};
 
 pub const NAME: &str = "sg-score";
@@ -66,7 +65,8 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["emit", "report"])]
     explain: Option<String>,
 
-    /// Keep baselines in DIR: read at the start, replaced at the end
+    /// Keep baselines in DIR: what a run has learned is there for the next, once it has come to its end;
+    /// with --report and --explain they are only read
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 
@@ -224,7 +224,11 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let lines = args.memory.lines(&args.lines, CHECKED_LINE_BYTES_MAX)?;
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
-    let folder = args.state.as_deref().map(StateFolder::open).transpose()?;
+    let state = args.state.as_deref().map(State::open).transpose()?;
+    let state = state.map(Arc::new);
+    if let Some(state) = &state {
+        state.claim(args.detector.name())?;
+    }
     let mut detector = args.detector.config();
     if args.report {
         detector.with_all_scores = true;
@@ -236,13 +240,19 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         Some(_) => Arc::default(),
     };
     let enrichment = args.detector.enrichment()?;
+    let memory = match &state {
+        Some(state) => args.memory.with_state(state, &enrichment)?,
+        None => args.memory.with_scratch(&enrichment)?,
+    };
+    let n_kept = memory.n_kept.clone().unwrap_or_default();
     let Scoring {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
+        name: NAME,
         detector,
         silences: Arc::clone(&silences),
-        enrichment: Arc::clone(&enrichment),
+        enrichment,
         emit: match &args.explain {
             Some(_) => Emit::Anomalies,
             None => args.emit,
@@ -253,35 +263,42 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         } else {
             args.detector.incident_ms()
         },
-        with_baselines: false,
-        memory: match &folder {
-            Some(folder) => args.memory.with_scratch(folder.path(), &enrichment)?,
-            None => (args.memory).with_scratch(&std::env::temp_dir(), &enrichment)?,
-        },
+        with_baselines: state.is_some(),
+        memory,
     });
-    let name = args.detector.name();
-    if let Some(folder) = &folder {
-        Scratch::remove_leftovers(folder.path())?;
-        let scorer = tasks.only()?;
-        folder.load(name, |user, record| load(scorer, user, record))?;
-    }
     let mut output = args.output()?;
     let source = lines.stdin(&shutdown)?;
-    let options = args.memory.options(&lines, NAME, PIPE_BATCH_BYTES);
-    let outcome = engine::run(
-        source,
-        &mut [&mut *look, &mut tasks],
-        output.sink(),
-        &mut dead_letters,
-        &shutdown,
-        &options,
-    )?;
-    // What a strict run has learned before it stopped is learned again when it is repeated.
-    if let Some(folder) = &folder
-        && !outcome.is_stopped
-    {
-        save(folder, name, tasks.only()?)?;
-    }
+    let options = Options {
+        // Nothing is kept before the end, unless memory runs short.
+        checkpoint_bytes: usize::MAX,
+        ..args.memory.options(&lines, NAME, PIPE_BATCH_BYTES)
+    };
+    let run = |sink: &mut dyn Sink| {
+        engine::run(
+            source,
+            &mut [&mut *look, &mut tasks],
+            sink,
+            &mut dead_letters,
+            &shutdown,
+            &options,
+        )
+    };
+    let outcome = match &state {
+        None => run(output.sink())?,
+        Some(state) => {
+            let mut sink = Keeping::new(output.sink(), Arc::clone(state), n_kept);
+            let outcome = run(&mut sink)?;
+            // What a strict run has learned before it stopped is learned again when it is repeated;
+            // whoever has closed the output has not seen all of it; and whoever has asked about
+            // events has not fed them.
+            let is_question = args.report || args.explain.is_some();
+            if !outcome.is_stopped && !outcome.is_closed && !is_question {
+                state.commit(&Label::default(), sink.n_line_bytes())?;
+                state.flush()?;
+            }
+            outcome
+        }
+    };
     tell(&options, &outcome, &tasks, &silences);
     let missing = match output {
         Output::Report(evaluation) => {

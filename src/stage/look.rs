@@ -1,6 +1,7 @@
 //! Looks at the events of a batch: what is known of its address, what a detector wants to know of
 //! each, and to which shard its user belongs. This takes a third of the time of scoring and needs no order.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::mem::take;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use super::Stage;
 use crate::batch::{Batch, Block};
 use crate::detect::{Detector, UserKey};
 use crate::enrich::Enrichment;
+use crate::report::say;
 
 /// More shards than cores of any machine this runs on, so that rayon can balance them.
 pub(super) const N_SHARDS: usize = 64;
@@ -22,14 +24,64 @@ pub(super) struct Look<D> {
     hasher: foldhash::fast::RandomState,
     enrichment: Arc<Enrichment>,
     detector: PhantomData<D>,
+    /// The tasks that some users were seen in, until one was seen in two.
+    tasks: Option<HashMap<u64, Arc<str>>>,
+    /// The program that tells of it.
+    name: &'static str,
 }
 
+/// Users whose tasks are remembered, of whom one in [`USERS_SHARE`] is.
+const USERS_MAX: usize = 65_536;
+const USERS_SHARE: u64 = 16;
+
 impl<D> Look<D> {
-    pub(super) fn new(hasher: foldhash::fast::RandomState, enrichment: Arc<Enrichment>) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        hasher: foldhash::fast::RandomState,
+        enrichment: Arc<Enrichment>,
+    ) -> Self {
         Self {
             hasher,
             enrichment,
             detector: PhantomData,
+            tasks: Some(HashMap::new()),
+            name,
+        }
+    }
+}
+
+impl<D: Detector> Look<D> {
+    /// Tells once if a user is in more than one task: each would know half of them.
+    fn look_at_tasks(&mut self, blocks: &[Block]) {
+        let Some(tasks) = &mut self.tasks else {
+            return;
+        };
+        for block in blocks.iter().filter(|block| !block.task.is_empty()) {
+            let looks = block.looks.as_ref();
+            let Some(route) = looks.and_then(|it| it.downcast_ref::<Route<D::Features>>()) else {
+                continue;
+            };
+            let keys = route.keys.iter().enumerate();
+            for (i, key) in keys.filter(|(_, key)| key.stable % USERS_SHARE == 0) {
+                match tasks.get(&key.stable) {
+                    Some(task) if *task == block.task => {}
+                    Some(task) => {
+                        let user = block.view(&block.events[i]).user;
+                        let text = format!(
+                            "user {user} is in {task} and in {}: each knows a part of what is usual \
+                             for them; give messages their user as key",
+                            block.task
+                        );
+                        say(self.name, &text);
+                        self.tasks = None;
+                        return;
+                    }
+                    None if tasks.len() < USERS_MAX => {
+                        tasks.insert(key.stable, Arc::clone(&block.task));
+                    }
+                    None => {}
+                }
+            }
         }
     }
 }
@@ -43,6 +95,7 @@ impl<D: Detector> Stage for Look<D> {
             block.looks = Some(Box::new(Route::of::<D>(block, hasher)));
         };
         pool.install(|| blocks.for_each(look));
+        self.look_at_tasks(&batch.blocks);
         Ok(())
     }
 }

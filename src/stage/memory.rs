@@ -1,6 +1,7 @@
 //! Which users' states are in memory: those of users who were active lately. The records of the others
 //! are kept elsewhere, and read back when an event of theirs comes. Scores do not depend on it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -27,7 +28,12 @@ pub struct Shelf {
     pub backing: Arc<dyn Backing>,
     /// There may be some from before.
     pub is_backed: bool,
+    /// About how many users there are on all shelves.
+    pub n_users: u64,
 }
+
+/// What is called with users and records until it breaks off.
+pub type EachUser<'a> = dyn FnMut(&str, &[u8]) -> anyhow::Result<ControlFlow<()>> + 'a;
 
 /// Where the records of users are for whom there is no room in memory.
 pub trait Backing: Send + Sync {
@@ -44,11 +50,14 @@ pub trait Backing: Send + Sync {
     /// If they cannot be written.
     fn put(&self, records: &Records) -> anyhow::Result<()>;
 
-    /// Hands over all users with their records, sorted by user.
+    /// Hands over all users with their records, sorted by user, until `each` breaks off.
     ///
     /// # Errors
     /// If they cannot be read, or as `each` says.
-    fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()>;
+    fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()>;
+
+    /// What to do about a record that cannot be used.
+    fn advice(&self) -> &'static str;
 }
 
 /// How much memory states may take, and where they go then.
@@ -119,7 +128,7 @@ impl Memory {
     }
 
     /// Bytes that a task may take.
-    fn of_task(&self) -> usize {
+    pub(super) fn of_task(&self) -> usize {
         self.bytes_max / self.n_tasks()
     }
 
@@ -138,13 +147,11 @@ pub(super) fn state<D: Detector>(
     detector: &D,
     user: &str,
     record: &[u8],
+    backing: &dyn Backing,
 ) -> anyhow::Result<D::User> {
     detector.read_user(record).with_context(|| {
-        format!(
-            "the baseline of {} cannot be used: restore the database from a backup, or \
-             export its events into a new one",
-            printable(user)
-        )
+        let (user, advice) = (printable(user), backing.advice());
+        format!("the baseline of {user} cannot be used: {advice}")
     })
 }
 

@@ -16,7 +16,7 @@ use super::look::{N_SHARDS, Place, Route, Span, shard_of};
 use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
-use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, UserKey, Users};
+use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, Users};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -52,29 +52,11 @@ pub trait Scorer: Send {
     /// has to be one.
     fn changed_share(&self) -> f64;
 
-    /// Takes over a saved baseline.
-    ///
-    /// # Errors
-    /// If the record is of another version or damaged, or there is no room for it.
-    fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()>;
-
     /// Takes over what users share.
     ///
     /// # Errors
     /// If the record is of another version or damaged.
     fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError>;
-
-    /// Hands over all users with their records, sorted by user.
-    ///
-    /// # Errors
-    /// As `each` says.
-    fn save(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()>;
-
-    /// What users share; empty if that is nothing.
-    fn shared(&self) -> Vec<u8>;
-
-    /// Users that [`Self::save`] hands over.
-    fn n_users(&self) -> u64;
 
     /// States that have left memory, each as often as it did.
     fn n_moved(&self) -> u64;
@@ -102,6 +84,9 @@ pub(super) struct Score<D: Detector> {
     is_changed: bool,
     /// Bytes of the longest record that was read.
     record_bytes_max: usize,
+    n_scored: u64,
+    /// Scored events from which it pays to have all users in memory; never, if none.
+    bring_all_at: Option<u64>,
 }
 
 impl<D: Detector> Score<D> {
@@ -113,7 +98,12 @@ impl<D: Detector> Score<D> {
         shelf: Shelf,
         n_checkpoints: u32,
     ) -> Self {
+        let n_users = shelf.n_users;
+        let n_bytes = n_users.saturating_mul(size_of::<D::User>() as u64);
+        let is_room = n_bytes < (config.memory.of_task() / 2) as u64;
         Self {
+            bring_all_at: (shelf.is_backed && is_room).then_some(n_users),
+            n_scored: 0,
             incidents: Incidents::new(config.incident_ms),
             folded: Folded::default(),
             config,
@@ -140,6 +130,8 @@ impl<D: Detector> Scorer for Score<D> {
             self.routes.push(*route);
         }
         let rest = self.bring_users(blocks, pool)?;
+        let n_events = |block: &Block| block.events.len() as u64;
+        self.n_scored += blocks.iter().map(n_events).sum::<u64>();
         for shard in &mut self.shards {
             shard.findings.clear();
         }
@@ -196,23 +188,6 @@ impl<D: Detector> Scorer for Score<D> {
         self.n_bytes_changed() as f64 / self.config.memory.changed_bytes_max() as f64
     }
 
-    fn load(&mut self, user: &str, record: &[u8]) -> anyhow::Result<()> {
-        let key = UserKey::of(user, &self.hasher);
-        let state = self.detector.read_user(record)?;
-        let shard = &mut self.shards[shard_of(key)];
-        // An import names users again who have left memory since the state was read.
-        if self.shelf.is_backed
-            && shard.users.find(key).is_none()
-            && self.shelf.backing.get(user)?.is_some()
-        {
-            shard.n_elsewhere = shard.n_elsewhere.saturating_sub(1);
-        }
-        shard.users.insert(key, user, state, D::user_bytes);
-        shard.make_room(&self.detector, &self.config.memory, &*self.shelf.backing)?;
-        self.shelf.is_backed |= shard.n_elsewhere > 0;
-        Ok(())
-    }
-
     fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError> {
         let (incidents, of_detector) = incident::read(record)?;
         if let Some(incidents) = incidents {
@@ -222,45 +197,6 @@ impl<D: Detector> Scorer for Score<D> {
             self.deltas = self.detector.read_shared(of_detector)?;
         }
         Ok(())
-    }
-
-    fn save(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let shards = self.shards.iter();
-        let mut users: Vec<(&str, &D::User)> =
-            shards.flat_map(|shard| shard.users.iter()).collect();
-        users.sort_unstable_by_key(|(user, _)| *user);
-        let mut users = users.into_iter().peekable();
-        let mut scratch = Vec::new();
-        let mut write =
-            |(user, state): (&str, &D::User),
-             each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>| {
-                scratch.clear();
-                self.detector.write_user(state, &mut scratch);
-                each(user, &scratch)
-            };
-        if self.shards.iter().any(|shard| shard.n_elsewhere > 0) {
-            self.shelf.backing.each(&mut |user, record| {
-                while let Some(before) = users.next_if(|(other, _)| *other < user) {
-                    write(before, each)?;
-                }
-                // What is in memory is newer.
-                let is_here = users.peek().is_some_and(|(other, _)| *other == user);
-                if is_here { Ok(()) } else { each(user, record) }
-            })?;
-        }
-        users.try_for_each(|user| write(user, each))
-    }
-
-    fn shared(&self) -> Vec<u8> {
-        let mut record = self.incidents.record();
-        record.extend_from_slice(&self.detector.write_shared(&self.deltas));
-        record
-    }
-
-    fn n_users(&self) -> u64 {
-        let shards = self.shards.iter();
-        let n_users = shards.map(|shard| shard.users.n_users() + shard.n_elsewhere);
-        n_users.sum::<usize>() as u64
     }
 
     fn n_moved(&self) -> u64 {
@@ -273,6 +209,13 @@ impl<D: Detector> Scorer for Score<D> {
 }
 
 impl<D: Detector> Score<D> {
+    /// The record of what users share; empty if that is nothing.
+    fn shared(&self) -> Vec<u8> {
+        let mut record = self.incidents.record();
+        record.extend_from_slice(&self.detector.write_shared(&self.deltas));
+        record
+    }
+
     /// Lets users go for whom there is no room in memory.
     fn make_room(&mut self, pool: &ThreadPool) -> anyhow::Result<()> {
         let (detector, memory) = (&self.detector, &self.config.memory);
@@ -284,6 +227,7 @@ impl<D: Detector> Score<D> {
         let shards = self.shards.par_iter_mut();
         pool.install(|| shards.try_for_each(|shard| shard.make_room(detector, memory, backing)))?;
         self.shelf.is_backed = true;
+        self.bring_all_at = None;
         Ok(())
     }
 
@@ -453,8 +397,6 @@ fn observe<D: Detector>(
 /// Some of the users, and what was found in the current batch.
 struct Shard<D: Detector> {
     users: Users<D::User>,
-    /// Users of this shard who are not in memory; not counted if checkpoints keep all.
-    n_elsewhere: usize,
     /// How often a state has left memory.
     n_moved: u64,
     deltas: D::Deltas,
@@ -466,7 +408,6 @@ impl<D: Detector> Shard<D> {
     fn new(n_checkpoints: u32) -> Self {
         Self {
             users: Users::after(n_checkpoints),
-            n_elsewhere: 0,
             n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::default(),
@@ -480,109 +421,7 @@ impl<D: Detector> Shard<D> {
         backing: &dyn Backing,
     ) -> anyhow::Result<()> {
         let n_users = memory.make_room(detector, &mut self.users, backing)?;
-        self.n_elsewhere += n_users;
         self.n_moved += n_users as u64;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::detect::classic::Baseline;
-    use crate::detect::{DetectorConfig, DetectorKind};
-    use crate::stage::{Scoring, Shelves};
-
-    /// Records in memory after all.
-    #[derive(Default)]
-    struct Board(Mutex<BTreeMap<String, Vec<u8>>>);
-
-    struct InMemory(Arc<Board>);
-
-    impl Shelves for InMemory {
-        fn of_task(&self, _: &str) -> anyhow::Result<Shelf> {
-            Ok(Shelf {
-                backing: Arc::clone(&self.0) as Arc<_>,
-                is_backed: false,
-            })
-        }
-    }
-
-    impl Backing for Board {
-        fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-            Ok(self.0.lock().expect("nobody panicked").get(user).cloned())
-        }
-
-        fn put(&self, records: &Records) -> anyhow::Result<()> {
-            let mut kept = self.0.lock().expect("nobody panicked");
-            for (user, record) in records.iter() {
-                kept.insert(std::str::from_utf8(user)?.to_owned(), record.to_vec());
-            }
-            Ok(())
-        }
-
-        fn each(
-            &self,
-            each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
-        ) -> anyhow::Result<()> {
-            let kept = self.0.lock().expect("nobody panicked");
-            kept.iter()
-                .try_for_each(|(user, record)| each(user, record))
-        }
-    }
-
-    fn record(user: &str) -> Vec<u8> {
-        let line = format!(
-            r#"{{"event_id":"e","user":"{user}","timestamp":1,"type":"LOGIN","source_ip":"10.0.0.1"}}"#
-        );
-        let mut block = Block::new();
-        block.lines = format!("{line}\n").into_bytes();
-        block.parse(crate::record::LINE_BYTES_MAX);
-        let mut baseline = Baseline::default();
-        baseline.learn_event(&block.view(&block.events[0]));
-        let mut record = Vec::new();
-        baseline.write_record(&mut record);
-        record
-    }
-
-    /// An import named users again who had left memory: they were counted twice, and the state file
-    /// said that it held more users than it did.
-    #[test]
-    fn users_who_are_loaded_again_are_counted_once() {
-        let config = ScoreConfig {
-            detector: DetectorConfig::standard(DetectorKind::Classic),
-            silences: Arc::default(),
-            enrichment: Arc::default(),
-            emit: Emit::All,
-            incident_ms: 0,
-            with_baselines: false,
-            memory: Memory {
-                bytes_max: N_SHARDS * 1_000,
-                step_bytes: 1_000,
-                shelves: Arc::new(InMemory(Arc::default())),
-                n_kept: None,
-                n_tasks: Arc::default(),
-            },
-        };
-        let mut tasks = Scoring::new(config).tasks;
-        let scorer = tasks.task(&Arc::default()).expect("nothing is read");
-        for round in 0..2 {
-            for i in 0..1_000 {
-                let user = format!("u{i}");
-                scorer.load(&user, &record(&user)).expect("a record");
-            }
-            assert!(scorer.n_moved() > 0);
-            let mut users = Vec::new();
-            let saved = scorer.save(&mut |user, _| {
-                users.push(user.to_owned());
-                Ok(())
-            });
-            saved.expect("memory takes every write");
-            assert!(users.is_sorted_by(|a, b| a < b));
-            assert_eq!((users.len(), scorer.n_users()), (1_000, 1_000), "{round}");
-        }
     }
 }

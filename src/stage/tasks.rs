@@ -26,6 +26,8 @@ use crate::stage::look::Look;
 /// What to score, and what to let through.
 #[derive(Clone)]
 pub struct ScoreConfig {
+    /// The program that scores, for messages.
+    pub name: &'static str,
     pub detector: DetectorConfig,
     /// Anomalies that are not raised.
     pub silences: Arc<Silences>,
@@ -51,10 +53,14 @@ impl Scoring {
     #[must_use]
     pub fn new(config: ScoreConfig) -> Self {
         let hasher = foldhash::fast::RandomState::default();
-        let enrichment = Arc::clone(&config.enrichment);
+        let (name, enrichment) = (config.name, Arc::clone(&config.enrichment));
         let look: Box<dyn Stage> = match config.detector.kind {
-            DetectorKind::Adaptive => Box::new(Look::<Adaptive>::new(hasher.clone(), enrichment)),
-            DetectorKind::Classic => Box::new(Look::<Classic>::new(hasher.clone(), enrichment)),
+            DetectorKind::Adaptive => {
+                Box::new(Look::<Adaptive>::new(name, hasher.clone(), enrichment))
+            }
+            DetectorKind::Classic => {
+                Box::new(Look::<Classic>::new(name, hasher.clone(), enrichment))
+            }
         };
         let tasks = Tasks {
             config,
@@ -76,19 +82,11 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// The scorer of all input that is no partition.
-    ///
-    /// # Errors
-    /// If what is kept of it cannot be read.
-    pub fn only(&mut self) -> anyhow::Result<&mut dyn Scorer> {
-        self.task(&Arc::default())
-    }
-
     /// The scorer of a task, with what is kept of the task, if it is not there yet.
     ///
     /// # Errors
     /// If that cannot be read.
-    pub fn task(&mut self, task: &Arc<str>) -> anyhow::Result<&mut dyn Scorer> {
+    fn task(&mut self, task: &Arc<str>) -> anyhow::Result<&mut dyn Scorer> {
         if !self.scorers.contains_key(task) {
             let scorer = self.open(task)?;
             self.scorers.insert(Arc::clone(task), scorer);
@@ -103,6 +101,7 @@ impl Tasks {
         let (config, hasher) = (self.config.clone(), self.hasher.clone());
         let on_shelf = config.memory.shelves.of_task(task)?;
         let shared = on_shelf.backing.get(SHARED_BASELINE)?;
+        let advice = on_shelf.backing.advice();
         let detector = config.detector.clone();
         let begun = self.n_checkpoints;
         let mut scorer: Box<dyn Scorer> = match detector.kind {
@@ -117,11 +116,8 @@ impl Tasks {
         };
         if let Some(record) = shared {
             scorer.load_shared(&record).with_context(|| {
-                format!(
-                    "what all baselines{} share cannot be used: restore the database from a backup, or \
-                     export its events into a new one",
-                    of_task(task)
-                )
+                let of_task = of_task(task);
+                format!("what all baselines{of_task} share cannot be used: {advice}")
             })?;
         }
         Ok(scorer)

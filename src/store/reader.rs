@@ -1,5 +1,6 @@
 //! Reads from the store: single records, and walks through families and indexes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use crate::batch::Records;
 use crate::io::position::Position;
 use crate::record::anomaly::Severity;
 use crate::schema;
-use crate::stage::{Backing, Shelf, Shelves};
+use crate::stage::{Backing, EachUser, Shelf, Shelves};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -181,6 +182,13 @@ impl Store {
         task: &str,
         mut each: impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        self.baselines_until(task, &mut |user, record| {
+            each(user, record).map(ControlFlow::Continue)
+        })
+    }
+
+    /// The same until `each` breaks off.
+    fn baselines_until(&self, task: &str, each: &mut EachUser<'_>) -> anyhow::Result<()> {
         let end = schema::task_end(task);
         let prefix = schema::task_prefix(task);
         let mut walk = self.walk(schema::BASELINES, &prefix, Order::OldestFirst);
@@ -188,7 +196,9 @@ impl Store {
             && key < end
         {
             let (_, user) = schema::split_baseline_key(&key).context("a baseline has no name")?;
-            each(user, &record)?;
+            if each(user, &record)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -234,6 +244,7 @@ impl Shelves for Arc<Store> {
         Ok(Shelf {
             backing: Arc::new(backing),
             is_backed: self.detector()?.is_some(),
+            n_users: self.property(schema::BASELINES, "rocksdb.estimate-num-keys")?,
         })
     }
 }
@@ -253,11 +264,16 @@ impl Backing for TaskBaselines {
         Ok(())
     }
 
-    fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.store.baselines(&self.task, |user, record| match user {
-            schema::SHARED_BASELINE => Ok(()),
+    fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()> {
+        let task = &self.task;
+        (self.store).baselines_until(task, &mut |user, record| match user {
+            schema::SHARED_BASELINE => Ok(ControlFlow::Continue(())),
             _ => each(user, record),
         })
+    }
+
+    fn advice(&self) -> &'static str {
+        "restore the database from a backup, or export its events into a new one"
     }
 }
 

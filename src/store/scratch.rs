@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::batch::Records;
 use crate::schema;
-use crate::stage::{Backing, Shelf, Shelves};
+use crate::stage::{Backing, EachUser, Shelf, Shelves};
 
 /// What the names of its folders begin with.
 const FOLDER_PREFIX: &str = "sg-scratch-";
@@ -50,26 +50,6 @@ impl Scratch {
         }
     }
 
-    /// Removes what runs that were killed have left in the folder `parent`, which nobody else uses.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn remove_leftovers(parent: &Path) -> anyhow::Result<()> {
-        for entry in std::fs::read_dir(parent)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(FOLDER_PREFIX)
-            {
-                let path = entry.path();
-                std::fs::remove_dir_all(&path)
-                    .with_context(|| format!("cannot remove {}", path.display()))?;
-            }
-        }
-        Ok(())
-    }
-
     fn open(&self) -> anyhow::Result<&Opened> {
         let _guard = self.opening.lock();
         if let Some(opened) = self.opened.get() {
@@ -99,6 +79,7 @@ impl Shelves for Arc<Scratch> {
         Ok(Shelf {
             backing: Arc::new(backing),
             is_backed: false,
+            n_users: 0,
         })
     }
 }
@@ -136,7 +117,7 @@ impl Backing for OfTask {
             .map_err(|error| failure(folder.path(), &error))
     }
 
-    fn each(&self, each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()> {
         let Some(Opened { db, folder }) = self.scratch.opened.get() else {
             return Ok(());
         };
@@ -150,9 +131,15 @@ impl Backing for OfTask {
                 break;
             }
             let (_, user) = schema::split_baseline_key(&key).context("a baseline has no name")?;
-            each(user, &record)?;
+            if each(user, &record)?.is_break() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    fn advice(&self) -> &'static str {
+        "mend the disk, then run the same command again"
     }
 }
 

@@ -1,11 +1,15 @@
 //! What `sg-score --state` promises: baselines outlive the run, whole or not at all.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Stdio};
 
-use crate::tools::{DETECTORS, Ran, event, generated, program, run};
+use streamguard::batch::{Learned, Records};
+use streamguard::store::{Label, State};
 
-const FILE: &str = "baselines.sg";
+use crate::tools::{DETECTORS, Ran, event, generated, n_lines, program, run, shell, wait_for};
 
 fn score(state: &Path, input: &[u8]) -> Ran {
     score_with(DETECTORS[0], state, input)
@@ -36,15 +40,45 @@ fn import(state: &Path, input: &[u8]) -> Ran {
     )
 }
 
-/// A folder in which a run has left baselines, and the bytes of its file.
+/// A folder in which a run has left baselines, and their export.
 fn with_state(folder: &Path) -> (PathBuf, Vec<u8>) {
     let state = folder.join("state");
-    // Nothing but users: with incidents the file would begin with what they share.
-    let option = format!("--state={}", state.display());
-    let args = ["-q", "--threshold=0.4", "--suppress=0", &option];
-    run("sg-score", &args, &generated(3_000, 9, 41)).expect_code(0);
-    let bytes = std::fs::read(state.join(FILE)).unwrap();
-    (state, bytes)
+    score(&state, &generated(3_000, 9, 41)).expect_code(0);
+    let exported = export(&state).expect_code(0).stdout;
+    (state, exported)
+}
+
+/// The files of a state's database, with their contents.
+fn files(state: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(state.join("baselines")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| (path.clone(), std::fs::read(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+/// Makes the database of a state what it was.
+fn restore(state: &Path, files: &[(PathBuf, Vec<u8>)]) {
+    std::fs::remove_dir_all(state.join("baselines")).unwrap();
+    std::fs::create_dir(state.join("baselines")).unwrap();
+    for (path, bytes) in files {
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Commits one record to a state, as a program of this release would.
+fn put(state: &Path, detector: &str, user: &str, record: &[u8], label: &Label) {
+    let mut records = Records::default();
+    records.push(user, |bytes| bytes.extend_from_slice(record));
+    let state = State::open(state).unwrap();
+    state.claim(detector).unwrap();
+    let learned = Learned {
+        task: "".into(),
+        baselines: vec![records],
+        shared: Vec::new(),
+    };
+    state.put(vec![learned]).unwrap();
+    state.commit(label, 0).unwrap();
 }
 
 /// Cut after the line that byte `at` is in.
@@ -80,90 +114,189 @@ fn check_pieces(detector: &str) {
     );
 }
 
+/// Whoever asked about a day's events after its run had them learned twice.
+#[test]
+fn questions_teach_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, exported) = with_state(folder.path());
+    let more = generated(2_000, 9, 43);
+    let id = String::from_utf8(more.clone()).unwrap();
+    let id: serde_json::Value = serde_json::from_str(id.lines().last().unwrap()).unwrap();
+    let id = id["event_id"].as_str().unwrap();
+    for question in [&["--report"][..], &["--explain", id]] {
+        let args = [&["-q", "--state", state.to_str().unwrap()], question].concat();
+        let answer = run("sg-score", &args, &more).expect_code(0);
+        assert!(!answer.stdout.is_empty());
+        assert!(export(&state).stdout == exported, "{question:?}");
+    }
+}
+
 #[test]
 fn an_empty_run_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (state, bytes) = with_state(folder.path());
+    let (state, exported) = with_state(folder.path());
     score(&state, b"").expect_code(0);
-    assert!(std::fs::read(state.join(FILE)).unwrap() == bytes);
+    assert!(export(&state).stdout == exported);
+    let mut names: Vec<_> = std::fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["baselines", "lock"]);
 }
 
-/// The commands fail with one line that holds `words`, and leave the file as it is.
+/// A command that fails, with one line that holds `words` and no output.
+#[track_caller]
+fn check_failed(ran: Ran, words: &str) {
+    let ran = ran.expect_code(2);
+    assert_eq!(ran.text(), "", "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("sg-score: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+}
+
+/// All commands fail with one line that holds `words`.
 #[track_caller]
 fn check_refused(state: &Path, words: &str) {
-    let before = std::fs::read(state.join(FILE)).ok();
     let input = event("e", "u", 1);
     for ran in [
         score(state, input.as_bytes()),
         export(state),
         import(state, b""),
     ] {
-        let ran = ran.expect_code(2);
-        assert_eq!(ran.text(), "", "{}", ran.stderr);
-        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
-        assert!(ran.stderr.starts_with("sg-score: "), "{}", ran.stderr);
-        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+        check_failed(ran, words);
     }
-    assert!(std::fs::read(state.join(FILE)).ok() == before);
 }
 
 #[test]
 fn damaged_state_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (state, bytes) = with_state(folder.path());
-    let path = state.join(FILE);
-    for n_bytes in [0, 3, 5, 6, 20, bytes.len() / 2, bytes.len() - 1] {
-        std::fs::write(&path, &bytes[..n_bytes]).unwrap();
-        check_refused(&state, "baselines.sg cannot be used: it");
+    let (state, exported) = with_state(folder.path());
+    let files = files(&state);
+    let named = |name: &str| {
+        let is_it = |path: &Path| path.file_name().unwrap().to_str().unwrap().contains(name);
+        let found = files.iter().filter(move |(path, _)| is_it(path));
+        found.cloned().collect::<Vec<_>>()
+    };
+    for (path, bytes) in [named("CURRENT"), named("MANIFEST")].concat() {
+        for n_bytes in [0, bytes.len() / 2] {
+            std::fs::write(&path, &bytes[..n_bytes]).unwrap();
+            check_refused(&state, "restore the state folder from a backup");
+            restore(&state, &files);
+        }
+        std::fs::remove_file(&path).unwrap();
+        if path.ends_with("CURRENT") {
+            // Not taken for a state that has learned nothing yet.
+            check_refused(&state, "restore the state folder from a backup");
+        }
+        restore(&state, &files);
     }
-    // One bit in the magic, the detector's name, a count, a name, a record, the sum.
-    for at in [0, 3, 12, 18, 30, bytes.len() / 2, bytes.len() - 1] {
-        let mut bytes = bytes.clone();
-        bytes[at] ^= 0x10;
-        std::fs::write(&path, &bytes).unwrap();
-        check_refused(&state, "baselines.sg cannot be used: it");
+    let tables = named(".sst");
+    assert!(!tables.is_empty());
+    let mut n_refused = 0;
+    for (path, bytes) in &tables {
+        for n_bytes in [0, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(path, &bytes[..n_bytes]).unwrap();
+            check_failed(export(&state), "restore the state folder from a backup");
+            restore(&state, &files);
+        }
+        for i in 0..12 {
+            let mut bytes = bytes.clone();
+            let at = bytes.len() * i / 12;
+            bytes[at] ^= 0x10;
+            std::fs::write(path, &bytes).unwrap();
+            let ran = export(&state);
+            // Some bytes are there for programs that look at files, not for what is kept.
+            if ran.stdout != exported {
+                n_refused += 1;
+                let words = "restore the state folder from a backup";
+                assert!(ran.stderr.contains(words), "{}", ran.stderr);
+                assert_eq!(ran.expect_code(2).stderr.lines().count(), 1);
+            }
+            restore(&state, &files);
+        }
+        std::fs::remove_file(path).unwrap();
+        check_failed(export(&state), "restore the state folder from a backup");
+        restore(&state, &files);
     }
-    let mut longer = bytes.clone();
-    longer.push(0);
-    std::fs::write(&path, &longer).unwrap();
-    check_refused(&state, "its checksum is wrong");
-    std::fs::write(&path, &bytes).unwrap();
-    score(&state, b"").expect_code(0);
-}
-
-/// The same file with another header or record, and the sum that goes with it.
-fn with_sum(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.truncate(bytes.len() - 4);
-    let sum = crc32fast::hash(&bytes);
-    bytes.extend(sum.to_le_bytes());
-    bytes
+    assert!(n_refused > tables.len() * 6, "{n_refused}");
+    assert!(export(&state).expect_code(0).stdout == exported);
 }
 
 #[test]
-fn state_of_other_releases_and_detectors_is_refused() {
+fn state_of_other_builds_and_detectors_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (state, bytes) = with_state(folder.path());
-    let check = |at: usize, byte: u8, words: &str| {
-        let mut bytes = bytes.clone();
-        bytes[at] = byte;
-        std::fs::write(state.join(FILE), with_sum(bytes)).unwrap();
-        check_refused(&state, words);
-    };
-    assert_eq!(&bytes[..4], b"SGBL");
-    check(4, 2, "it has version 2, this build reads up to 1");
-    check(4, 0, "it has version 0");
-    assert_eq!(&bytes[10..17], b"classic");
-    check(10, b'x', "of the xlassic detector");
-    // Magic, version, name, number of users, then the first user and its record.
-    let user_bytes = usize::from(bytes[25]);
-    let record = 29 + user_bytes + 4;
-    assert_eq!(&bytes[29..29 + user_bytes], b"user00000");
-    check(
-        record,
-        9,
-        "baseline has version 9, this build reads version 1",
+    let (state, exported) = with_state(folder.path());
+    let input = event("e", "u", 1);
+    check_failed(
+        score_with(DETECTORS[1], &state, input.as_bytes()),
+        "holds baselines of the classic detector, not adaptive: use another --state folder, or \
+         --detector classic",
     );
-    check(record - 1, 0xFF, "field of");
+    assert!(export(&state).stdout == exported);
+
+    let other = folder.path().join("other");
+    put(&other, "xlassic", "u", b"record", &Label::default());
+    check_failed(
+        export(&other),
+        "of the xlassic detector, which this build has not",
+    );
+    check_failed(score(&other, b""), "of the xlassic detector, not classic");
+    // What the detector cannot read is told as soon as it is needed.
+    put(&state, "classic", "u", &[9, 0], &Label::default());
+    let words = "baseline has version 9, this build reads version 1";
+    check_failed(export(&state), words);
+    check_failed(score(&state, input.as_bytes()), words);
+
+    std::fs::write(state.join("baselines.sg"), "SGBL").unwrap();
+    check_refused(
+        &state,
+        "holds baselines.sg of an earlier build: export it with that build",
+    );
+    let db = folder.path().join("db");
+    let args = ["-q", "--db", db.to_str().unwrap()];
+    run("sg-store", &args, input.as_bytes()).expect_code(0);
+    std::fs::create_dir(folder.path().join("mixed")).unwrap();
+    std::fs::rename(db, folder.path().join("mixed/baselines")).unwrap();
+    check_refused(&folder.path().join("mixed"), "is not one of this release");
+}
+
+/// What a run has learned that ended before its input did is learned when it is repeated.
+#[test]
+fn a_run_that_does_not_come_to_its_end_learns_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, exported) = with_state(folder.path());
+    let option = format!("--state={}", state.display());
+    let strict = ["-q", "--strict", &option];
+    let input = event("e", "new", 1) + "\ngarbage\n";
+    run("sg-score", &strict, input.as_bytes()).expect_code(2);
+    assert!(export(&state).stdout == exported);
+
+    let mut running = Waiting::start(DETECTORS[0], &state);
+    running.pass(&generated(3_000, 9, 44));
+    assert!(wait_for(|| has_put(&state)));
+    drop(running.output.take());
+    // Its output is closed, which it sees with the next line.
+    let mut input = running.child.stdin.take().unwrap();
+    writeln!(input, "{}", event("e", "u", 1)).unwrap();
+    drop(input);
+    assert!(running.child.wait().unwrap().success());
+    assert!(export(&state).stdout == exported);
+
+    std::fs::write(folder.path().join("in"), generated(40_000, 3_000, 44)).unwrap();
+    let at = folder.path().display();
+    // Files may not grow beyond 64 KiB, as on a disk that is full.
+    let script = format!("trap '' XFSZ; ulimit -f 64; sg-score -q {option} < {at}/in > /dev/null");
+    let ran = shell(&script).expect_code(2);
+    let words = "cannot save baselines in";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("make room or mend it"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    assert!(export(&state).expect_code(0).stdout == exported);
 }
 
 #[test]
@@ -178,9 +311,9 @@ fn a_folder_in_use_is_refused() {
         .unwrap();
     // Its first line of output says that it has the folder.
     let mut input = holder.stdin.take().unwrap();
-    let mut output = std::io::BufReader::new(holder.stdout.take().unwrap());
-    std::io::Write::write_all(&mut input, (event("e", "u", 1) + "\n").as_bytes()).unwrap();
-    std::io::BufRead::read_line(&mut output, &mut String::new()).unwrap();
+    let mut output = BufReader::new(holder.stdout.take().unwrap());
+    writeln!(input, "{}", event("e", "u", 1)).unwrap();
+    output.read_line(&mut String::new()).unwrap();
     check_refused(&state, "is in use by another sg-score");
     drop(input);
     assert!(holder.wait().unwrap().success());
@@ -232,7 +365,7 @@ fn check_export(detector: &str) {
     assert_eq!(lines.len(), 15 + n_shared);
     assert_eq!(lines[n_shared]["user"], "user00000");
     import(&copy, &exported.stdout).expect_code(0);
-    assert!(std::fs::read(original.join(FILE)).unwrap() == std::fs::read(copy.join(FILE)).unwrap());
+    assert!(export(&copy).stdout == exported.stdout);
     let expected = score(&original, second).expect_code(0).stdout;
     assert!(score(&copy, second).expect_code(0).stdout == expected);
     // Twice is once, and users that an import does not name stay.
@@ -240,6 +373,15 @@ fn check_export(detector: &str) {
     let one_line = exported.split_inclusive(|&byte| byte == b'\n').next();
     import(&copy, one_line.unwrap()).expect_code(0);
     assert!(export(&copy).stdout == exported);
+    // Tasks are told apart; that of all input that is no partition has no name.
+    let of_user = exported.split_inclusive(|&byte| byte == b'\n').next_back();
+    let mut of_task: serde_json::Value = serde_json::from_slice(of_user.unwrap()).unwrap();
+    assert_eq!(of_task.get("task"), None);
+    of_task["task"] = "kafka:logins/3".into();
+    import(&copy, of_task.to_string().as_bytes()).expect_code(0);
+    let with_task = export(&copy).expect_code(0);
+    assert!(with_task.stdout.starts_with(&exported));
+    assert_eq!(with_task.json_lines()[lines.len()..], [of_task]);
     // Nothing to export is like nothing found.
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
@@ -250,9 +392,8 @@ fn check_export(detector: &str) {
 fn an_import_of_garbage_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (state, bytes) = with_state(folder.path());
-    let exported = export(&state).expect_code(0).stdout;
-    let exported = String::from_utf8(exported).unwrap();
-    let good = exported.lines().next().unwrap();
+    let exported = String::from_utf8(bytes.clone()).unwrap();
+    let good = exported.lines().next_back().unwrap();
     let zero_ips = good.replacen("\"n_events\":", "\"n_events\":-", 1);
     for (garbage, line) in [
         ("garbage".to_owned(), 1),
@@ -271,11 +412,11 @@ fn an_import_of_garbage_changes_nothing() {
             ran.stderr
         );
         assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
-        assert!(std::fs::read(state.join(FILE)).unwrap() == bytes);
+        assert!(export(&state).stdout == bytes);
     }
     let ran = import(&state, b"\xff\xfe\n").expect_code(2);
     assert!(ran.stderr.contains("cannot read"), "{}", ran.stderr);
-    assert!(std::fs::read(state.join(FILE)).unwrap() == bytes);
+    assert!(export(&state).stdout == bytes);
 }
 
 /// Exported baselines are edited by hand: one that no history can have led to would give scores
@@ -284,7 +425,7 @@ fn an_import_of_garbage_changes_nothing() {
 fn an_import_of_impossible_counts_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (state, bytes) = with_state(folder.path());
-    let good = export(&state).expect_code(0).json_lines().remove(0);
+    let good = export(&state).expect_code(0).json_lines().pop().unwrap();
     let check = |edit: &dyn Fn(&mut serde_json::Value)| {
         let mut line = good.clone();
         edit(&mut line["baseline"]);
@@ -294,7 +435,7 @@ fn an_import_of_impossible_counts_changes_nothing() {
             "{}",
             ran.stderr
         );
-        assert!(std::fs::read(state.join(FILE)).unwrap() == bytes);
+        assert!(export(&state).stdout == bytes);
     };
     check(&|baseline| baseline["n_events"] = 1.into());
     check(&|baseline| baseline["n_failed"] = 1_000_000.into());
@@ -307,49 +448,158 @@ fn an_import_of_impossible_counts_changes_nothing() {
     });
 }
 
-/// A crash while saving leaves what was there, and perhaps a half-written file beside it.
+/// An import and a verdict go with the checkpoint that they follow: a pipe that goes on there keeps them.
 #[test]
-fn a_crash_while_saving_leaves_the_old_state() {
+fn what_is_imported_belongs_to_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, exported) = with_state(folder.path());
+    let copy = folder.path().join("copy");
+    let label = |checkpoint| Label {
+        database: "db".to_owned(),
+        checkpoint,
+    };
+    put(&copy, "classic", "u", b"1", &label(1));
+    put(&copy, "classic", "u", b"2", &label(2));
+    import(&copy, &export(&state).stdout).expect_code(0);
+    let n_users = |copy: &State| {
+        let mut n_users = 0;
+        let count = copy.baselines(&mut |_, _, _| {
+            n_users += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        count.unwrap();
+        n_users
+    };
+    let copy = State::open(&copy).unwrap();
+    let n_exported = n_lines(&exported);
+    assert_eq!(copy.roll_back(&label(2)).unwrap(), 0);
+    assert_eq!(n_users(&copy), n_exported + 1);
+    assert_eq!(copy.roll_back(&label(1)).unwrap(), 2);
+    assert_eq!(
+        (n_users(&copy), copy.baseline("", "u").unwrap()),
+        (1, Some(b"1".to_vec()))
+    );
+}
+
+/// Killed at any instant, a run has learned all or nothing.
+#[test]
+fn a_killed_run_leaves_the_old_state_or_the_new_one() {
     let lines = generated(8_000, 15, 49);
     let (first, second) = halves(&lines, lines.len() / 2);
     let folder = tempfile::tempdir().unwrap();
     let (quiet, crashed) = (folder.path().join("quiet"), folder.path().join("crashed"));
     score(&quiet, first).expect_code(0);
     score(&crashed, first).expect_code(0);
-    let old = std::fs::read(crashed.join(FILE)).unwrap();
-    let rest = crashed.join(format!("{FILE}.new"));
-    std::fs::write(&rest, &old[..old.len() / 2]).unwrap();
+    let (old, old_files) = (export(&crashed).stdout, files(&crashed));
     let expected = score(&quiet, second).expect_code(0).stdout;
-    let new = std::fs::read(quiet.join(FILE)).unwrap();
-    assert!(score(&crashed, second).expect_code(0).stdout == expected);
-    assert!(!rest.exists());
+    let new = export(&quiet).stdout;
+    assert!(old != new);
 
-    // Killed at the end of its input, where it saves: the file is the old one or the new one.
     for n_waits in 0..12_u32 {
-        std::fs::write(crashed.join(FILE), &old).unwrap();
+        restore(&crashed, &old_files);
+        let mut running = Waiting::start(DETECTORS[0], &crashed);
+        assert!(running.pass(second) == expected);
+        if n_waits == 0 {
+            // In the middle: what the lines teach has been put, since no more come for a while.
+            assert!(wait_for(|| has_put(&crashed)));
+            running.child.kill().unwrap();
+        }
+        drop(running.child.stdin.take());
+        // A different instant each time; any of them has to do.
+        std::thread::sleep(std::time::Duration::from_millis(u64::from(n_waits) * 3));
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+        let left = export(&crashed).expect_code(0).stdout;
+        assert!(left == old || left == new && n_waits > 0, "{n_waits}");
+        if left == old {
+            assert!(score(&crashed, second).expect_code(0).stdout == expected);
+            assert!(export(&crashed).stdout == new);
+        }
+    }
+}
+
+/// Records are read when their users come, and all that are left once that pays: as if all had been
+/// there from the start.
+#[test]
+fn a_state_is_read_piece_by_piece() {
+    for detector in DETECTORS {
+        let lines = generated(12_000, 2_000, 50);
+        let (first, second) = halves(&lines, lines.len() / 2);
+        let folder = tempfile::tempdir().unwrap();
+        let (at_once, pieces) = (folder.path().join("at_once"), folder.path().join("pieces"));
+        score_with(detector, &at_once, first).expect_code(0);
+        score_with(detector, &pieces, first).expect_code(0);
+        let expected = score_with(detector, &at_once, second).expect_code(0).stdout;
+        let mut running = Waiting::start(detector, &pieces);
+        let mut output = Vec::new();
+        let lines: Vec<&[u8]> = second.split_inclusive(|&byte| byte == b'\n').collect();
+        for piece in lines.chunks(300) {
+            output.extend(running.pass(&piece.concat()));
+        }
+        drop(running.child.stdin.take());
+        assert!(running.child.wait().unwrap().success());
+        assert!(output == expected);
+        let exported = export(&pieces);
+        assert!(exported.stdout == export(&at_once).stdout);
+        let users = |line: &&serde_json::Value| line["user"] != "";
+        let n_users = exported.json_lines().iter().filter(users).count();
+        assert_eq!(n_users, n_users_of(&[first, second].concat()));
+    }
+}
+
+fn n_users_of(lines: &[u8]) -> usize {
+    let lines = std::str::from_utf8(lines).unwrap().lines();
+    let user =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["user"].to_string();
+    lines.map(user).collect::<BTreeSet<_>>().len()
+}
+
+/// A run with a state that waits for more.
+struct Waiting {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+}
+
+impl Waiting {
+    fn start(detector: &str, state: &Path) -> Self {
         let mut child = program("sg-score")
-            .args([
-                "-q",
-                "--threshold=0.4",
-                "--state",
-                crashed.to_str().unwrap(),
-            ])
+            .args(["-q", "--threshold=0.4", detector, "--state"])
+            .arg(state)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut output = child.stdout.take().unwrap();
-        let reader = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        let mut input = child.stdin.take().unwrap();
-        std::io::Write::write_all(&mut input, second).unwrap();
-        drop(input);
-        // A different instant each time; any of them has to do.
-        std::thread::sleep(std::time::Duration::from_millis(u64::from(n_waits)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        reader.join().unwrap().unwrap();
-        let left = std::fs::read(crashed.join(FILE)).unwrap();
-        assert!(left == old || left == new, "after {n_waits} ms");
-        export(&crashed).expect_code(0);
+        let output = Some(BufReader::new(child.stdout.take().unwrap()));
+        Self { child, output }
     }
+
+    /// Takes lines through it; what has become of them.
+    fn pass(&mut self, lines: &[u8]) -> Vec<u8> {
+        let mut input = self.child.stdin.as_ref().unwrap();
+        let output = self.output.as_mut().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || input.write_all(lines).unwrap());
+            let mut passed = Vec::new();
+            for _ in 0..n_lines(lines) {
+                output.read_until(b'\n', &mut passed).unwrap();
+            }
+            passed
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // After a failed test, so that nothing is left running.
+        let _ = self.child.kill();
+    }
+}
+
+/// The log of writes holds baselines. Files come and go while a program runs.
+fn has_put(state: &Path) -> bool {
+    let entries = std::fs::read_dir(state.join("baselines")).unwrap();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let sizes = logs.filter_map(|path| Some(path.metadata().ok()?.len()));
+    sizes.sum::<u64>() > 4_000
 }

@@ -7,15 +7,15 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
+use crate::batch::{Learned, Records};
 use crate::cli::baselines::{SHARED, kind_of};
 use crate::cli::store::NAME;
 use crate::detect::{Correction, Corrector};
-use crate::io::state::StateFolder;
 use crate::query::Found;
 use crate::record::feedback::Feedback;
 use crate::report::say;
 use crate::stage;
-use crate::store::Store;
+use crate::store::{State, Store};
 
 /// The place of baselines that are in the database.
 const DATABASE: &str = "database";
@@ -27,7 +27,7 @@ const PLACES_MAX: usize = 16;
 pub(super) struct Baselines {
     /// Where, as verdicts name it.
     place: String,
-    folder: Option<StateFolder>,
+    state: Option<State>,
     /// The detector that they are of, if there are any.
     detector: Option<String>,
     /// For each task that has baselines of these users.
@@ -42,14 +42,7 @@ impl Baselines {
         let mut baselines = Self::none(DATABASE.to_owned());
         baselines.detector = store.detector()?;
         for task in store.tasks()? {
-            for user in users {
-                if let Some(record) = store.baseline(&task, user)? {
-                    let key = (task.clone(), (*user).to_owned());
-                    baselines.records.insert(key, record);
-                }
-            }
-            let shared = store.baseline(&task, SHARED)?.unwrap_or_default();
-            baselines.add_task(task, &shared)?;
+            baselines.add(task, users, |task, user| store.baseline(task, user))?;
         }
         Ok(baselines)
     }
@@ -57,34 +50,24 @@ impl Baselines {
     pub(super) fn of_folder(path: &Path, users: &BTreeSet<&str>) -> anyhow::Result<Self> {
         let shown = path.display();
         ensure!(path.is_dir(), "there is no state folder at {shown}");
-        let folder = StateFolder::open(path)?;
+        let state = State::open(path)?;
         // The same folder has the same name, wherever the command was given.
         let place = path
             .canonicalize()
             .with_context(|| format!("cannot use the state folder {shown}"))?;
         let mut baselines = Self::none(place.to_string_lossy().into_owned());
-        if let Some(detector) = folder.detector()? {
-            let mut shared = Vec::new();
-            folder.load(&detector, |user, record| {
-                if user == SHARED {
-                    shared = record.to_vec();
-                } else if users.contains(user) {
-                    let key = (String::new(), user.to_owned());
-                    baselines.records.insert(key, record.to_vec());
-                }
-                Ok(())
-            })?;
-            baselines.detector = Some(detector);
-            baselines.add_task(String::new(), &shared)?;
+        baselines.detector = state.detector();
+        for task in state.tasks()? {
+            baselines.add(task, users, |task, user| state.baseline(task, user))?;
         }
-        baselines.folder = Some(folder);
+        baselines.state = Some(state);
         Ok(baselines)
     }
 
     fn none(place: String) -> Self {
         Self {
             place,
-            folder: None,
+            state: None,
             detector: None,
             correctors: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -92,9 +75,22 @@ impl Baselines {
         }
     }
 
-    fn add_task(&mut self, task: String, shared: &[u8]) -> anyhow::Result<()> {
+    /// Adds those of a task, which `get` reads by task and user.
+    fn add(
+        &mut self,
+        task: String,
+        users: &BTreeSet<&str>,
+        get: impl Fn(&str, &str) -> anyhow::Result<Option<Vec<u8>>>,
+    ) -> anyhow::Result<()> {
+        for user in users {
+            if let Some(record) = get(&task, user)? {
+                let key = (task.clone(), (*user).to_owned());
+                self.records.insert(key, record);
+            }
+        }
         let kind = kind_of(self.detector.as_deref().unwrap_or_default())?;
-        let shared = stage::of_detector(shared);
+        let shared = get(&task, SHARED)?.unwrap_or_default();
+        let shared = stage::of_detector(&shared);
         let corrector = shared.and_then(|shared| Corrector::new(kind, shared));
         let corrector = corrector.with_context(|| {
             let place = &self.place;
@@ -152,7 +148,7 @@ impl Baselines {
 
     /// Says of which users there is no baseline.
     pub(super) fn say_missing(&self, users: &BTreeSet<&str>) {
-        let place = match &self.folder {
+        let place = match &self.state {
             None => "the database: does sg-score keep it in a --state folder?",
             Some(_) => "the state folder",
         };
@@ -168,22 +164,20 @@ impl Baselines {
 
     /// Saves changed baselines of a folder; gives those back that belong into the database.
     pub(super) fn save(self) -> anyhow::Result<BTreeMap<(String, String), Vec<u8>>> {
-        let (Some(folder), Some(detector)) = (&self.folder, &self.detector) else {
+        let Some(state) = &self.state else {
             return Ok(self.changed);
         };
-        if !self.changed.is_empty() {
-            let mut n_records = 0;
-            folder.load(detector, |_, _| {
-                n_records += 1;
-                Ok(())
-            })?;
-            folder.save(detector, n_records, |each| {
-                folder.load(detector, |user, record| {
-                    let key = (String::new(), user.to_owned());
-                    each(user, self.changed.get(&key).map_or(record, Vec::as_slice))
-                })
-            })?;
+        for ((task, user), record) in self.changed {
+            let mut records = Records::default();
+            records.push(&user, |bytes| bytes.extend_from_slice(&record));
+            state.put(vec![Learned {
+                task: task.into(),
+                baselines: vec![records],
+                shared: Vec::new(),
+            }])?;
         }
+        // Under the last label: whoever goes back to it wants the verdicts since, too.
+        state.commit(&state.label(), 0)?;
         Ok(BTreeMap::new())
     }
 }

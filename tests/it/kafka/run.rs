@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::broker::{make_topic, remove_topic, send, shared, topic, wait_long};
+use super::broker::{make_topic, remove_topic, send, send_messages, shared, topic, wait_long};
 use crate::database::{admin, stats};
 use crate::tools::{DETECTORS, Ran, Running, digest, generated, program, run};
 
@@ -211,4 +211,30 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     assert!(start(&killed, &topic).wait().unwrap().success());
     assert_eq!(full(&killed), full(&quiet));
     assert_eq!(stats(&killed)["events"], 150_000);
+}
+
+/// Messages without their user as key: a user's events are in several partitions.
+#[test]
+fn a_user_in_two_partitions_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = generated(2_000, 60, 247);
+    let (mixed, keyed) = (topic(2), topic(2));
+    let messages = lines
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    send_messages(
+        shared(),
+        &mixed,
+        messages.enumerate().map(|(i, line)| (i.to_string(), line)),
+    );
+    send(&keyed, &lines);
+    let ran = sg_run(&mixed, &folder.path().join("mixed"), &[]).expect_code(0);
+    assert!(
+        ran.stderr.contains("give messages their user as key"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.stderr.matches("as key").count(), 1);
+    let ran = sg_run(&keyed, &folder.path().join("keyed"), &[]).expect_code(0);
+    assert!(!ran.stderr.contains("as key"), "{}", ran.stderr);
 }

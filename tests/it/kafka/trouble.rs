@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::broker::{Cluster, send_to, shared, topic, topic_at, wait_long};
+use crate::database::stats;
 use crate::tools::{Running, digest, event, generated, n_lines, run};
 
 #[test]
@@ -87,6 +88,47 @@ fn a_broker_may_go_away_for_a_while() {
     let args = [&common[..], &[expected.to_str().unwrap(), "-q", "-e"]].concat();
     run("sg-run", &args, b"").expect_code(0);
     assert_eq!(digest(&db), digest(&expected));
+}
+
+/// Each node of three goes away once, so that every partition's leader moves at least once, and so does
+/// the one that keeps the group.
+#[test]
+fn leaders_of_partitions_may_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::up(&["--nodes", "3"]);
+    let topic = topic_at(&cluster.address, 4, 3);
+    let (db, expected) = (folder.path().join("db"), folder.path().join("expected"));
+    let common = [
+        "-b",
+        &cluster.address,
+        "-t",
+        &topic,
+        "--threshold=0.5",
+        "--db",
+    ];
+    let changelog = ["-G", "g", "--changelog", "c"];
+    let args = [&common[..], &[db.to_str().unwrap()], &changelog].concat();
+    let running = Running::start("sg-run", &args);
+    for (seed, node, how) in [
+        (251, "1", &[][..]),
+        (253, "2", &["--kill"]),
+        (255, "3", &[]),
+    ] {
+        send_to(&cluster.address, &topic, &generated(4_000, 30, seed));
+        cluster.stop(&[&["--node", node], how].concat());
+        send_to(&cluster.address, &topic, &generated(4_000, 30, seed + 1));
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.start(&["--node", node]);
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    running.signal(Signal::TERM);
+    running.end().expect_code(0);
+    // Whatever was still to come.
+    run("sg-run", &[&args[..], &["-e", "-q"]].concat(), b"").expect_code(0);
+    let args = [&common[..], &[expected.to_str().unwrap(), "-q", "-e"]].concat();
+    run("sg-run", &args, b"").expect_code(0);
+    assert_eq!(digest(&db), digest(&expected));
+    assert_eq!(stats(&db)["events"], 24_000);
 }
 
 #[test]
