@@ -25,7 +25,7 @@ pub(super) struct MemoryArgs {
 }
 
 /// What a program takes besides the states of users: lines on their way, threads, what users share.
-const FIXED_BYTES: usize = 112 << 20;
+const FIXED_BYTES: usize = 96 << 20;
 /// The same for what a store takes besides memtables and blocks: what is to be written, and files that
 /// are written and merged.
 const STORE_BYTES: usize = 32 << 20;
@@ -33,6 +33,10 @@ const STORE_BYTES: usize = 32 << 20;
 const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
+/// One in so many bytes of states may change between two checkpoints; but more, up to so many, where that
+/// is little: what all users share is written with each checkpoint.
+const CHANGED_SHARE: usize = 8;
+const CHANGED_BYTES: usize = 8 << 20;
 /// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
 const LINES_SHARE: usize = 16;
 const STEP_SHARE: usize = 64;
@@ -48,6 +52,7 @@ impl MemoryArgs {
         let n_bytes_left = self.left_by(FIXED_BYTES + SCRATCH_BYTES, enrichment)?;
         Ok(Memory {
             bytes_max: of_states(n_bytes_left),
+            changed_bytes_max: usize::MAX,
             step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::new(Scratch::new(&std::env::temp_dir()))),
             n_kept: None,
@@ -65,9 +70,11 @@ impl MemoryArgs {
         enrichment: &Enrichment,
     ) -> anyhow::Result<Memory> {
         let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
+        // What has changed is handed over with a checkpoint.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 1);
         Ok(Memory {
-            // What has changed is handed over with a checkpoint: an eighth of all states.
-            bytes_max: of_states(n_bytes_left) / 9 * 8,
+            bytes_max,
+            changed_bytes_max,
             step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::clone(state)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
@@ -87,10 +94,11 @@ impl MemoryArgs {
     ) -> anyhow::Result<Memory> {
         let of_store = STORE_BYTES + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
+        // What has changed is handed over with a checkpoint, and copied into its write.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 2);
         Ok(Memory {
-            // What has changed is handed over with a checkpoint and copied into its write: at an
-            // eighth of all states that is a quarter more.
-            bytes_max: of_states(n_bytes_left) / 5 * 4,
+            bytes_max,
+            changed_bytes_max,
             step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::clone(store)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
@@ -208,6 +216,14 @@ fn mib(n_bytes: usize) -> usize {
 /// do not serve for another.
 fn of_states(n_bytes_left: usize) -> usize {
     n_bytes_left / 5 * 4
+}
+
+/// How many bytes are for states, and how many of those may change between two checkpoints, when what
+/// has changed is there so many times more.
+fn split(n_bytes: usize, n_times: usize) -> (usize, usize) {
+    let share = n_bytes / (CHANGED_SHARE + n_times);
+    let changed_bytes_max = share.max(CHANGED_BYTES.min(n_bytes / 5));
+    (n_bytes - n_times * changed_bytes_max, changed_bytes_max)
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

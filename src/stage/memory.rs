@@ -64,6 +64,9 @@ pub trait Backing: Send + Sync {
 #[derive(Clone)]
 pub struct Memory {
     pub bytes_max: usize,
+    /// Bytes of states that may change between two checkpoints, if there are any: they are handed over
+    /// at once, and cannot leave memory before.
+    pub changed_bytes_max: usize,
     /// Bytes of states that are brought to memory before there is room made for more, and of what is
     /// said of events before it is handed on.
     pub step_bytes: usize,
@@ -74,9 +77,6 @@ pub struct Memory {
     pub n_tasks: Arc<AtomicUsize>,
 }
 
-/// One in so many bytes of states may change between two checkpoints: they are handed over at once,
-/// and cannot leave memory before.
-const CHANGED_SHARE_MIN: usize = 8;
 /// Bytes that may be said of an event: its anomaly and its context.
 const SAID_BYTES: usize = 4 << 10;
 
@@ -90,7 +90,7 @@ impl Memory {
     /// Bytes of states of a task that may change before they have to be kept.
     pub(super) fn changed_bytes_max(&self) -> usize {
         match self.n_kept {
-            Some(_) => self.of_task() / CHANGED_SHARE_MIN,
+            Some(_) => self.changed_bytes_max / self.n_tasks(),
             None => usize::MAX,
         }
     }
