@@ -70,8 +70,9 @@ impl MemoryArgs {
         enrichment: &Enrichment,
     ) -> anyhow::Result<Memory> {
         let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
-        // What has changed is handed over with a checkpoint.
-        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 1);
+        // What has changed is handed over with a checkpoint, and freed memory is reused or given back
+        // with a delay.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 2);
         Ok(Memory {
             bytes_max,
             changed_bytes_max,
@@ -94,8 +95,9 @@ impl MemoryArgs {
     ) -> anyhow::Result<Memory> {
         let of_store = STORE_BYTES + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
-        // What has changed is handed over with a checkpoint, and copied into its write.
-        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 2);
+        // What has changed is handed over with a checkpoint, copied into its write, and from there into
+        // a memtable.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 3);
         Ok(Memory {
             bytes_max,
             changed_bytes_max,

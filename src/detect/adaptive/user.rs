@@ -351,8 +351,9 @@ impl User {
         for end in &mut ends {
             *end = u16::from(reader.byte()?);
         }
-        let mut entries = Vec::new();
-        for _ in 0..*ends.last()? {
+        let n_entries = usize::from(*ends.last()?);
+        let mut entries = Vec::with_capacity(n_entries);
+        for _ in 0..n_entries {
             entries.push(Entry {
                 key: reader.u64()?,
                 weight: reader.f32()?,
