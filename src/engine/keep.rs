@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::batch::{Learned, Origin};
+use crate::batch::{Batch, Learned, Origin};
 use crate::io::position::PartitionPosition;
 
 /// Whoever wants to know how far sources were read in what is kept, and may have to keep it too.
@@ -24,6 +24,30 @@ pub trait Keeper: Send {
 
     /// Called once after the last [`Self::kept`].
     fn finish(&mut self);
+}
+
+/// How far each source was read in what a sink has taken since its last checkpoint.
+#[derive(Default)]
+pub struct Ends(BTreeMap<Arc<str>, Origin>);
+
+impl Ends {
+    /// Takes a batch into account. What is released without having been kept does not count.
+    pub fn add(&mut self, batch: &Batch) {
+        for block in &batch.blocks {
+            let source = Arc::clone(&block.end.source);
+            self.0.insert(source, block.next().clone());
+        }
+        if !batch.is_checkpoint {
+            for task in &batch.released {
+                self.0.remove(task);
+            }
+        }
+    }
+
+    /// Hands them over for a checkpoint, and begins anew.
+    pub fn take(&mut self) -> BTreeMap<Arc<str>, Origin> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 /// What has become of a task's checkpoint in its log.
