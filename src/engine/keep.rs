@@ -69,11 +69,17 @@ pub struct TaskState {
 
 /// The records of tasks that are kept here, for whoever moves them between programs.
 pub trait TaskStore: Send + Sync {
-    /// What is kept of a task.
+    /// What is kept of a task; nothing, while records of it are being restored.
     ///
     /// # Errors
     /// If it cannot be read.
     fn task(&self, task: &str) -> anyhow::Result<TaskState>;
+
+    /// Whether records of a task are being restored, or were when the program ended.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn is_restoring(&self, task: &str) -> anyhow::Result<bool>;
 
     /// Hands over a task's users with their records; that of what all share has no name.
     ///
