@@ -26,7 +26,7 @@ use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use room::Room;
 
-pub use keep::{Keeper, Logged, TaskState, TaskStore};
+pub use keep::{Ends, Keeper, Logged, TaskState, TaskStore};
 
 /// Where blocks come from.
 pub trait Source: Send {
@@ -112,8 +112,8 @@ const N_BLOCKS_FREE: usize = 16;
 const READY_INTERVAL: Duration = Duration::from_micros(200);
 /// How long input may be silent before there is a checkpoint of what came before.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
-/// How long input that is not silent goes without a checkpoint: users are few hundred, or thousands
-/// that have all changed within a second.
+/// How long input that is not silent goes without a checkpoint: a shorter time would write the
+/// baselines of most users again and again, a longer one has more to be read again after a crash.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,9 +2,10 @@
 
 mod admin;
 mod counters;
+mod digest;
 mod feedback;
 mod keeping;
-mod merge;
+
 mod reader;
 mod scratch;
 mod state;
@@ -24,8 +25,9 @@ use rocksdb::{
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use admin::parse_event;
-pub use admin::{Digest, Pruned, Verified};
+pub use admin::{Pruned, Verified};
 pub use counters::Counters;
+pub use digest::Digest;
 pub use feedback::FeedbackWalk;
 pub use keeping::Keeping;
 pub use reader::{Entry, Order, Walk};

@@ -77,7 +77,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
-        name: NAME,
+        name: (!args.lines.quiet).then_some(NAME),
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
         enrichment,

@@ -249,7 +249,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
-        name: NAME,
+        name: (!lines.quiet).then_some(NAME),
         detector,
         silences: Arc::clone(&silences),
         enrichment,

@@ -260,7 +260,7 @@ fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {
         "findings": verified.n_findings,
     });
     if with_digest {
-        let digest = Digest::of_all(stores)?;
+        let digest = Digest::of(stores)?;
         let families: serde_json::Map<_, _> = digest
             .parts
             .into_iter()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::batch::{Learned, Origin};
+use crate::batch::{Batch, Learned, Origin};
 use crate::io::position::PartitionPosition;
 
 /// Whoever wants to know how far sources were read in what is kept, and may have to keep it too.
@@ -26,6 +26,30 @@ pub trait Keeper: Send {
     fn finish(&mut self);
 }
 
+/// How far each source was read in what a sink has taken since its last checkpoint.
+#[derive(Default)]
+pub struct Ends(BTreeMap<Arc<str>, Origin>);
+
+impl Ends {
+    /// Takes a batch into account. What is released without having been kept does not count.
+    pub fn add(&mut self, batch: &Batch) {
+        for block in &batch.blocks {
+            let source = Arc::clone(&block.end.source);
+            self.0.insert(source, block.next().clone());
+        }
+        if !batch.is_checkpoint {
+            for task in &batch.released {
+                self.0.remove(task);
+            }
+        }
+    }
+
+    /// Hands them over for a checkpoint, and begins anew.
+    pub fn take(&mut self) -> BTreeMap<Arc<str>, Origin> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 /// What has become of a task's checkpoint in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged {
@@ -45,11 +69,17 @@ pub struct TaskState {
 
 /// The records of tasks that are kept here, for whoever moves them between programs.
 pub trait TaskStore: Send + Sync {
-    /// What is kept of a task.
+    /// What is kept of a task; nothing, while records of it are being restored.
     ///
     /// # Errors
     /// If it cannot be read.
     fn task(&self, task: &str) -> anyhow::Result<TaskState>;
+
+    /// Whether records of a task are being restored, or were when the program ended.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn is_restoring(&self, task: &str) -> anyhow::Result<bool>;
 
     /// Hands over a task's users with their records; that of what all share has no name.
     ///

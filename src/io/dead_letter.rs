@@ -1,8 +1,8 @@
 //! Rejected lines, kept with the reason and where they came from, and read back for another try.
 //!
 //! A letter is one NDJSON line: `{"source", "position": {"line", "offset"}, "reason": {"code",
-//! "field", "message"}, "raw_b64"}`. A line that is longer than the limit is kept in several
-//! letters with `"part": {"index", "is_last"}`.
+//! "field", "message"}, "raw_b64"}`. A line that is longer than the limit, or than a message of a topic
+//! may be, is kept in several letters with `"part": {"index", "is_last"}`.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -55,11 +55,17 @@ struct ReadLetter {
     raw_b64: String,
 }
 
+/// Bytes of a line in one message: brokers take a megabyte, of which base64 makes a third more of it and
+/// what is said about it the rest.
+const MESSAGE_RAW_BYTES_MAX: usize = 512 << 10;
+
 /// Where rejected lines are kept, if anywhere.
 pub struct DeadLetters {
     place: Place,
     /// Something was kept that is not safe yet.
     is_dirty: bool,
+    /// Letters about the line that is being kept, so far.
+    n_parts: u64,
 }
 
 enum Place {
@@ -73,6 +79,19 @@ enum Place {
     Topic(Box<Producer>),
 }
 
+impl Place {
+    fn write(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::File { path, file, .. } => serde_json::to_writer(&mut *file, letter)
+                .map_err(std::io::Error::from)
+                .and_then(|()| file.write_all(b"\n"))
+                .map_err(|error| cannot_write(path, &error)),
+            Self::Topic(producer) => producer.send(None, &serde_json::to_vec(letter)?),
+        }
+    }
+}
+
 impl DeadLetters {
     /// Rejected lines are counted and explained, but not kept.
     #[must_use]
@@ -80,6 +99,7 @@ impl DeadLetters {
         Self {
             place: Place::Nowhere,
             is_dirty: false,
+            n_parts: 0,
         }
     }
 
@@ -105,6 +125,7 @@ impl DeadLetters {
                 is_regular,
             },
             is_dirty: false,
+            n_parts: 0,
         })
     }
 
@@ -114,6 +135,7 @@ impl DeadLetters {
         Self {
             place: Place::Topic(Box::new(producer)),
             is_dirty: false,
+            n_parts: 0,
         }
     }
 
@@ -127,26 +149,41 @@ impl DeadLetters {
         }
         self.is_dirty = true;
         let origin = block.origin_of(reject.line_index, reject.line);
-        let letter = Letter {
-            source: &origin.source,
-            position: LetterPosition {
-                line: origin.line,
-                offset: origin.offset,
-            },
-            reason: &reject.reason,
-            part: block.part.map(|part| LetterPart {
-                index: part.index,
-                is_last: part.is_last,
-            }),
-            raw_b64: BASE64_STANDARD.encode(block.bytes(reject.line)),
+        let raw = block.bytes(reject.line);
+        let raw_bytes_max = match self.place {
+            Place::Topic(_) => MESSAGE_RAW_BYTES_MAX,
+            Place::Nowhere | Place::File { .. } => raw.len().max(1),
         };
-        match &mut self.place {
-            Place::Nowhere => Ok(()),
-            Place::File { path, file, .. } => serde_json::to_writer(&mut *file, &letter)
-                .map_err(std::io::Error::from)
-                .and_then(|()| file.write_all(b"\n"))
-                .map_err(|error| cannot_write(path, &error)),
-            Place::Topic(producer) => producer.send(None, &serde_json::to_vec(&letter)?),
+        if block.part.is_none_or(|part| part.index == 0) {
+            self.n_parts = 0;
+        }
+        let is_end = block.part.is_none_or(|part| part.is_last);
+        let mut rest = raw;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(raw_bytes_max));
+            rest = after;
+            let is_last = is_end && rest.is_empty();
+            let letter = Letter {
+                source: &origin.source,
+                position: LetterPosition {
+                    line: origin.line,
+                    offset: origin.offset,
+                },
+                reason: &reject.reason,
+                // A line in one piece needs no word on it.
+                part: (self.n_parts > 0 || !is_last || block.part.is_some()).then_some(
+                    LetterPart {
+                        index: self.n_parts,
+                        is_last,
+                    },
+                ),
+                raw_b64: BASE64_STANDARD.encode(piece),
+            };
+            self.n_parts += 1;
+            self.place.write(&letter)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
         }
     }
 

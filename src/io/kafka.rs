@@ -8,6 +8,7 @@ mod changelog;
 mod client;
 mod committer;
 mod consumer;
+mod deliveries;
 mod producer;
 mod range;
 mod start;
@@ -53,6 +54,13 @@ pub struct Subscription {
     pub store: Option<Arc<dyn TaskStore>>,
     /// End where the partitions ended when they were opened.
     pub stops_at_end: bool,
+}
+
+impl Subscription {
+    /// Whether there is an end to be reached.
+    fn is_bounded(&self) -> bool {
+        self.stops_at_end || matches!(self.start, Start::Time { until: Some(_), .. })
+    }
 }
 
 /// The topic that a text such as `kafka:alerts` names, if it is one.

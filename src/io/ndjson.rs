@@ -1,14 +1,12 @@
 //! The sink of the pipe programs: lines to standard output.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::files::widen_pipe;
-use crate::batch::{Batch, Block, Origin};
-use crate::engine::{Flow, Keeper, Sink};
+use crate::batch::{Batch, Block};
+use crate::engine::{Ends, Flow, Keeper, Sink};
 use crate::record::text::json_for_terminal;
 
 /// Writes every event's line, one write a batch, so that a reader sees it at once.
@@ -18,7 +16,7 @@ pub struct NdjsonSink {
     is_terminal: bool,
     buffer: Vec<u8>,
     /// How far each source was read in what is written.
-    ends: BTreeMap<Arc<str>, Origin>,
+    ends: Ends,
     keeper: Option<Box<dyn Keeper>>,
 }
 
@@ -32,7 +30,7 @@ impl NdjsonSink {
             is_terminal: stdout.is_terminal(),
             output: Box::new(stdout),
             buffer: Vec::new(),
-            ends: BTreeMap::new(),
+            ends: Ends::default(),
             keeper: None,
         }
     }
@@ -74,17 +72,9 @@ impl Sink for NdjsonSink {
             }
         }
         if let Some(keeper) = &mut self.keeper {
-            for block in &batch.blocks {
-                let source = Arc::clone(&block.end.source);
-                self.ends.insert(source, block.next().clone());
-            }
-            for task in &batch.released {
-                if !batch.is_checkpoint {
-                    self.ends.remove(task);
-                }
-            }
+            self.ends.add(batch);
             if batch.is_checkpoint {
-                keeper.kept(&std::mem::take(&mut self.ends));
+                keeper.kept(&self.ends.take());
             }
         }
         Ok(Flow::Written {

@@ -25,9 +25,9 @@ pub(super) struct Look<D> {
     enrichment: Arc<Enrichment>,
     detector: PhantomData<D>,
     /// The tasks that some users were seen in, until one was seen in two.
-    tasks: Option<HashMap<u64, Arc<str>>>,
-    /// The program that tells of it.
-    name: &'static str,
+    tasks: HashMap<u64, Arc<str>>,
+    /// The program that is to tell of that, if it was not told yet.
+    name: Option<&'static str>,
 }
 
 /// Users whose tasks are remembered, of whom one in [`USERS_SHARE`] is.
@@ -36,7 +36,7 @@ const USERS_SHARE: u64 = 16;
 
 impl<D> Look<D> {
     pub(super) fn new(
-        name: &'static str,
+        name: Option<&'static str>,
         hasher: foldhash::fast::RandomState,
         enrichment: Arc<Enrichment>,
     ) -> Self {
@@ -44,7 +44,7 @@ impl<D> Look<D> {
             hasher,
             enrichment,
             detector: PhantomData,
-            tasks: Some(HashMap::new()),
+            tasks: HashMap::new(),
             name,
         }
     }
@@ -53,7 +53,7 @@ impl<D> Look<D> {
 impl<D: Detector> Look<D> {
     /// Tells once if a user is in more than one task: each would know half of them.
     fn look_at_tasks(&mut self, blocks: &[Block]) {
-        let Some(tasks) = &mut self.tasks else {
+        let Some(name) = self.name else {
             return;
         };
         for block in blocks.iter().filter(|block| !block.task.is_empty()) {
@@ -63,7 +63,7 @@ impl<D: Detector> Look<D> {
             };
             let keys = route.keys.iter().enumerate();
             for (i, key) in keys.filter(|(_, key)| key.stable % USERS_SHARE == 0) {
-                match tasks.get(&key.stable) {
+                match self.tasks.get(&key.stable) {
                     Some(task) if *task == block.task => {}
                     Some(task) => {
                         let user = block.view(&block.events[i]).user;
@@ -72,12 +72,12 @@ impl<D: Detector> Look<D> {
                              for them; give messages their user as key",
                             block.task
                         );
-                        say(self.name, &text);
-                        self.tasks = None;
+                        say(name, &text);
+                        self.name = None;
                         return;
                     }
-                    None if tasks.len() < USERS_MAX => {
-                        tasks.insert(key.stable, Arc::clone(&block.task));
+                    None if self.tasks.len() < USERS_MAX => {
+                        self.tasks.insert(key.stable, Arc::clone(&block.task));
                     }
                     None => {}
                 }

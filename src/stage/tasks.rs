@@ -26,8 +26,8 @@ use crate::stage::look::Look;
 /// What to score, and what to let through.
 #[derive(Clone)]
 pub struct ScoreConfig {
-    /// The program that scores, for messages.
-    pub name: &'static str,
+    /// The program that scores, if it is to say what it notices.
+    pub name: Option<&'static str>,
     pub detector: DetectorConfig,
     /// Anomalies that are not raised.
     pub silences: Arc<Silences>,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use rocksdb::WriteBatch;
-use sha2::{Digest as _, Sha256};
 
 use super::counters::Counters;
 use super::reader::{Entry, Order};
@@ -28,17 +27,6 @@ pub struct Verified {
     /// Sentences about what is wrong; at most 20 of them.
     pub findings: Vec<String>,
     pub n_findings: u64,
-}
-
-/// SHA-256 of what a store holds.
-#[derive(Debug)]
-pub struct Digest {
-    /// By family, and the counters.
-    pub parts: Vec<(&'static str, String)>,
-    /// Of all that the input determines, whichever programs it went through.
-    pub total: String,
-    /// Of the baselines that `sg-run` keeps; a pipe keeps them in `sg-score`'s state folder.
-    pub baselines: String,
 }
 
 /// What `prune` took out.
@@ -250,45 +238,6 @@ impl Store {
         Ok(())
     }
 
-    /// Sums up what the store holds. Equal contents give equal digests, however they came in.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn digest(&self) -> anyhow::Result<Digest> {
-        let mut parts = Vec::new();
-        let mut total = Sha256::new();
-        for family in schema::CONTENT_FAMILIES {
-            let sum = self.digest_family(family)?;
-            total.update(family);
-            total.update(sum);
-            parts.push((family, hex(&sum)));
-        }
-        // Which types are counted one by one depends on the order in which they came.
-        let counters = self.counters()?;
-        let counts = (counters.events, counters.failures, counters.anomalies);
-        let sum: [u8; 32] = Sha256::digest(serde_json::to_vec(&counts)?).into();
-        total.update(sum);
-        parts.push((schema::META_COUNTERS, hex(&sum)));
-        let baselines = hex(&self.digest_family(schema::BASELINES)?);
-        Ok(Digest {
-            parts,
-            total: hex(&total.finalize().into()),
-            baselines,
-        })
-    }
-
-    fn digest_family(&self, family: &str) -> anyhow::Result<[u8; 32]> {
-        let mut sum = Sha256::new();
-        let mut walk = self.walk(family, &[], Order::OldestFirst);
-        while let Some((key, value)) = walk.next_entry()? {
-            for bytes in [key, value] {
-                sum.update((bytes.len() as u64).to_be_bytes());
-                sum.update(bytes);
-            }
-        }
-        Ok(sum.finalize().into())
-    }
-
     /// Takes out all events before a time, with everything that belongs to them.
     ///
     /// # Errors
@@ -422,9 +371,4 @@ pub(crate) fn parse_event(value: Vec<u8>) -> Block {
 
 pub(super) fn show(key: &[u8]) -> String {
     crate::record::text::printable(&String::from_utf8_lossy(key)).into_owned()
-}
-
-pub(super) fn hex(sum: &[u8; 32]) -> String {
-    sum.iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

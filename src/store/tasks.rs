@@ -9,11 +9,11 @@ use crate::schema;
 
 impl TaskStore for Store {
     fn task(&self, task: &str) -> anyhow::Result<TaskState> {
-        let read = |key: String| self.get(schema::META, key.as_bytes());
-        if read(schema::restoring_key(task))?.is_some() {
+        if self.is_restoring(task)? {
             // Some of it is of another time than the rest.
             return Ok(TaskState::default());
         }
+        let read = |key: String| self.get(schema::META, key.as_bytes());
         let position = match read(schema::position_key(task))? {
             None => None,
             Some(value) => match serde_json::from_slice(&value)? {
@@ -24,6 +24,11 @@ impl TaskStore for Store {
         let log_end = read(schema::log_end_key(task))?;
         let log_end = log_end.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
         Ok(TaskState { position, log_end })
+    }
+
+    fn is_restoring(&self, task: &str) -> anyhow::Result<bool> {
+        let key = schema::restoring_key(task);
+        Ok(self.get(schema::META, key.as_bytes())?.is_some())
     }
 
     fn each_record(

@@ -2,7 +2,7 @@
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +12,8 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Learned, Medium, Origin, Records};
-use crate::engine::{Flow, Keeper, Logged, Sink};
+use crate::batch::{Batch, Block, Learned, Medium, Records};
+use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
@@ -56,7 +56,7 @@ pub struct Writer {
     /// What has been gathered since the last commit.
     writes: WriteBatch,
     /// How far each source has been read in what was gathered.
-    ends: BTreeMap<Arc<str>, Origin>,
+    ends: Ends,
     scratch: Vec<u8>,
 }
 
@@ -87,7 +87,7 @@ impl Writer {
             key_max,
             pending,
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
-            ends: BTreeMap::new(),
+            ends: Ends::default(),
             scratch: Vec::new(),
         })
     }
@@ -274,7 +274,7 @@ impl Writer {
         families: &Families<'_>,
     ) -> anyhow::Result<()> {
         // Growing by doubling would take three times as much; a dozen bytes go with each record.
-        let mut ends = std::mem::take(&mut self.ends);
+        let mut ends = self.ends.take();
         let logged = match &mut self.options.keeper {
             None => Vec::new(),
             Some(keeper) => keeper.keep(&batch.learned, &ends)?,
@@ -369,19 +369,13 @@ impl Sink for Writer {
             if writes.size_in_bytes() >= WRITES_BYTES_MAX {
                 self.commit(&families, &mut writes)?;
             }
-            if self.options.with_positions {
-                self.ends
-                    .insert(Arc::clone(&block.end.source), block.next().clone());
-            }
+        }
+        if self.options.with_positions {
+            self.ends.add(batch);
         }
         // Lines are passed on only when they are kept.
         if batch.is_commit || self.options.tee.is_some() {
             self.commit(&families, &mut writes)?;
-        }
-        if !batch.is_checkpoint {
-            for task in &batch.released {
-                self.ends.remove(task);
-            }
         }
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;

@@ -12,13 +12,19 @@ use crate::database::{SCORE, admin, assert_counts, scored, stats};
 use crate::tools::{DETECTORS, Running, digest, generated, program, shell};
 
 /// Runs the program until it ends by itself or has been killed `n_kills` times, each at another
-/// instant; how often it was killed.
-pub(crate) fn kill_and_repeat(start: &dyn Fn() -> std::process::Child, n_kills: u32) -> u32 {
+/// instant within `within_ms`; how often it was killed.
+pub(crate) fn kill_and_repeat(
+    start: &dyn Fn() -> std::process::Child,
+    n_kills: u32,
+    within_ms: u32,
+) -> u32 {
     let mut n_killed = 0;
     for n_tries in 0..n_kills * 4 {
         let mut child = start();
         // Spread over the run by a step that is not a divisor of anything.
-        std::thread::sleep(Duration::from_millis(u64::from(7 + n_tries * 37 % 211)));
+        std::thread::sleep(Duration::from_millis(u64::from(
+            7 + n_tries * 37 % within_ms,
+        )));
         let is_running = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -58,7 +64,7 @@ fn check_killed_sg_run(detector: &str) {
         command
     };
     assert!(command(&quiet).status().unwrap().success());
-    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10);
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, 211);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     assert!(command(&killed).status().unwrap().success());
     assert_eq!(full(&killed), full(&quiet));
@@ -81,7 +87,7 @@ fn killed_sg_store_and_the_pipe_again_give_the_same_store() {
         command
     };
     assert!(command(&quiet).status().unwrap().success());
-    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10);
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, 211);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     // And once more, the whole pipe from its start.
     shell(&format!(

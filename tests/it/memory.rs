@@ -298,7 +298,7 @@ fn a_run_with_a_limit_goes_on_where_it_was_killed() {
             .unwrap()
             .success()
     );
-    let n_killed = kill_and_repeat(&|| command(&at("killed"), LIMIT).spawn().unwrap(), 8);
+    let n_killed = kill_and_repeat(&|| command(&at("killed"), LIMIT).spawn().unwrap(), 8, 211);
     assert!(n_killed >= 6, "it was too fast to be killed: {n_killed}");
     assert!(command(&at("killed"), LIMIT).status().unwrap().success());
     assert_eq!(full_digest(&at("killed")), full_digest(&at("quiet")));

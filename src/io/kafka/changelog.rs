@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,8 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use super::client::{Ear, reach};
+use super::deliveries::Deliveries;
 use super::partition_of;
-use super::transaction::{Send, Written, send_checkpoint};
+use super::transaction::{Send, Writer, send_checkpoint};
 use crate::batch::{Learned, Origin, Records};
 use crate::engine::{Logged, TaskStore};
 use crate::io::position::{PartitionPosition, Position};
@@ -84,7 +84,7 @@ pub(super) struct Changelog {
     n_partitions: i32,
     store: Arc<dyn TaskStore>,
     pub(super) shutdown: Shutdown,
-    writers: Mutex<HashMap<Arc<str>, Arc<BaseProducer<Written>>>>,
+    writers: Mutex<HashMap<Arc<str>, Arc<Writer>>>,
 }
 
 impl Changelog {
@@ -171,19 +171,20 @@ impl Changelog {
         let id = format!("streamguard-{}-{task}", self.group);
         let mut config = self.cluster.config(&WRITER_SETTINGS);
         config.set("transactional.id", &id);
-        let context = Written::new(Ear::new(self.name, self.quiet));
-        let writer = BaseProducer::from_config_and_context(&config, context)
+        let context = Deliveries::new(Ear::new(self.name, self.quiet));
+        let client = BaseProducer::from_config_and_context(&config, context)
             .context("Kafka cannot be used like this")?;
-        let listen = || writer.poll(Duration::from_millis(5));
-        let ear = &writer.context().ear;
-        let begin = |timeout| writer.init_transactions(timeout);
+        let listen = || client.poll(Duration::from_millis(5));
+        let begin = |timeout| client.init_transactions(timeout);
+        let ear = &client.context().ear;
         reach(ear, &self.cluster, &self.shutdown, listen, begin)?;
-        match self.restore(task)? {
-            Some(n_parts) => {
-                let n_shared_parts = &writer.context().n_shared_parts;
-                n_shared_parts.store(n_parts, Ordering::Relaxed);
-            }
-            None => self.seed(task, &writer)?,
+        let restored = self.restore(task)?;
+        let writer = Writer {
+            client,
+            n_shared_parts: restored.unwrap_or(0).into(),
+        };
+        if restored.is_none() {
+            self.seed(task, &writer)?;
         }
         let writer = Arc::new(writer);
         if let Ok(mut writers) = self.writers.lock() {
@@ -323,7 +324,7 @@ impl Changelog {
     }
 
     /// Writes all that is here of a task, which the topic does not have.
-    fn seed(&self, task: &Arc<str>, writer: &BaseProducer<Written>) -> anyhow::Result<()> {
+    fn seed(&self, task: &Arc<str>, writer: &Writer) -> anyhow::Result<()> {
         let Some(position) = self.store.task(task)?.position else {
             return Ok(());
         };
@@ -336,7 +337,7 @@ impl Changelog {
                 }
                 send(&schema::baseline_key(task, user), record)
             })?;
-            let n_parts = &writer.context().n_shared_parts;
+            let n_parts = &writer.n_shared_parts;
             send_checkpoint(task, &position, Some(&shared), n_parts, send)
         };
         match self.transact(task, writer, &mut fill)? {
@@ -379,7 +380,7 @@ impl Changelog {
                     }
                     shared = Some(&learned.shared[..]);
                 }
-                let n_parts = &writer.context().n_shared_parts;
+                let n_parts = &writer.n_shared_parts;
                 send_checkpoint(task, &position, shared, n_parts, send)
             };
             let end = self.transact(task, &writer, &mut fill)?;

@@ -114,13 +114,14 @@ impl Ear {
         self.is_told.load(Ordering::Relaxed)
     }
 
-    /// Tells of trouble that will pass, once.
+    /// Remembers trouble, to be told if it does not pass.
     pub(super) fn hear_trouble(&self, what: &str) {
         if let Ok(mut trouble) = self.trouble.lock() {
             *trouble = Some(what.to_owned());
         }
     }
 
+    /// Tells of trouble that will pass, once.
     pub(super) fn tell_trouble(&self, what: &str) {
         self.hear_trouble(what);
         if !self.is_told.swap(true, Ordering::Relaxed) {
@@ -132,6 +133,7 @@ impl Ear {
         self.trouble.lock().ok()?.clone()
     }
 
+    /// A source is kept up to an offset.
     pub(super) fn hear_kept(&self, source: &Arc<str>, offset: i64) {
         if let Ok(mut kept) = self.kept.lock() {
             kept.insert(Arc::clone(source), offset);
@@ -143,19 +145,23 @@ impl Ear {
         self.kept.lock().ok()?.get(source).copied()
     }
 
-    /// Whether a source is kept up to an offset.
-    pub(super) fn is_kept(&self, source: &str, offset: i64) -> bool {
+    /// How far all sources are kept.
+    pub(super) fn all_kept(&self) -> Vec<(Arc<str>, i64)> {
         let kept = self.kept.lock();
-        kept.is_ok_and(|kept| kept.get(source).is_some_and(|kept| *kept >= offset))
+        kept.map_or_else(
+            |_| Vec::new(),
+            |kept| kept.iter().map(|(k, v)| (Arc::clone(k), *v)).collect(),
+        )
     }
 
+    /// What was read to its end since this was asked last, and where that is.
     pub(super) fn take_ends(&self) -> Vec<((String, i32), i64)> {
         let ends = self.ends.lock();
         ends.map(|mut ends| std::mem::take(&mut *ends))
             .unwrap_or_default()
     }
 
-    /// Whether the cluster has refused us.
+    /// Why the cluster has refused us, if it has.
     pub(super) fn is_refused(&self) -> Option<String> {
         self.is_refused
             .load(Ordering::Relaxed)

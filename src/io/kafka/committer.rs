@@ -13,7 +13,6 @@ use super::client::Ear;
 use super::partition_of;
 use crate::batch::{Learned, Origin};
 use crate::engine::{Keeper, Logged};
-use crate::report::say;
 
 /// How long a commit is tried again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,10 +24,6 @@ pub struct Committer {
     pub(super) consumer: Arc<BaseConsumer<Ear>>,
     pub(super) changelog: Option<Arc<Changelog>>,
     pub(super) has_group: bool,
-    pub(super) name: &'static str,
-    pub(super) quiet: bool,
-    /// How far each source is kept.
-    pub(super) kept: BTreeMap<Arc<str>, i64>,
 }
 
 /// Commits offsets and waits for the answer; tries again while the group is in change.
@@ -73,17 +68,13 @@ impl Keeper for Committer {
         if self.has_group
             && list.count() > 0
             && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
-            && !self.quiet
         {
-            say(
-                self.name,
-                &format!("Kafka: offsets could not be committed: {error}"),
-            );
+            let text = format!("Kafka: offsets could not be committed: {error}");
+            self.consumer.context().say(&text);
         }
         // Committed first: partitions are given up once this is heard.
         for (source, end) in ends {
             self.consumer.context().hear_kept(source, end.offset as i64);
-            self.kept.insert(Arc::clone(source), end.offset as i64);
         }
     }
 
@@ -97,8 +88,8 @@ impl Keeper for Committer {
                 let place = partition_of(source);
                 place.is_some_and(|(topic, it)| assigned.find_partition(topic, it).is_some())
             };
-            let kept = std::mem::take(&mut self.kept).into_iter();
-            let kept: Vec<_> = kept.filter(|(source, _)| is_ours(source)).collect();
+            let mut kept = self.consumer.context().all_kept();
+            kept.retain(|(source, _)| is_ours(source));
             commit(&self.consumer, &kept);
         }
         self.consumer.context().close();

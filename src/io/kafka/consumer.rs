@@ -1,6 +1,6 @@
 //! The source over partitions, and the commits that follow when what they brought is kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::changelog::Changelog;
 use super::client::{Ear, Rebalance, reach};
 use super::committer::{Committer, commit};
-use super::{Cluster, Start, Subscription, source_of};
+use super::{Cluster, Subscription, source_of};
 use crate::batch::{Block, Medium, Origin};
 use crate::engine::Source;
 use crate::io::position::Positions;
@@ -124,8 +124,7 @@ pub fn open(
     // Without a group of that name it is never joined, and nothing is committed.
     let group = subscription.group.as_deref();
     config.set("group.id", group.unwrap_or("streamguard-without-a-group"));
-    if subscription.stops_at_end || matches!(subscription.start, Start::Time { until: Some(_), .. })
-    {
+    if subscription.is_bounded() {
         config.set("enable.partition.eof", "true");
         config.set("statistics.interval.ms", END_INTERVAL_MS);
     }
@@ -205,9 +204,6 @@ pub fn open(
         consumer,
         changelog,
         has_group,
-        name,
-        quiet,
-        kept: BTreeMap::new(),
     };
     Ok((Box::new(source), committer))
 }
@@ -245,15 +241,15 @@ impl Source for Subscribed {
             let polled = consumer.poll(timeout);
             let is_nothing = polled.is_none();
             match polled {
-                None => {}
+                // A change of the group comes without a message.
+                None => match self.follow_rebalances() {
+                    Ok(()) => {}
+                    // Whoever gets the partition begins anew with what was interrupted.
+                    Err(_) if self.shutdown.is_requested() => self.is_over = true,
+                    Err(failure) => self.failure = Some(failure),
+                },
                 Some(Ok(message)) => self.receive(&message, block),
                 Some(Err(error)) => self.judge(&error),
-            }
-            match self.follow_rebalances() {
-                Ok(()) => {}
-                // Whoever gets the partition begins anew with what was interrupted.
-                Err(_) if self.shutdown.is_requested() => self.is_over = true,
-                Err(failure) => self.failure = Some(failure),
             }
             let is_full = self.carry.is_some() || block.lines.len() >= BLOCK_BYTES;
             let is_waiting = is_nothing || self.failure.is_some() || self.releasing.is_some();
@@ -369,7 +365,6 @@ impl Subscribed {
 
     /// Lets a mark go behind the last of what is to be given up; false if that is done.
     fn mark_release(&mut self, block: &mut Block) -> bool {
-        let is_lost = self.consumer.assignment_lost();
         match &mut self.releasing {
             Some(release) if !release.is_marked => {
                 release.is_marked = true;
@@ -377,7 +372,7 @@ impl Subscribed {
                 let partitions = places.filter_map(|place| self.partitions.get(place));
                 block.is_mark = true;
                 // What has been lost to others is theirs, and was not kept.
-                block.wants_checkpoint = !is_lost;
+                block.wants_checkpoint = !self.consumer.assignment_lost();
                 block.released = partitions.map(|it| Arc::clone(&it.source)).collect();
                 true
             }
@@ -400,7 +395,9 @@ impl Subscribed {
         // Whoever has it now has not waited.
         let is_lost = self.consumer.assignment_lost();
         let is_late = release.since.elapsed() > RELEASE_TIMEOUT;
-        let is_kept = read.iter().all(|(source, next)| ear.is_kept(source, *next));
+        let is_kept = read
+            .iter()
+            .all(|(source, next)| ear.kept_of(source) >= Some(*next));
         if !is_lost && !is_late && !is_kept {
             thread::sleep(Duration::from_millis(5));
             return Ok(false);
@@ -469,9 +466,7 @@ impl Subscribed {
             }
         }
         let mut ours = self.partitions.values();
-        let is_bounded = self.subscription.stops_at_end
-            || matches!(self.subscription.start, Start::Time { until: Some(_), .. });
-        is_bounded
+        self.subscription.is_bounded()
             && ours.all(|partition| {
                 let is_read = |end| partition.next.is_some_and(|next| next >= end);
                 partition.is_at_end || partition.end.is_some_and(is_read)

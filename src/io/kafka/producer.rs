@@ -1,18 +1,17 @@
 //! Lines out to a topic: each is a message, and none counts as sent before the brokers have it.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde::Deserialize;
 
 use super::Cluster;
 use super::client::{Ear, reach};
+use super::deliveries::Deliveries;
 use crate::shutdown::Shutdown;
 
 /// Librdkafka's settings.
@@ -50,39 +49,6 @@ pub struct Producer {
     shutdown: Shutdown,
 }
 
-/// An ear that also hears what became of messages.
-struct Deliveries {
-    ear: Ear,
-    /// Why a message will never be delivered.
-    failure: Mutex<Option<String>>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.ear.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.ear.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => self.ear.hear_all_is_well(),
-            Err((error, message)) => {
-                if let Ok(mut failure) = self.failure.lock() {
-                    let n_bytes = message.payload_len();
-                    failure.get_or_insert_with(|| format!("{error} ({n_bytes} bytes)"));
-                }
-            }
-        }
-    }
-}
-
 impl Producer {
     /// For a topic, which has to be there.
     ///
@@ -102,10 +68,7 @@ impl Producer {
             // Order and once cannot be had of one broker alone.
             Acks::One => config.set("acks", "1").set("enable.idempotence", "false"),
         };
-        let context = Deliveries {
-            ear: Ear::new(name, quiet),
-            failure: Mutex::new(None),
-        };
+        let context = Deliveries::new(Ear::new(name, quiet));
         let producer = BaseProducer::from_config_and_context(&config, context)
             .context("Kafka cannot be used like this")?;
         let listen = || producer.poll(Duration::ZERO);
@@ -180,12 +143,7 @@ impl Producer {
         if let Some(why) = context.ear.is_refused() {
             bail!("{}: {why}", self.cannot_send());
         }
-        match context
-            .failure
-            .lock()
-            .ok()
-            .and_then(|failure| failure.clone())
-        {
+        match context.failure() {
             Some(why) => bail!("{}: {why}", self.cannot_send()),
             None => Ok(()),
         }

@@ -45,6 +45,14 @@ impl Subscribed {
         }
         let of_task = match (&self.changelog, &subscription.store) {
             (Some(_), Some(store)) => store.task(&source)?.position,
+            (None, Some(store)) => {
+                ensure!(
+                    !store.is_restoring(&source)?,
+                    "{source} is not whole here, since a run ended while its baselines were being \
+                     restored: give --changelog to go on with that, or use another database"
+                );
+                None
+            }
             _ => None,
         };
         let kept = of_task

@@ -1,19 +1,15 @@
 //! A task's checkpoint in its changelog: written as one transaction, however often it takes.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::changelog::{Changelog, Checkpoint, POSITION, SHARED};
-use super::client::Ear;
+use super::deliveries::Deliveries;
 use crate::io::position::PartitionPosition;
 use crate::schema;
 
@@ -24,54 +20,11 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a checkpoint is tried, once the program is to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An ear that also hears where messages have come to stand.
-pub(super) struct Written {
-    pub(super) ear: Ear,
-    /// The offset behind the last one.
-    end: AtomicI64,
-    /// Why a message was not delivered.
-    failure: Mutex<Option<String>>,
+/// Writes the checkpoints of one task.
+pub(super) struct Writer {
+    pub(super) client: BaseProducer<Deliveries>,
     /// Parts of the record of what users share that were written last.
     pub(super) n_shared_parts: AtomicUsize,
-}
-
-impl Written {
-    pub(super) fn new(ear: Ear) -> Self {
-        Self {
-            ear,
-            end: AtomicI64::new(0),
-            failure: Mutex::default(),
-            n_shared_parts: AtomicUsize::new(0),
-        }
-    }
-}
-
-impl ClientContext for Written {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.ear.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.ear.error(error, reason);
-    }
-}
-
-impl ProducerContext for Written {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(message) => {
-                self.ear.hear_all_is_well();
-                self.end.fetch_max(message.offset() + 1, Ordering::Relaxed);
-            }
-            Err((error, _)) => {
-                if let Ok(mut failure) = self.failure.lock() {
-                    failure.get_or_insert_with(|| error.to_string());
-                }
-            }
-        }
-    }
 }
 
 /// How a transaction has ended.
@@ -89,14 +42,14 @@ impl Changelog {
     pub(super) fn transact(
         &self,
         task: &str,
-        writer: &BaseProducer<Written>,
+        writer: &Writer,
         fill: &mut dyn FnMut(&mut Send<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<i64>> {
         let mut deadline = None;
         loop {
             let why = match self.try_transact(task, writer, fill)? {
                 Outcome::Committed => {
-                    return Ok(Some(writer.context().end.load(Ordering::Relaxed)));
+                    return Ok(Some(writer.client.context().end()));
                 }
                 Outcome::Fenced => {
                     self.let_go(task);
@@ -104,7 +57,7 @@ impl Changelog {
                 }
                 Outcome::Aborted(why) => why,
             };
-            writer.context().ear.tell_trouble(&why);
+            writer.client.context().ear.tell_trouble(&why);
             if self.shutdown.is_requested() {
                 let deadline = deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
                 ensure!(
@@ -121,14 +74,12 @@ impl Changelog {
     fn try_transact(
         &self,
         task: &str,
-        writer: &BaseProducer<Written>,
+        writer: &Writer,
         fill: &mut dyn FnMut(&mut Send<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Outcome> {
         let partition = self.partition_of(task);
-        let context = writer.context();
-        if let Ok(mut failure) = context.failure.lock() {
-            *failure = None;
-        }
+        let writer = &writer.client;
+        writer.context().forgive();
         if let Err(error) = writer.begin_transaction() {
             return judge(writer, &error);
         }
@@ -161,13 +112,8 @@ impl Changelog {
         if let Err(error) = writer.flush(STEP_TIMEOUT) {
             return judge(writer, &error);
         }
-        if let Some(why) = context
-            .failure
-            .lock()
-            .ok()
-            .and_then(|failure| failure.clone())
-        {
-            return judge(writer, &KafkaError::ClientCreation(why));
+        if let Some(why) = writer.context().failure() {
+            return abort(writer, why);
         }
         let mut committed = writer.commit_transaction(STEP_TIMEOUT);
         // Whether it was committed is not known yet: only asking again can tell.
@@ -215,31 +161,32 @@ fn is_retriable(result: &KafkaResult<()>) -> bool {
 }
 
 /// What an error within a transaction means for it.
-fn judge(writer: &BaseProducer<Written>, error: &KafkaError) -> anyhow::Result<Outcome> {
-    let fatal = writer.client().fatal_error();
-    let is_fenced = |code: RDKafkaErrorCode| {
-        matches!(
-            code,
-            RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-        )
-    };
-    if let Some((code, why)) = fatal {
-        if is_fenced(code) {
-            return Ok(Outcome::Fenced);
-        }
-        bail!("Kafka takes no more checkpoints: {why}");
-    }
+fn judge(client: &BaseProducer<Deliveries>, error: &KafkaError) -> anyhow::Result<Outcome> {
     if error.rdkafka_error_code().is_some_and(is_fenced) {
         return Ok(Outcome::Fenced);
     }
-    match writer.abort_transaction(STEP_TIMEOUT) {
-        Ok(()) => Ok(Outcome::Aborted(error.to_string())),
-        Err(abort) => match writer.client().fatal_error() {
-            Some((code, _)) if is_fenced(code) => Ok(Outcome::Fenced),
-            Some((_, why)) => bail!("Kafka takes no more checkpoints: {why}"),
-            None => Ok(Outcome::Aborted(abort.to_string())),
-        },
+    abort(client, error.to_string())
+}
+
+/// Ends a transaction that cannot be committed, and says why.
+fn abort(client: &BaseProducer<Deliveries>, why: String) -> anyhow::Result<Outcome> {
+    let why = match client.abort_transaction(STEP_TIMEOUT) {
+        Ok(()) => why,
+        Err(error) => error.to_string(),
+    };
+    match client.client().fatal_error() {
+        Some((code, _)) if is_fenced(code) => Ok(Outcome::Fenced),
+        Some((_, why)) => bail!("Kafka takes no more checkpoints: {why}"),
+        None => Ok(Outcome::Aborted(why)),
     }
+}
+
+/// Whether another program has claimed the task.
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
 }

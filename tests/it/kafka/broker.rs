@@ -9,7 +9,9 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -107,6 +109,16 @@ pub(crate) fn remove_topic(address: &str, name: &str) {
     assert_eq!(removed, [Ok(name.to_owned())]);
 }
 
+/// Has the broker delete the messages of a topic's only partition before an offset.
+pub(crate) fn delete_before(address: &str, topic: &str, offset: i64) {
+    let mut before = TopicPartitionList::new();
+    before
+        .add_partition_offset(topic, 0, Offset::Offset(offset))
+        .unwrap();
+    let deleted = admin(address).delete_records(&before, &options());
+    pollster::block_on(deleted).unwrap();
+}
+
 fn admin(address: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).create().unwrap()
@@ -154,7 +166,9 @@ pub(crate) fn send_messages<'a>(
     let producer: BaseProducer = config.create().unwrap();
     for (key, payload) in messages {
         let mut record = BaseRecord::to(topic).key(&key).payload(payload);
-        while let Err((_, refused)) = producer.send(record) {
+        while let Err((error, refused)) = producer.send(record) {
+            let code = error.rdkafka_error_code();
+            assert_eq!(code, Some(RDKafkaErrorCode::QueueFull));
             producer.poll(Duration::from_millis(10));
             record = refused;
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::broker::{send, send_messages, shared, topic, wait_long};
+use super::broker::{make_topic, send, send_messages, shared, topic, wait_long};
 use crate::database::lines_of;
 use crate::tools::{Ran, Running, event, generated, n_lines, run};
 
@@ -218,19 +218,73 @@ fn what_is_no_event_is_kept_with_its_offset() {
     assert!(ran.stderr.contains("it would never end"), "{}", ran.stderr);
 }
 
+/// A letter is longer than its line, and a broker takes messages of up to a megabyte: the letter of one
+/// that it just took stopped the run.
+#[test]
+fn a_long_message_is_kept_in_a_topic_in_parts() {
+    let (topic, dead) = (topic(1), topic(1));
+    let long = vec![b'x'; 900_000];
+    let good = event("e", "u", 1);
+    let messages: [&[u8]; 3] = [&long, good.as_bytes(), b"short"];
+    send_messages(
+        shared(),
+        &topic,
+        messages.map(|message| ("k".to_owned(), message)),
+    );
+    let to_topic = format!("kafka:{dead}");
+    for limit in [&[][..], &["--line-bytes-max=1000"]] {
+        let args = [&["--dead-letter", &to_topic], limit].concat();
+        let ran = consume(&topic, &args).expect_code(1);
+        assert_eq!(ran.text(), format!("{good}\n"));
+        assert!(
+            ran.stderr.contains("in 3 = out 1 + rejected 2"),
+            "{}",
+            ran.stderr
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let letters = letters_in(&dead, folder.path());
+    assert!(letters.len() > 4, "{}", letters.len());
+    // Put together again, they are the lines that they were, twice.
+    let again = folder.path().join("again");
+    let args = [
+        "-q",
+        "--replay",
+        "-",
+        "--dead-letter",
+        again.to_str().unwrap(),
+    ];
+    run("sg-consume", &args, (letters.join("\n") + "\n").as_bytes()).expect_code(1);
+    let lines: Vec<Vec<u8>> = std::fs::read_to_string(&again)
+        .unwrap()
+        .lines()
+        .map(raw_of)
+        .collect();
+    assert_eq!(
+        lines,
+        [long.clone(), b"short".to_vec(), long, b"short".to_vec()]
+    );
+}
+
 /// The messages of a topic that are no events.
 fn letters_in(topic: &str, folder: &Path) -> Vec<String> {
-    use base64::prelude::{BASE64_STANDARD, Engine as _};
     let path = folder.join(topic);
-    consume(topic, &["-q", "--dead-letter", path.to_str().unwrap()]).expect_code(1);
+    let args = ["-q", "--dead-letter", path.to_str().unwrap()];
+    consume(topic, &args).expect_code(1);
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| {
-            let letter: Value = serde_json::from_str(line).unwrap();
-            let raw = BASE64_STANDARD.decode(letter["raw_b64"].as_str().unwrap());
-            String::from_utf8(raw.unwrap()).unwrap()
-        })
+    let messages = text.lines().map(raw_of);
+    messages
+        .map(|raw| String::from_utf8(raw).unwrap())
         .collect()
+}
+
+/// The line in a letter.
+fn raw_of(letter: &str) -> Vec<u8> {
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+    let letter: Value = serde_json::from_str(letter).unwrap();
+    BASE64_STANDARD
+        .decode(letter["raw_b64"].as_str().unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -243,4 +297,30 @@ fn an_unread_pipe_does_not_lose_what_it_has_not_taken() {
     // Nothing was committed of what the reader did not want.
     let rest = consume(&topic, &["-q", "-G", &topic]).expect_code(0).stdout;
     assert_eq!(n_lines(&rest), 5_000);
+}
+
+/// A group is told of topics that come later, if their names are as asked for.
+#[test]
+fn a_pattern_names_topics_that_come_later() {
+    let first = topic(1);
+    let prefix = format!("^{first}.*");
+    let args = ["-b", shared(), "-t", &prefix, "-G", &first, "-q"];
+    let soon = ["-X", "topic.metadata.refresh.interval.ms=500"];
+    let running = Running::start("sg-consume", &[&args[..], &soon].concat());
+    let lines = generated(300, 5, 213);
+    send(&first, &lines);
+    let n_read = || n_lines(running.stdout().as_bytes());
+    assert!(wait_long(|| n_read() == 300), "{}", running.stderr());
+    let later = format!("{first}-later");
+    make_topic(shared(), &later, 2, 1);
+    send(&later, &lines);
+    assert!(wait_long(|| n_read() == 600), "{}", running.stderr());
+    running.signal(Signal::TERM);
+    running.end().expect_code(0);
+    let ran = run("sg-consume", &["-b", shared(), "-t", &prefix], b"").expect_code(2);
+    assert!(
+        ran.stderr.contains("a pattern of topics needs a group"),
+        "{}",
+        ran.stderr
+    );
 }

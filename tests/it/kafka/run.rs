@@ -1,13 +1,16 @@
 //! `sg-run` on topics: what is stored, and where it goes on.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::broker::{make_topic, remove_topic, send, send_messages, shared, topic, wait_long};
-use crate::database::{admin, stats};
+use super::broker::{
+    delete_before, make_topic, remove_topic, send, send_messages, shared, topic, wait_long,
+};
+use crate::database::{admin, raw, stats};
+use crate::kills::kill_and_repeat;
 use crate::tools::{DETECTORS, Ran, Running, digest, generated, program, run};
 
 /// A member of a group that was killed is found out within a second.
@@ -32,6 +35,16 @@ fn sg_run(topic: &str, db: &Path, args: &[&str]) -> Ran {
         "-e",
     ];
     run("sg-run", &[&common, args].concat(), b"")
+}
+
+/// The same, with all that it says.
+fn run_loud(topic: &str, db: &Path) -> Ran {
+    let db = db.to_str().unwrap();
+    run(
+        "sg-run",
+        &["-b", shared(), "-t", topic, "--db", db, "-e"],
+        b"",
+    )
 }
 
 /// The digest with that of the baselines.
@@ -133,6 +146,41 @@ fn a_topic_that_was_made_anew_is_told() {
     assert_eq!(stats(&db)["events"], 2_100);
 }
 
+/// Kafka keeps messages for a while only.
+#[test]
+fn messages_that_were_deleted_unread_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let topic = topic(1);
+    send(&topic, &generated(500, 10, 261));
+    sg_run(&topic, &db, &[]).expect_code(0);
+    send(&topic, &generated(500, 10, 263));
+    delete_before(shared(), &topic, 700);
+    let ran = run_loud(&topic, &db).expect_code(0);
+    let told = "200 messages from offset 500 on were deleted before they were read";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(stats(&db)["events"], 800);
+}
+
+/// What a task's baselines are was interrupted while it was being put together: half of it is of another
+/// time. It was gone on with.
+#[test]
+fn a_task_that_is_not_whole_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let topic = topic(1);
+    send(&topic, &generated(500, 10, 265));
+    sg_run(&topic, &db, &[]).expect_code(0);
+    {
+        let db = raw(&db);
+        let meta = db.cf_handle("meta").unwrap();
+        db.put_cf(meta, format!("restoring:kafka:{topic}/0"), b"")
+            .unwrap();
+    }
+    let ran = sg_run(&topic, &db, &[]).expect_code(2);
+    assert!(ran.stderr.contains("give --changelog"), "{}", ran.stderr);
+}
+
 /// What was read is kept within seconds, and a stop keeps all of it.
 #[test]
 fn a_running_program_keeps_what_comes() {
@@ -156,22 +204,6 @@ fn a_running_program_keeps_what_comes() {
     let ran = running.end().expect_code(0);
     assert!(ran.stderr.contains("in 1000 = out 1000 "), "{}", ran.stderr);
     assert_eq!(stats(&db)["events"], 2_000);
-}
-
-/// Starts the program again and again, and kills it each time at another instant.
-fn kill_and_repeat(start: &dyn Fn() -> Child, n_kills: u32) -> u32 {
-    let mut n_killed = 0;
-    for n_tries in 0..n_kills * 4 {
-        let mut child = start();
-        std::thread::sleep(Duration::from_millis(u64::from(20 + n_tries * 97 % 711)));
-        n_killed += u32::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if n_killed == n_kills {
-            break;
-        }
-    }
-    n_killed
 }
 
 #[test]
@@ -206,7 +238,7 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
             .unwrap()
             .success()
     );
-    let n_killed = kill_and_repeat(&|| start(&killed, &topic), 8);
+    let n_killed = kill_and_repeat(&|| start(&killed, &topic), 8, 711);
     assert!(n_killed >= 6, "it was too fast to be killed: {n_killed}");
     assert!(start(&killed, &topic).wait().unwrap().success());
     assert_eq!(full(&killed), full(&quiet));
@@ -228,13 +260,15 @@ fn a_user_in_two_partitions_is_told() {
         messages.enumerate().map(|(i, line)| (i.to_string(), line)),
     );
     send(&keyed, &lines);
-    let ran = sg_run(&mixed, &folder.path().join("mixed"), &[]).expect_code(0);
+    let quiet = sg_run(&mixed, &folder.path().join("quiet"), &[]).expect_code(0);
+    assert_eq!(quiet.stderr, "");
+    let ran = run_loud(&mixed, &folder.path().join("mixed")).expect_code(0);
     assert!(
         ran.stderr.contains("give messages their user as key"),
         "{}",
         ran.stderr
     );
     assert_eq!(ran.stderr.matches("as key").count(), 1);
-    let ran = sg_run(&keyed, &folder.path().join("keyed"), &[]).expect_code(0);
+    let ran = run_loud(&keyed, &folder.path().join("keyed")).expect_code(0);
     assert!(!ran.stderr.contains("as key"), "{}", ran.stderr);
 }

@@ -1,44 +1,45 @@
-//! Several stores as one: those of programs that share the partitions of a topic. An event that two of
+//! What stores hold, summed up; several as one: those of programs that share the partitions of a topic. An event that two of
 //! them hold counts once, since a partition moves with some of what was read of it.
 
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
-use super::admin::{Digest, hex, parse_event};
+use super::admin::parse_event;
 use super::counters::BySeverity;
 use super::reader::{Entry, Order, Walk};
 use super::writer::anomaly_of;
 use crate::engine::TaskStore as _;
 use crate::schema;
 
+/// SHA-256 of what stores hold.
+#[derive(Debug)]
+pub struct Digest {
+    /// By family, and the counters.
+    pub parts: Vec<(&'static str, String)>,
+    /// Of all that the input determines, whichever programs it went through.
+    pub total: String,
+    /// Of the baselines that `sg-run` keeps; a pipe keeps them in `sg-score`'s state folder.
+    pub baselines: String,
+}
+
 impl Digest {
-    /// Sums up what several stores hold together, as if it were in one.
+    /// Sums up what stores hold together, as if it were in one. Equal contents give equal digests,
+    /// however they came in and wherever they are.
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn of_all(stores: &[Store]) -> anyhow::Result<Self> {
-        let [first, _, ..] = stores else {
-            return stores
-                .first()
-                .map_or_else(|| anyhow::bail!("no store"), Store::digest);
-        };
+    pub fn of(stores: &[Store]) -> anyhow::Result<Self> {
         let mut parts = Vec::new();
         let mut total = Sha256::new();
-        let (mut n_events, mut n_failures) = (0, 0);
-        let mut anomalies = BySeverity::default();
+        let mut counts = Counts::default();
         for family in schema::CONTENT_FAMILIES {
             let mut sum = Sha256::new();
             let mut merge = Merge::open(stores, family)?;
             while let Some((key, value)) = merge.next_entry()? {
                 add(&mut sum, &key, &value);
-                if family == schema::EVENTS {
-                    n_events += 1;
-                    let block = parse_event(value);
-                    n_failures += u64::from(block.events.iter().any(|event| event.is_failure));
-                } else if family == schema::ANOMALIES
-                    && let Some(anomaly) = anomaly_of(&value)
-                {
-                    *anomalies.of_mut(anomaly.severity) += 1;
+                if stores.len() > 1 {
+                    counts.count(family, value);
                 }
             }
             let sum: [u8; 32] = sum.finalize().into();
@@ -46,20 +47,43 @@ impl Digest {
             total.update(sum);
             parts.push((family, hex(&sum)));
         }
-        let counts: (u64, u64, BySeverity) = (n_events, n_failures, anomalies);
+        if let [store] = stores {
+            let counters = store.counters()?;
+            counts = Counts(counters.events, counters.failures, counters.anomalies);
+        }
         let sum: [u8; 32] = Sha256::digest(serde_json::to_vec(&counts)?).into();
         total.update(sum);
         parts.push((schema::META_COUNTERS, hex(&sum)));
         Ok(Self {
             parts,
             total: hex(&total.finalize().into()),
-            baselines: baselines(stores, first)?,
+            baselines: baselines(stores)?,
         })
     }
 }
 
+/// Events, failures, anomalies. Which types are counted one by one depends on the order in which they
+/// came.
+#[derive(Default, Serialize)]
+struct Counts(u64, u64, BySeverity);
+
+impl Counts {
+    /// Counts an entry of a family again, since several stores may have counted it.
+    fn count(&mut self, family: &str, value: Vec<u8>) {
+        if family == schema::EVENTS {
+            self.0 += 1;
+            let block = parse_event(value);
+            self.1 += u64::from(block.events.iter().any(|event| event.is_failure));
+        } else if family == schema::ANOMALIES
+            && let Some(anomaly) = anomaly_of(&value)
+        {
+            *self.2.of_mut(anomaly.severity) += 1;
+        }
+    }
+}
+
 /// Of each task, what the store has that has come furthest with it.
-fn baselines(stores: &[Store], first: &Store) -> anyhow::Result<String> {
+fn baselines(stores: &[Store]) -> anyhow::Result<String> {
     let mut tasks = Vec::new();
     for store in stores {
         tasks.extend(store.tasks()?);
@@ -69,18 +93,20 @@ fn baselines(stores: &[Store], first: &Store) -> anyhow::Result<String> {
     tasks.dedup();
     let mut sum = Sha256::new();
     for task in tasks {
-        let (mut furthest, mut offset) = (first, None);
+        let mut furthest: Option<(Option<u64>, &Store)> = None;
         for store in stores {
             let position = store.task(&task)?.position;
-            let found = position.map(|position| position.offset);
-            if found > offset {
-                (furthest, offset) = (store, found);
+            let offset = position.map(|position| position.offset);
+            if furthest.is_none_or(|(found, _)| offset > found) {
+                furthest = Some((offset, store));
             }
         }
-        furthest.baselines(&task, |user, record| {
-            add(&mut sum, &schema::baseline_key(&task, user), record);
-            Ok(())
-        })?;
+        if let Some((_, store)) = furthest {
+            store.baselines(&task, |user, record| {
+                add(&mut sum, &schema::baseline_key(&task, user), record);
+                Ok(())
+            })?;
+        }
     }
     Ok(hex(&sum.finalize().into()))
 }
@@ -125,4 +151,9 @@ impl<'a> Merge<'a> {
         }
         Ok(found)
     }
+}
+
+fn hex(sum: &[u8; 32]) -> String {
+    sum.iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
