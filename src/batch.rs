@@ -21,6 +21,9 @@ pub struct Batch {
     pub learned: Vec<Learned>,
     /// Tasks of which no more comes.
     pub released: Vec<Arc<str>>,
+    /// What a stage has not come to yet, since it takes more memory at once than there is: the next
+    /// batch.
+    pub rest: Option<Box<Batch>>,
 }
 
 /// What a task has learned: events of one task are scored against its own baselines.
@@ -119,6 +122,10 @@ pub struct Block {
     /// Whole lines with their ends, until they are parsed. A line longer than any block comes in
     /// parts, see `part`.
     pub lines: Vec<u8>,
+    /// Where the lines begin that are the block's own: those before went with another one.
+    lines_start: usize,
+    /// Bytes that were read into it, for whoever counts those on their way.
+    pub n_bytes_read: usize,
     /// The same once they are parsed, unless a rejected one among them is not UTF-8: checked once.
     text: Option<String>,
     pub origin: Origin,
@@ -153,6 +160,9 @@ pub struct Block {
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
 
+/// Bytes of lines, and of what stages add to them, for which a block keeps its memory.
+const BYTES_KEPT_MAX: usize = 1 << 20;
+
 /// A piece of a line that is too long to be held whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -171,6 +181,8 @@ impl Block {
         };
         Self {
             lines: Vec::new(),
+            lines_start: 0,
+            n_bytes_read: 0,
             text: None,
             origin: start.clone(),
             end: start,
@@ -192,13 +204,17 @@ impl Block {
         }
     }
 
-    /// Makes the block as new, but keeps its memory.
+    /// Makes the block as new, but keeps its memory, unless that was for something unusual.
     pub fn clear(&mut self) {
         if let Some(text) = self.text.take() {
             self.lines = text.into_bytes();
         }
-        self.lines.clear();
-        self.arena.clear();
+        for bytes in [&mut self.lines, &mut self.arena] {
+            bytes.clear();
+            bytes.shrink_to(BYTES_KEPT_MAX);
+        }
+        self.lines_start = 0;
+        self.n_bytes_read = 0;
         self.events.clear();
         self.stage_fields.clear();
         self.rejects.clear();
@@ -307,6 +323,51 @@ impl Block {
         self.text
             .as_ref()
             .map_or(&self.lines, |text| text.as_bytes())
+    }
+
+    /// The same without those that went with another block.
+    #[must_use]
+    pub fn own_lines(&self) -> &[u8] {
+        &self.all_lines()[self.lines_start..]
+    }
+
+    /// Splits off the events from that one on, with their lines and those between them. All else goes
+    /// with the events before; what stages have looked at is to be split by them.
+    #[must_use]
+    pub fn split_off(&mut self, event: usize) -> Self {
+        let Event {
+            line, line_index, ..
+        } = self.events[event];
+        let end = self.origin_of(line_index, line);
+        let cut = line.start();
+        let n_lines = memchr::memchr_iter(b'\n', &self.all_lines()[self.lines_start..cut]).count();
+        let events = self.events.split_off(event);
+        let rejects = self
+            .rejects
+            .partition_point(|reject| reject.line_index < line_index);
+        let n_blank = (n_lines - self.events.len()) as u64;
+        // Offsets are those of the whole: the rest keeps it, what goes first is copied.
+        let first = Self {
+            lines: self.lines.get(..cut).unwrap_or_default().to_vec(),
+            lines_start: self.lines_start,
+            text: self.text.as_ref().map(|text| text[..cut].to_owned()),
+            origin: self.origin.clone(),
+            end,
+            arena: self.arena.clone(),
+            events: std::mem::replace(&mut self.events, events),
+            stage_fields: self.stage_fields.clone(),
+            rejects: self.rejects.drain(..rejects).collect(),
+            n_lines: n_lines as u64,
+            n_blank: n_blank - rejects as u64,
+            origins: self.origins.clone(),
+            n_filtered: std::mem::take(&mut self.n_filtered),
+            task: Arc::clone(&self.task),
+            ..Self::new()
+        };
+        self.lines_start = cut;
+        self.n_lines -= first.n_lines;
+        self.n_blank -= first.n_blank;
+        std::mem::replace(self, first)
     }
 
     /// The bytes of a text, unchecked: those of a rejected line can be anything.

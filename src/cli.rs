@@ -176,6 +176,7 @@ impl LineArgs {
             jobs: self.jobs.map_or(n_cores, usize::from),
             line_bytes_max: self.line_bytes_max(),
             batch_bytes,
+            lines_bytes_max: LINES_BYTES_MAX,
             commit_bytes: COMMIT_BYTES,
             checkpoint_bytes: CHECKPOINT_BYTES,
             strict: self.strict,
@@ -208,6 +209,9 @@ impl LineArgs {
 
 /// Bytes of lines that the pipe programs take through their stages together.
 pub(crate) const PIPE_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of lines that are on their way through a program at the most, whatever it has to keep to.
+const LINES_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of lines that the store gathers for one write at the most.
 const COMMIT_BYTES: usize = 2 << 20;

@@ -73,6 +73,9 @@ pub trait Detector: Send + Sync + 'static {
     /// What events of an epoch change in what users share; its sums must not depend on order.
     type Deltas: Send + Sync + Default;
 
+    /// About the most bytes that a state takes.
+    const USER_BYTES_MAX: usize;
+
     fn features(event: &EventView<'_>) -> Self::Features;
 
     /// A user's state before the first event, which has these features.

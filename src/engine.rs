@@ -4,15 +4,17 @@
 //! pipe programs and `sg-run`.
 
 mod keep;
+mod room;
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -22,6 +24,7 @@ use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+use room::Room;
 
 pub use keep::{Ends, Keeper, Logged, TaskState, TaskStore};
 
@@ -70,6 +73,8 @@ pub struct Options {
     pub line_bytes_max: usize,
     /// Bytes of lines that go through the stages together, when that much is waiting.
     pub batch_bytes: usize,
+    /// Bytes of lines that may be on their way from the source to the sink.
+    pub lines_bytes_max: usize,
     /// Bytes of lines after which a sink that gathers batches has to keep them at the latest.
     pub commit_bytes: usize,
     /// Bytes of lines after which it also has to keep what stages have learned, and how far sources
@@ -101,6 +106,10 @@ const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
+/// Blocks that wait to be filled again. Stages make more of them where they split some.
+const N_BLOCKS_FREE: usize = 16;
+/// How often a stage that is not ready is asked again.
+const READY_INTERVAL: Duration = Duration::from_micros(200);
 /// How long input may be silent before there is a checkpoint of what came before.
 const QUIET_INTERVAL: Duration = Duration::from_secs(1);
 /// How long input that is not silent goes without a checkpoint: a shorter time would write the
@@ -126,15 +135,17 @@ pub fn run(
         .build()
         .context("cannot start worker threads")?;
     let (block_sender, block_receiver) = bounded(N_BLOCKS_WAITING);
-    let (free_sender, free_receiver) = unbounded();
+    let (free_sender, free_receiver) = bounded(N_BLOCKS_FREE);
+    let room = Arc::new(Room::new(options.lines_bytes_max));
+    let room_of_reader = Arc::clone(&room);
     // Not joined: it may sit in a read that never returns once the sink has closed.
-    thread::spawn(move || read(source, &block_sender, &free_receiver));
+    thread::spawn(move || read(source, &block_sender, &free_receiver, &room_of_reader));
 
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
-    let is_checkpoint_due = AtomicBool::new(false);
+    let dead_letters = Mutex::new(dead_letters);
     thread::scope(|scope| {
-        let (pool, is_over, is_checkpoint_due) = (&pool, &is_over, &is_checkpoint_due);
+        let (pool, is_over, dead_letters) = (&pool, &is_over, &dead_letters);
         let parser = scope.spawn(move || {
             let input = Input {
                 blocks: &block_receiver,
@@ -147,7 +158,7 @@ pub fn run(
                 n_explained: 0,
                 options,
             };
-            let pace = Pace::new(options, is_checkpoint_due);
+            let pace = Pace::new(options);
             let result = parser.process(&input, pool, pace, dead_letters, &parsed_sender);
             result.map(|()| parser.outcome)
         });
@@ -157,11 +168,12 @@ pub fn run(
             let (sender, receiver) = bounded::<Batch>(N_BATCHES_WAITING);
             let batches = std::mem::replace(&mut next, receiver);
             stage_threads.push(scope.spawn(move || {
-                run_stage(pool, &mut **stage, &batches, &sender, is_checkpoint_due)
+                let stage = &mut **stage;
+                run_stage(pool, stage, &batches, &sender, dead_letters, is_over)
             }));
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
-        let writer = scope.spawn(move || write(sink, &next, &free_sender));
+        let writer = scope.spawn(move || write(sink, &next, &free_sender, &room));
         let written = writer.join();
         is_over.store(true, Ordering::Relaxed);
         let written = written.map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
@@ -188,10 +200,15 @@ fn run_stage(
     stage: &mut dyn Stage,
     received: &Receiver<Batch>,
     batches: &Sender<Batch>,
-    is_checkpoint_due: &AtomicBool,
+    dead_letters: &Mutex<&mut DeadLetters>,
+    is_over: &AtomicBool,
 ) -> anyhow::Result<u64> {
     let mut n_filtered = 0;
-    while let Ok(mut batch) = received.recv() {
+    let mut rest = None;
+    while let Some(mut batch) = rest.take().or_else(|| received.recv().ok()) {
+        while !stage.is_ready(&batch) && !is_over.load(Ordering::Relaxed) {
+            thread::sleep(READY_INTERVAL);
+        }
         let of_batch =
             |batch: &Batch| -> u64 { batch.blocks.iter().map(|block| block.n_filtered).sum() };
         let n_before = of_batch(&batch);
@@ -202,8 +219,10 @@ fn run_stage(
             stage.process(&mut batch, pool)?;
         }
         n_filtered += of_batch(&batch) - n_before;
-        if stage.wants_checkpoint() {
-            is_checkpoint_due.store(true, Ordering::Relaxed);
+        rest = batch.rest.take().map(|rest| *rest);
+        if batch.is_checkpoint {
+            // It may be the stage's own, of which nobody knew when lines were rejected.
+            lock(dead_letters).sync()?;
         }
         if batches.send(batch).is_err() {
             // Whoever has ended says why when it is joined.
@@ -213,11 +232,19 @@ fn run_stage(
     Ok(n_filtered)
 }
 
+fn lock<'a, 'b>(
+    dead_letters: &'a Mutex<&'b mut DeadLetters>,
+) -> MutexGuard<'a, &'b mut DeadLetters> {
+    // A panic ends the run anyway.
+    dead_letters.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The reading thread.
 fn read(
     mut source: Box<dyn Source>,
     blocks: &Sender<anyhow::Result<Block>>,
     free: &Receiver<Block>,
+    room: &Room,
 ) {
     loop {
         let mut block = free.try_recv().unwrap_or_default();
@@ -226,7 +253,11 @@ fn read(
         let filled = panic::catch_unwind(AssertUnwindSafe(|| source.fill(&mut block)));
         let message = match filled {
             Ok(Ok(false)) => return,
-            Ok(Ok(true)) => Ok(block),
+            Ok(Ok(true)) => {
+                block.n_bytes_read = block.lines.len();
+                room.take(block.n_bytes_read);
+                Ok(block)
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 let error = anyhow::anyhow!("the reading thread panicked");
@@ -252,6 +283,7 @@ fn write(
     sink: &mut dyn Sink,
     batches: &Receiver<Batch>,
     free: &Sender<Block>,
+    room: &Room,
 ) -> anyhow::Result<Written> {
     let mut written = Written {
         n_out: 0,
@@ -273,8 +305,9 @@ fn write(
             }
         }
         for block in batch.blocks {
-            // Nobody to take it back is no harm: it is dropped.
-            let _ = free.send(block);
+            room.give_back(block.n_bytes_read);
+            // Nobody to take it back, or enough of them, is no harm: it is dropped.
+            let _ = free.try_send(block);
         }
     }
     sink.finish()?;
@@ -365,18 +398,15 @@ enum First {
 /// When what was gathered is kept.
 struct Pace<'a> {
     options: &'a Options,
-    /// A stage has asked for a checkpoint.
-    is_checkpoint_due: &'a AtomicBool,
     uncommitted_bytes: usize,
     unchecked_bytes: usize,
     last_checkpoint: Instant,
 }
 
 impl<'a> Pace<'a> {
-    fn new(options: &'a Options, is_checkpoint_due: &'a AtomicBool) -> Self {
+    fn new(options: &'a Options) -> Self {
         Self {
             options,
-            is_checkpoint_due,
             uncommitted_bytes: 0,
             unchecked_bytes: 0,
             last_checkpoint: Instant::now(),
@@ -402,7 +432,6 @@ impl<'a> Pace<'a> {
             is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
         batch.is_checkpoint = is_last
             || is_wanted
-            || self.is_checkpoint_due.swap(false, Ordering::Relaxed)
             || batch.blocks.is_empty()
             || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
             || self.unchecked_bytes >= self.options.checkpoint_bytes;
@@ -430,7 +459,7 @@ impl Parser<'_> {
         input: &Input<'_>,
         pool: &ThreadPool,
         mut pace: Pace<'_>,
-        dead_letters: &mut DeadLetters,
+        dead_letters: &Mutex<&mut DeadLetters>,
         batches: &Sender<Batch>,
     ) -> anyhow::Result<()> {
         let mut failures = Vec::new();
@@ -455,7 +484,7 @@ impl Parser<'_> {
             });
             is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
             pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);
-            self.account(&batch, dead_letters)?;
+            self.account(&batch, &mut lock(dead_letters))?;
             if batches.send(batch).is_err() {
                 // Whoever has ended says why when it is joined.
                 return Ok(());

@@ -38,3 +38,6 @@ pub mod shutdown;
 pub mod stage;
 pub mod store;
 pub mod time;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -21,6 +21,10 @@ use crate::batch::Batch;
 /// `process` gets every batch once, in input order. It may add fields to events, take events
 /// out and count them as filtered, and must leave the order of the others alone. What it
 /// produces must not depend on how the input was cut into batches and blocks.
+///
+/// A stage that has no memory for all of a batch leaves what it has not come to in `rest`, together
+/// with what is to be kept with the last of it. One that holds too much that no sink has kept makes a
+/// checkpoint of a batch.
 pub trait Stage: Send {
     /// Works on a batch. It is called on a thread of its own; what can be spread goes to `pool`.
     ///
@@ -28,9 +32,9 @@ pub trait Stage: Send {
     /// An error ends the run; bad events are not errors.
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()>;
 
-    /// Whether it asks for a checkpoint soon, since it holds too much that no sink has kept. Asked
-    /// after each batch.
-    fn wants_checkpoint(&mut self) -> bool {
-        false
+    /// Whether it can take that batch now, or first has to see kept what it has handed on. Asked until
+    /// it can.
+    fn is_ready(&self, _: &Batch) -> bool {
+        true
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    MemtableFactory, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    LruCacheOptions, MemtableFactory, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use rustix::fs::{FlockOperation, flock};
 
@@ -108,7 +108,7 @@ impl Store {
         }
         refuse_others_data(path)?;
         let lock = lock(path, access)?;
-        let cache = Cache::new_lru_cache(tuning.cache_bytes);
+        let cache = block_cache(tuning.cache_bytes);
         let families = schema::FAMILIES.iter().map(|name| {
             ColumnFamilyDescriptor::new(*name, family_options(name, access, tuning, &cache))
         });
@@ -278,6 +278,17 @@ fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options 
     // Corruption stops the program at once instead of being carried along.
     options.set_paranoid_checks(true);
     options
+}
+
+/// A cache of few parts. RocksDB makes parts of half a MiB, in which the filter of a file, a quarter of
+/// that and more, has no place beside others: then each read of a small cache reads and checks whole
+/// filters.
+fn block_cache(n_bytes: usize) -> Cache {
+    const PARTS_LOG2: i32 = 2;
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(n_bytes);
+    options.set_num_shard_bits(PARTS_LOG2);
+    Cache::new_lru_cache_opts(&options)
 }
 
 fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) -> Options {

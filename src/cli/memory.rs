@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use anyhow::ensure;
 use clap::Args;
 
+use super::LineArgs;
+use super::store::TuningArgs;
+use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::Memory;
 use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
@@ -21,66 +25,207 @@ pub(super) struct MemoryArgs {
 }
 
 /// What a program takes besides the states of users: lines on their way, threads, what users share.
-const FIXED_BYTES: usize = 128 << 20;
-/// The same for what a store takes besides memtables and blocks.
+const FIXED_BYTES: usize = 96 << 20;
+/// The same for what a store takes besides memtables and blocks: what is to be written, and files that
+/// are written and merged.
 const STORE_BYTES: usize = 32 << 20;
+/// States that have to fit in, whatever else does not: some batches' worth.
+const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
+/// One in so many bytes of states may change between two checkpoints; but more, up to so many, where that
+/// is little: what all users share is written with each checkpoint.
+const CHANGED_SHARE: usize = 8;
+const CHANGED_BYTES: usize = 8 << 20;
+/// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
+const LINES_SHARE: usize = 16;
+const STEP_SHARE: usize = 64;
+/// One in so many bytes of lines goes through the stages at once.
+const BATCH_SHARE: usize = 2048;
 
 impl MemoryArgs {
     /// For a program that keeps nothing: the rest goes to a temporary folder.
-    pub(super) fn with_scratch(&self, enrichment: &Enrichment) -> Memory {
-        let fixed = FIXED_BYTES + SCRATCH_BYTES + enrichment.n_bytes();
-        Memory {
-            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)),
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
+    pub(super) fn with_scratch(&self, enrichment: &Enrichment) -> anyhow::Result<Memory> {
+        let n_bytes_left = self.left_by(FIXED_BYTES + SCRATCH_BYTES, enrichment)?;
+        Ok(Memory {
+            bytes_max: of_states(n_bytes_left),
+            changed_bytes_max: usize::MAX,
+            step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::new(Scratch::new(&std::env::temp_dir()))),
             n_kept: None,
             n_tasks: Arc::default(),
-        }
+        })
     }
 
     /// For a program that keeps baselines in a state folder: the rest is there.
-    pub(super) fn with_state(&self, state: &Arc<State>, enrichment: &Enrichment) -> Memory {
-        let fixed = FIXED_BYTES + STATE_BYTES + enrichment.n_bytes();
-        Memory {
-            // What has changed is handed over with a checkpoint: an eighth of all states.
-            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 9 * 8,
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
+    pub(super) fn with_state(
+        &self,
+        state: &Arc<State>,
+        enrichment: &Enrichment,
+    ) -> anyhow::Result<Memory> {
+        let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
+        // What has changed is handed over with a checkpoint, and freed memory is reused or given back
+        // with a delay.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 2);
+        Ok(Memory {
+            bytes_max,
+            changed_bytes_max,
+            step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::clone(state)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
-        }
+        })
     }
 
     /// For a program that keeps baselines in a store: the rest is there.
+    ///
+    /// # Errors
+    /// If there is no room for what is known of addresses.
     pub(super) fn with_store(
         &self,
         store: &Arc<Store>,
         tuning: &Tuning,
         enrichment: &Enrichment,
-    ) -> Memory {
-        let of_store =
-            STORE_BYTES + tuning.memtable_bytes * 4 + self.cache_bytes(tuning.cache_bytes);
-        let fixed = FIXED_BYTES + of_store + enrichment.n_bytes();
-        Memory {
-            // What has changed is handed over with a checkpoint and copied into its write: at an
-            // eighth of all states that is a quarter more.
-            bytes_max: of_states(self.memory_limit.saturating_sub(fixed)) / 5 * 4,
+    ) -> anyhow::Result<Memory> {
+        let of_store = STORE_BYTES + tuning.memtable_bytes * 4 + tuning.cache_bytes;
+        let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
+        // What has changed is handed over with a checkpoint, copied into its write, and from there into
+        // a memtable.
+        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 3);
+        Ok(Memory {
+            bytes_max,
+            changed_bytes_max,
+            step_bytes: self.memory_limit / STEP_SHARE,
             shelves: Arc::new(Arc::clone(store)),
             n_kept: Some(Arc::new(AtomicU32::new(0))),
             n_tasks: Arc::default(),
-        }
+        })
     }
 
-    /// What is left of the blocks that were to be kept in memory for reads: an eighth at the most.
-    pub(super) fn cache_bytes(&self, cache_bytes: usize) -> usize {
-        cache_bytes.min(self.memory_limit / 8)
+    /// What is left for states.
+    fn left_by(&self, n_bytes: usize, enrichment: &Enrichment) -> anyhow::Result<usize> {
+        let of_files = enrichment.n_bytes();
+        let needed = n_bytes + of_files + STATES_BYTES_MIN;
+        ensure!(
+            needed <= self.memory_limit,
+            "the files of --geoip and --asn take {}MiB, for which --memory-limit {}MiB has no room: \
+             {}MiB would do",
+            mib(of_files),
+            mib(self.memory_limit),
+            mib(needed)
+        );
+        Ok(self.memory_limit - n_bytes - of_files)
+    }
+
+    /// The sizes of a store, if they fit into the limit. Blocks that are kept for reads take an eighth
+    /// of it at the most if nobody says how many.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub(super) fn tuning(&self, asked: &TuningArgs) -> anyhow::Result<Tuning> {
+        let tuning = asked.tuning();
+        let others = FIXED_BYTES + STORE_BYTES + STATES_BYTES_MIN;
+        let cache_bytes = tuning.cache_bytes.min(self.memory_limit / 8);
+        self.fit(
+            "--memtable-mib",
+            tuning.memtable_bytes,
+            4,
+            others + cache_bytes,
+        )?;
+        if !asked.names_cache() {
+            return Ok(Tuning {
+                cache_bytes,
+                ..tuning
+            });
+        }
+        let others = others + tuning.memtable_bytes * 4;
+        self.fit("--cache-mib", tuning.cache_bytes, 1, others)?;
+        Ok(tuning)
+    }
+
+    /// Whether something that is there so many times fits in beside all others.
+    fn fit(
+        &self,
+        option: &str,
+        n_bytes: usize,
+        n_times: usize,
+        others: usize,
+    ) -> anyhow::Result<()> {
+        let n_bytes_max = (self.memory_limit - others) / n_times;
+        ensure!(
+            n_bytes <= n_bytes_max,
+            "{option} {} does not fit into --memory-limit {}MiB: {} would, or a limit of {}MiB",
+            n_bytes >> 20,
+            mib(self.memory_limit),
+            n_bytes_max >> 20,
+            mib(others + n_bytes * n_times)
+        );
+        Ok(())
+    }
+
+    /// The arguments with the longest line that there is room for, `line_bytes_max` if there is for that.
+    ///
+    /// # Errors
+    /// If somebody asked for a longer one.
+    pub(super) fn lines(
+        &self,
+        asked: &LineArgs,
+        line_bytes_max: usize,
+    ) -> anyhow::Result<LineArgs> {
+        let n_bytes_max = self.memory_limit / LINES_SHARE;
+        let n_bytes = asked.line_bytes_max.unwrap_or(0);
+        ensure!(
+            n_bytes <= n_bytes_max,
+            "--line-bytes-max {n_bytes} does not fit into --memory-limit {}MiB: {n_bytes_max} would, or \
+             a limit of {}MiB",
+            mib(self.memory_limit),
+            mib(n_bytes * LINES_SHARE)
+        );
+        let mut lines = asked.clone();
+        lines
+            .line_bytes_max
+            .get_or_insert(line_bytes_max.min(n_bytes_max));
+        Ok(lines)
+    }
+
+    /// How to run with lines that are bounded, where a program with room would take `batch_bytes` of
+    /// them at once.
+    pub(super) fn options(
+        &self,
+        lines: &LineArgs,
+        name: &'static str,
+        batch_bytes: usize,
+    ) -> Options {
+        Options {
+            lines_bytes_max: self.memory_limit / LINES_SHARE,
+            ..lines.options(name, batch_bytes.min(self.memory_limit / BATCH_SHARE))
+        }
     }
 }
 
+/// Whole MiB that hold so many bytes.
+fn mib(n_bytes: usize) -> usize {
+    n_bytes.div_ceil(1 << 20)
+}
+
 /// Bytes of states that fit into what is left: allocations are rounded up, and freed ones of one size
-/// do not serve for another. Some have to, whatever else takes all of it.
+/// do not serve for another.
 fn of_states(n_bytes_left: usize) -> usize {
-    n_bytes_left.max(LIMIT_BYTES_MIN / 8) / 5 * 4
+    n_bytes_left / 5 * 4
+}
+
+/// How many bytes are for states, and how many of those may change between two checkpoints, when what
+/// has changed is there so many times more.
+fn split(n_bytes: usize, n_times: usize) -> (usize, usize) {
+    let share = n_bytes / (CHANGED_SHARE + n_times);
+    let changed_bytes_max = share.max(CHANGED_BYTES.min(n_bytes / 5));
+    (n_bytes - n_times * changed_bytes_max, changed_bytes_max)
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

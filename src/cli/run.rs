@@ -13,9 +13,10 @@ use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine::{self, TaskStore};
 use crate::io::position::Positions;
+use crate::record::LINE_BYTES_MAX;
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring};
-use crate::store::{Access, Store, Tuning, Writer, WriterOptions};
+use crate::store::{Access, Store, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
 
@@ -64,18 +65,14 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
+    let lines = args.memory.lines(&args.lines, LINE_BYTES_MAX)?;
+    let mut dead_letters = args.kafka.dead_letters(NAME, &lines, &shutdown)?;
     let enrichment = args.detector.enrichment()?;
-    let tuning = Tuning {
-        cache_bytes: args.memory.cache_bytes(args.tuning.tuning().cache_bytes),
-        ..args.tuning.tuning()
-    };
+    let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
-    let memory = args.memory.with_store(&store, &tuning, &enrichment);
+    let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
-    let silences = args
-        .detector
-        .silences((!args.lines.quiet).then_some(NAME))?;
+    let silences = args.detector.silences((!lines.quiet).then_some(NAME))?;
     let Scoring {
         mut look,
         mut tasks,
@@ -102,10 +99,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let (source, keeper) = if args.kafka.is_wanted() {
         let tasks: Arc<dyn TaskStore> = Arc::clone(&store) as Arc<_>;
         let (source, keeper) =
-            (args.kafka).open(NAME, &args.lines, Some(positions), Some(tasks), &shutdown)?;
+            (args.kafka).open(NAME, &lines, Some(positions), Some(tasks), &shutdown)?;
         (source, Some(keeper))
     } else {
-        let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;
+        let source = (args.files).open(NAME, &lines, positions, &shutdown)?;
         (source, None)
     };
     let writer_options = WriterOptions {
@@ -118,7 +115,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;
-    let options = args.lines.options(NAME, STORE_BATCH_BYTES);
+    let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut tasks],

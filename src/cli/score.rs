@@ -18,6 +18,7 @@ use crate::engine::{self, Options, Outcome, Sink};
 use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::ndjson::NdjsonSink;
+use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -219,7 +220,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         args.emit != Emit::Incidents || args.detector.suppress > 0,
         "--suppress 0 folds nothing, so there are no incidents to emit: use --emit anomalies"
     );
-    let lines = args.lines.clone().after_others();
+    // Lines were checked against a limit that is not known here, and have grown since.
+    let lines = args.memory.lines(&args.lines, CHECKED_LINE_BYTES_MAX)?;
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let state = args.state.as_deref().map(State::open).transpose()?;
@@ -239,8 +241,8 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     };
     let enrichment = args.detector.enrichment()?;
     let memory = match &state {
-        Some(state) => args.memory.with_state(state, &enrichment),
-        None => args.memory.with_scratch(&enrichment),
+        Some(state) => args.memory.with_state(state, &enrichment)?,
+        None => args.memory.with_scratch(&enrichment)?,
     };
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let Scoring {
@@ -269,7 +271,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let options = Options {
         // Nothing is kept before the end, unless memory runs short.
         checkpoint_bytes: usize::MAX,
-        ..lines.options(NAME, PIPE_BATCH_BYTES)
+        ..args.memory.options(&lines, NAME, PIPE_BATCH_BYTES)
     };
     let run = |sink: &mut dyn Sink| {
         engine::run(

@@ -105,9 +105,10 @@ pub struct TuningArgs {
     #[arg(long, value_name = "MIB", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=4096))]
     memtable_mib: u16,
 
-    /// MiB of blocks kept in memory for reads
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
-    cache_mib: u16,
+    /// MiB of blocks kept in memory for reads [default: 512; in sg-run an eighth of --memory-limit, if
+    /// that is less]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..))]
+    cache_mib: Option<u16>,
 
     /// Threads that flush and compact
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -119,13 +120,21 @@ pub struct TuningArgs {
     no_sync: bool,
 }
 
+/// MiB of blocks that are kept if nobody says how many.
+const CACHE_MIB: u16 = 512;
+
 impl TuningArgs {
     pub(crate) fn tuning(&self) -> Tuning {
         Tuning {
             memtable_bytes: usize::from(self.memtable_mib) << 20,
-            cache_bytes: usize::from(self.cache_mib) << 20,
+            cache_bytes: usize::from(self.cache_mib.unwrap_or(CACHE_MIB)) << 20,
             n_background_jobs: i32::from(self.background_jobs),
         }
+    }
+
+    /// Whether somebody has said how many blocks to keep.
+    pub(crate) fn names_cache(&self) -> bool {
+        self.cache_mib.is_some()
     }
 
     pub(crate) fn sync(&self) -> bool {

@@ -304,6 +304,8 @@ impl Detector for Adaptive {
     type User = Box<User>;
     type Deltas = Deltas;
 
+    const USER_BYTES_MAX: usize = User::BYTES_MAX;
+
     fn features(event: &EventView<'_>) -> Features {
         Features::of(event)
     }

@@ -49,6 +49,8 @@ impl Detector for Classic {
     type User = Baseline;
     type Deltas = ();
 
+    const USER_BYTES_MAX: usize = size_of::<Baseline>() + Table::HEAP_BYTES_MAX;
+
     fn features(event: &EventView<'_>) -> Features {
         Features::of(event)
     }

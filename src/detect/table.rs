@@ -42,6 +42,10 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// About the most bytes on the heap. Tables grow by doubling.
+    pub(crate) const HEAP_BYTES_MAX: usize =
+        3 * (VALUES_MAX * 2 * (size_of::<u32>() + size_of::<Seen>()) + VALUES_BYTES_MAX as usize);
+
     /// How often the value was seen.
     pub(crate) fn count(&self, tag: u32, value: &str) -> u32 {
         self.find(tag, value)

@@ -42,8 +42,8 @@ pub struct Users<T> {
     slots: Vec<Slot<T>>,
     /// Changes up to now belong to the checkpoint of this number.
     checkpoint: u32,
-    /// States that have changed since the last checkpoint.
-    n_changed: usize,
+    /// Bytes of the states that have changed since the last checkpoint.
+    n_bytes_changed: usize,
     /// Bytes of all states and what is around them.
     n_bytes: usize,
     /// Where the search for states that nobody needs goes on.
@@ -87,7 +87,7 @@ impl<T> Users<T> {
             index: HashTable::new(),
             slots: Vec::new(),
             checkpoint: n_checkpoints + 1,
-            n_changed: 0,
+            n_bytes_changed: 0,
             n_bytes: 0,
             hand: 0,
         }
@@ -129,14 +129,25 @@ impl<T> Users<T> {
         });
         let slot = &mut self.slots[i as usize];
         slot.is_recent = true;
+        let before = n_bytes(&slot.state);
         if slot.changed_in != self.checkpoint {
             slot.changed_in = self.checkpoint;
-            self.n_changed += 1;
+            self.n_bytes_changed += before + slot.overhead_bytes();
         }
-        let n_bytes_before = n_bytes(&slot.state);
         let result = change(&mut slot.state);
-        self.n_bytes = self.n_bytes + n_bytes(&slot.state) - n_bytes_before;
+        let after = n_bytes(&slot.state);
+        self.n_bytes = self.n_bytes + after - before;
+        self.n_bytes_changed = self.n_bytes_changed + after - before;
         result
+    }
+
+    /// Counts the state at a place as changed: it is about to be.
+    pub fn mark_changed(&mut self, i: u32, n_bytes: impl Fn(&T) -> usize) {
+        let slot = &mut self.slots[i as usize];
+        if slot.changed_in != self.checkpoint {
+            slot.changed_in = self.checkpoint;
+            self.n_bytes_changed += n_bytes(&slot.state) + slot.overhead_bytes();
+        }
     }
 
     /// Puts a state that was saved in place of what is there.
@@ -151,7 +162,11 @@ impl<T> Users<T> {
             None => self.add(key, name, state, &n_bytes),
             Some(i) => {
                 let slot = &mut self.slots[i as usize];
-                self.n_bytes = self.n_bytes + n_bytes(&state) - n_bytes(&slot.state);
+                let (before, after) = (n_bytes(&slot.state), n_bytes(&state));
+                self.n_bytes = self.n_bytes + after - before;
+                if slot.changed_in == self.checkpoint {
+                    self.n_bytes_changed = self.n_bytes_changed + after - before;
+                }
                 slot.state = state;
                 i
             }
@@ -167,7 +182,7 @@ impl<T> Users<T> {
             each(&slot.name, &slot.state);
         }
         self.checkpoint += 1;
-        self.n_changed = 0;
+        self.n_bytes_changed = 0;
     }
 
     /// Takes out states that nobody has looked at for long, until no more than `n_bytes_max` bytes
@@ -194,7 +209,11 @@ impl<T> Users<T> {
                 continue;
             }
             each(&slot.name, &slot.state);
-            self.n_bytes -= n_bytes(&slot.state) + slot.overhead_bytes();
+            let n_bytes_freed = n_bytes(&slot.state) + slot.overhead_bytes();
+            self.n_bytes -= n_bytes_freed;
+            if slot.changed_in == self.checkpoint {
+                self.n_bytes_changed -= n_bytes_freed;
+            }
             self.remove(self.hand);
         }
     }
@@ -211,10 +230,10 @@ impl<T> Users<T> {
         self.slots.len()
     }
 
-    /// States that have changed since the last checkpoint.
+    /// Bytes of the states that have changed since the last checkpoint, and of what is around them.
     #[must_use]
-    pub fn n_changed(&self) -> usize {
-        self.n_changed
+    pub fn n_bytes_changed(&self) -> usize {
+        self.n_bytes_changed
     }
 
     /// Bytes of all states and what is around them.
@@ -328,11 +347,20 @@ mod tests {
     #[test]
     fn what_no_checkpoint_holds_stays() {
         let mut users = with_users(10);
-        assert_eq!(users.n_changed(), 10);
+        assert_eq!(users.n_bytes_changed(), users.n_bytes());
         users.make_room(0, 0, Vec::len, |_, _| unreachable!());
         users.take_changed(|_, _| ());
-        users.change(None, key(3), || unreachable!(), Vec::len, |_| ());
-        assert_eq!(users.n_changed(), 1);
+        assert_eq!(users.n_bytes_changed(), 0);
+        let before = users.n_bytes();
+        let found = users.find(key(3)).expect("it is there");
+        for _ in 0..2 {
+            users.mark_changed(found, Vec::len);
+            assert_eq!(users.n_bytes_changed() * 10, before);
+        }
+        let grow = |state: &mut Vec<u8>| state.extend([0; 50]);
+        users.change(None, key(3), || unreachable!(), Vec::len, grow);
+        assert_eq!(users.n_bytes() - before, 50);
+        assert_eq!(users.n_bytes_changed(), before / 10 + 50);
         users.make_room(0, 1, Vec::len, |_, _| ());
         let left: Vec<&str> = users.iter().map(|(name, _)| name).collect();
         assert_eq!(left, ["3"]);

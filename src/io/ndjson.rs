@@ -49,7 +49,7 @@ impl Sink for NdjsonSink {
         for block in &batch.blocks {
             n_out += block.events.len() as u64;
             let lines = if is_untouched(block) {
-                block.all_lines()
+                block.own_lines()
             } else {
                 self.buffer.clear();
                 for event in &block.events {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -118,22 +119,27 @@ impl<F> Route<F> {
         let mut features = Vec::with_capacity(n_events);
         let mut keys = Vec::with_capacity(n_events);
         let mut shards = Vec::with_capacity(n_events);
-        let mut starts = vec![0; N_SHARDS + 1];
         for event in &block.events {
             let view = block.view(event);
             let key = UserKey::of(view.user, hasher);
-            let shard = shard_of(key);
             features.push(D::features(&view));
             keys.push(key);
-            shards.push(shard as u8);
-            starts[shard + 1] += 1;
+            shards.push(shard_of(key) as u8);
+        }
+        Self::new(features, keys, shards)
+    }
+
+    fn new(features: Vec<F>, keys: Vec<UserKey>, shard_of: Vec<u8>) -> Self {
+        let mut starts = vec![0; N_SHARDS + 1];
+        for &shard in &shard_of {
+            starts[usize::from(shard) + 1] += 1;
         }
         for i in 1..starts.len() {
             starts[i] += starts[i - 1];
         }
         let mut next = starts.clone();
-        let mut order = vec![0; n_events];
-        for (i, &shard) in shards.iter().enumerate() {
+        let mut order = vec![0; shard_of.len()];
+        for (i, &shard) in shard_of.iter().enumerate() {
             let slot = &mut next[shard as usize];
             order[*slot as usize] = i as u32;
             *slot += 1;
@@ -142,10 +148,22 @@ impl<F> Route<F> {
             features,
             keys,
             found: Vec::new(),
-            shard_of: shards,
+            shard_of,
             order,
             starts,
         }
+    }
+
+    /// Splits off the events from that one on, as their block is split.
+    pub(super) fn split_off(&mut self, event: usize) -> Self {
+        let rest = Self::new(
+            self.features.split_off(event),
+            self.keys.split_off(event),
+            self.shard_of.split_off(event),
+        );
+        let (features, keys) = (take(&mut self.features), take(&mut self.keys));
+        *self = Self::new(features, keys, take(&mut self.shard_of));
+        rest
     }
 
     pub(super) fn events_of(&self, shard: usize) -> &[u32] {

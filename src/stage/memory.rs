@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::look::{N_SHARDS, Place, Route};
-use crate::batch::{Block, Records};
+use super::look::{N_SHARDS, Route};
+use crate::batch::Records;
 use crate::detect::{Detector, UserKey, Users};
 use crate::record::text::printable;
 
@@ -64,6 +64,12 @@ pub trait Backing: Send + Sync {
 #[derive(Clone)]
 pub struct Memory {
     pub bytes_max: usize,
+    /// Bytes of states that may change between two checkpoints, if there are any: they are handed over
+    /// at once, and cannot leave memory before.
+    pub changed_bytes_max: usize,
+    /// Bytes of states that are brought to memory before there is room made for more, and of what is
+    /// said of events before it is handed on.
+    pub step_bytes: usize,
     pub shelves: Arc<dyn Shelves>,
     /// Checkpoints that the sink has kept, if it keeps any: states leave memory no sooner than that.
     pub n_kept: Option<Arc<AtomicU32>>,
@@ -71,29 +77,32 @@ pub struct Memory {
     pub n_tasks: Arc<AtomicUsize>,
 }
 
-/// One in so many bytes of states may change between two checkpoints: they are handed over at once,
-/// and cannot leave memory before.
-const CHANGED_SHARE_MIN: usize = 8;
+/// Bytes that may be said of an event: its anomaly and its context.
+const SAID_BYTES: usize = 4 << 10;
 
 impl Memory {
-    fn kept(&self) -> u32 {
+    /// Checkpoints that have been kept; all there will ever be, if none are.
+    pub(super) fn kept(&self) -> u32 {
         let n_kept = self.n_kept.as_ref();
         n_kept.map_or(u32::MAX, |n_kept| n_kept.load(Ordering::Acquire))
     }
 
-    /// Whether so much has changed that it has to be kept.
-    pub(super) fn wants_checkpoint<'a, T: 'a>(
-        &self,
-        shards: impl Iterator<Item = &'a Users<T>>,
-    ) -> bool {
-        let (mut n_users, mut n_changed, mut n_bytes) = (0, 0, 0);
-        for users in shards {
-            n_users += users.n_users();
-            n_changed += users.n_changed();
-            n_bytes += users.n_bytes();
+    /// Bytes of states of a task that may change before they have to be kept.
+    pub(super) fn changed_bytes_max(&self) -> usize {
+        match self.n_kept {
+            Some(_) => self.changed_bytes_max / self.n_tasks(),
+            None => usize::MAX,
         }
-        self.n_kept.is_some()
-            && n_bytes / n_users.max(1) * n_changed > self.of_task() / CHANGED_SHARE_MIN
+    }
+
+    /// Bytes of states that a task may bring to memory before it makes room.
+    pub(super) fn step_bytes(&self) -> usize {
+        self.step_bytes / self.n_tasks()
+    }
+
+    /// Events that a task may score before it hands them on.
+    pub(super) fn step_events(&self) -> usize {
+        (self.step_bytes() / SAID_BYTES).max(1)
     }
 
     /// Takes users out of memory until their shard has its share of it; how many that were.
@@ -120,57 +129,16 @@ impl Memory {
 
     /// Bytes that a task may take.
     pub(super) fn of_task(&self) -> usize {
-        self.bytes_max / self.n_tasks.load(Ordering::Relaxed).max(1)
+        self.bytes_max / self.n_tasks()
+    }
+
+    fn n_tasks(&self) -> usize {
+        self.n_tasks.load(Ordering::Relaxed).max(1)
     }
 
     /// Bytes that a shard of a task may take.
     pub(super) fn share(&self) -> usize {
         self.of_task() / N_SHARDS
-    }
-}
-
-/// Reads the records of the users of these events that are not in memory, each once.
-pub(super) fn read<F>(
-    backing: &dyn Backing,
-    shard: usize,
-    routes: &[Route<F>],
-    blocks: &[Block],
-) -> anyhow::Result<Vec<Missing>> {
-    let mut missing = Vec::new();
-    let mut asked = hashbrown::HashSet::with_hasher(foldhash::fast::RandomState::default());
-    for (block, route) in routes.iter().enumerate() {
-        for &event in route.events_of(shard) {
-            let event = event as usize;
-            let key = route.keys[event];
-            if route.found[event].is_some() || !asked.insert(key.stable) {
-                continue;
-            }
-            let user = blocks[block].view(&blocks[block].events[event]).user;
-            if let Some(record) = backing.get(user)? {
-                let place = Place { block, event };
-                missing.push(Missing { key, place, record });
-            }
-        }
-    }
-    Ok(missing)
-}
-
-/// A user who is not in memory: the record, and the first event.
-pub(super) struct Missing {
-    pub(super) key: UserKey,
-    pub(super) place: Place,
-    record: Vec<u8>,
-}
-
-impl Missing {
-    /// The state of the user of that name.
-    pub(super) fn state<D: Detector>(
-        &self,
-        detector: &D,
-        user: &str,
-        backing: &dyn Backing,
-    ) -> anyhow::Result<D::User> {
-        state(detector, user, &self.record, backing)
     }
 }
 

@@ -2,7 +2,8 @@
 //! shard scores its users' events in order, with no lock, and shards run in parallel where an epoch
 //! has enough events. The numbers of shards and threads show nowhere in the output.
 
-use std::ops::ControlFlow;
+mod step;
+
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,10 +13,10 @@ use rayon::prelude::*;
 use super::findings::{Findings, Folded, apply};
 use super::incident::{self, Incidents};
 use super::look::{N_SHARDS, Place, Route, Span, shard_of};
-use super::memory::{self, Backing, Memory, Missing, Shelf};
+use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
-use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, UserKey, Users};
+use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, Users};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -36,18 +37,20 @@ pub enum Emit {
 
 /// Scores the events of one task, whatever the detector.
 pub trait Scorer: Send {
-    /// Scores blocks, in their order.
+    /// Scores blocks, in their order; those of them that there is no memory for yet are taken out and
+    /// returned.
     ///
     /// # Errors
     /// If states cannot be brought to memory, or out of it.
-    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()>;
+    fn score(&mut self, blocks: &mut Vec<Block>, pool: &ThreadPool) -> anyhow::Result<Vec<Block>>;
 
     /// What has been learned since the last checkpoint, for the one that is being made; none if
     /// nothing has.
     fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned>;
 
-    /// Whether so much has changed since the last checkpoint that there should be one.
-    fn wants_checkpoint(&self) -> bool;
+    /// How much has changed since the last checkpoint of what may change between two: from 1 on there
+    /// has to be one.
+    fn changed_share(&self) -> f64;
 
     /// Takes over what users share.
     ///
@@ -79,6 +82,8 @@ pub(super) struct Score<D: Detector> {
     routes: Vec<Route<D::Features>>,
     /// Something was scored since the last checkpoint.
     is_changed: bool,
+    /// Bytes of the longest record that was read.
+    record_bytes_max: usize,
     n_scored: u64,
     /// Scored events from which it pays to have all users in memory; never, if none.
     bring_all_at: Option<u64>,
@@ -110,25 +115,27 @@ impl<D: Detector> Score<D> {
             hasher,
             routes: Vec::new(),
             is_changed: false,
+            record_bytes_max: 0,
         }
     }
 }
 
 impl<D: Detector> Scorer for Score<D> {
-    fn score(&mut self, blocks: &mut [Block], pool: &ThreadPool) -> anyhow::Result<()> {
+    fn score(&mut self, blocks: &mut Vec<Block>, pool: &ThreadPool) -> anyhow::Result<Vec<Block>> {
         self.routes.clear();
         for block in &mut *blocks {
             let looks = block.looks.take().and_then(|looks| looks.downcast().ok());
             let route = looks.context("events come to the scorer before they were looked at")?;
             self.is_changed |= !block.events.is_empty();
-            self.n_scored += block.events.len() as u64;
             self.routes.push(*route);
         }
+        let rest = self.bring_users(blocks, pool)?;
+        let n_events = |block: &Block| block.events.len() as u64;
+        self.n_scored += blocks.iter().map(n_events).sum::<u64>();
         for shard in &mut self.shards {
             shard.findings.clear();
         }
         self.inline.clear();
-        self.find_users(blocks, pool)?;
         self.score_epochs(blocks, pool);
 
         let (shards, inline) = (&self.shards, &self.inline);
@@ -154,7 +161,8 @@ impl<D: Detector> Scorer for Score<D> {
                 apply(i, block, all_findings(), folded, emit);
             }
         }
-        self.make_room(pool)
+        self.make_room(pool)?;
+        Ok(rest)
     }
 
     fn learned(&mut self, task: &Arc<str>, pool: &ThreadPool) -> Option<Learned> {
@@ -176,9 +184,8 @@ impl<D: Detector> Scorer for Score<D> {
         })
     }
 
-    fn wants_checkpoint(&self) -> bool {
-        let users = self.shards.iter().map(|shard| &shard.users);
-        self.config.memory.wants_checkpoint(users)
+    fn changed_share(&self) -> f64 {
+        self.n_bytes_changed() as f64 / self.config.memory.changed_bytes_max() as f64
     }
 
     fn load_shared(&mut self, record: &[u8]) -> Result<(), RecordError> {
@@ -207,66 +214,6 @@ impl<D: Detector> Score<D> {
         let mut record = self.incidents.record();
         record.extend_from_slice(&self.detector.write_shared(&self.deltas));
         record
-    }
-
-    /// Finds where the users of a batch are, and brings those to memory that are elsewhere.
-    fn find_users(&mut self, blocks: &[Block], pool: &ThreadPool) -> anyhow::Result<()> {
-        if self.shelf.is_backed && self.bring_all_at.is_some_and(|at| self.n_scored >= at) {
-            self.bring_all()?;
-        }
-        if !self.shelf.is_backed {
-            // Whoever is not here is new; scoring finds the others a few events ahead.
-            return Ok(());
-        }
-        let find = |shards: &[Shard<D>], routes: &mut [Route<D::Features>]| {
-            memory::find(pool, routes, |shard, key| shards[shard].users.find(key));
-        };
-        find(&self.shards, &mut self.routes);
-        let (backing, routes) = (&*self.shelf.backing, &self.routes);
-        let shards = (0..self.shards.len()).into_par_iter();
-        let read = |shard| memory::read(backing, shard, routes, blocks);
-        let missing: Vec<Vec<Missing>> =
-            pool.install(|| shards.map(read).collect::<anyhow::Result<_>>())?;
-        // States are made on one thread: what it frees serves for the next, while the system's
-        // allocator keeps apart what others take.
-        for (shard, missing) in self.shards.iter_mut().zip(&missing) {
-            for missing in missing {
-                let block = &blocks[missing.place.block];
-                let user = block.view(&block.events[missing.place.event]).user;
-                let state = missing.state(&self.detector, user, backing)?;
-                shard.users.insert(missing.key, user, state, D::user_bytes);
-            }
-        }
-        if missing.iter().any(|missing| !missing.is_empty()) {
-            find(&self.shards, &mut self.routes);
-        }
-        Ok(())
-    }
-
-    /// Brings all users of the shelf to memory, unless there is no room for them: to look for users
-    /// in two places takes a sixth of the time.
-    fn bring_all(&mut self) -> anyhow::Result<()> {
-        self.bring_all_at = None;
-        let (shards, detector, hasher) = (&mut self.shards, &self.detector, &self.hasher);
-        let backing = &*self.shelf.backing;
-        let n_bytes_max = self.config.memory.share() / 4 * 3;
-        let mut is_room = true;
-        backing.each(&mut |user, record| {
-            let key = UserKey::of(user, hasher);
-            let users = &mut shards[shard_of(key)].users;
-            if users.find(key).is_none() {
-                let state = memory::state(detector, user, record, backing)?;
-                users.insert(key, user, state, D::user_bytes);
-                is_room = users.n_bytes() < n_bytes_max;
-            }
-            Ok(if is_room {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            })
-        })?;
-        self.shelf.is_backed = !is_room;
-        Ok(())
     }
 
     /// Lets users go for whom there is no room in memory.

@@ -3,6 +3,7 @@
 //! several partitions come to be mixed, nor on which process reads which partition.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -66,7 +67,6 @@ impl Scoring {
             hasher,
             scorers: BTreeMap::new(),
             n_checkpoints: 0,
-            is_asked: false,
         };
         Self { look, tasks }
     }
@@ -79,8 +79,6 @@ pub struct Tasks {
     scorers: BTreeMap<Arc<str>, Box<dyn Scorer>>,
     /// Checkpoints so far.
     n_checkpoints: u32,
-    /// A checkpoint was asked for, and has not come yet.
-    is_asked: bool,
 }
 
 impl Tasks {
@@ -149,16 +147,27 @@ fn of_task(task: &str) -> String {
 impl Stage for Tasks {
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let first = batch.blocks.first().map(|block| Arc::clone(&block.task));
+        let mut rest = Vec::new();
         if let Some(first) = first {
-            if batch.blocks.iter().all(|block| block.task == first) {
-                self.task(&first)?.score(&mut batch.blocks, pool)?;
+            rest = if batch.blocks.iter().all(|block| block.task == first) {
+                self.task(&first)?.score(&mut batch.blocks, pool)?
             } else {
-                self.score_each(batch, pool)?;
-            }
+                self.score_each(batch, pool)?
+            };
         }
-        if self.config.with_baselines && batch.is_checkpoint {
+        if !rest.is_empty() {
+            batch.rest = Some(Box::new(Batch {
+                blocks: rest,
+                is_commit: take(&mut batch.is_commit),
+                is_checkpoint: take(&mut batch.is_checkpoint),
+                released: take(&mut batch.released),
+                ..Batch::default()
+            }));
+        }
+        if self.config.with_baselines && (batch.is_checkpoint || self.wants_checkpoint()) {
+            batch.is_checkpoint = true;
+            batch.is_commit = true;
             self.n_checkpoints += 1;
-            self.is_asked = false;
             let scorers = self.scorers.iter_mut();
             let learned = scorers.filter_map(|(task, scorer)| scorer.learned(task, pool));
             batch.learned = learned.collect();
@@ -170,21 +179,30 @@ impl Stage for Tasks {
         Ok(())
     }
 
-    fn wants_checkpoint(&mut self) -> bool {
-        let is_wanted = || {
-            self.scorers
-                .values()
-                .any(|scorer| scorer.wants_checkpoint())
-        };
-        let is_new = !self.is_asked && is_wanted();
-        self.is_asked |= is_new;
-        is_new
+    fn is_ready(&self, batch: &Batch) -> bool {
+        // The records of one checkpoint at a time are on their way.
+        self.is_all_kept() || !batch.is_checkpoint && self.changed_share() < 0.5
     }
 }
 
 impl Tasks {
-    /// Scores a batch with blocks of several tasks, which know nothing of each other.
-    fn score_each(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+    fn is_all_kept(&self) -> bool {
+        self.config.memory.kept() >= self.n_checkpoints
+    }
+
+    /// Whether so much has changed that it has to be kept now.
+    fn wants_checkpoint(&self) -> bool {
+        self.changed_share() >= 1.0 && self.is_all_kept()
+    }
+
+    /// How much of what may change between two checkpoints has.
+    fn changed_share(&self) -> f64 {
+        let shares = self.scorers.values().map(|scorer| scorer.changed_share());
+        shares.fold(0.0, f64::max)
+    }
+
+    /// Scores a batch with blocks of several tasks, which know nothing of each other; what is left.
+    fn score_each(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<Vec<Block>> {
         let mut of_tasks: BTreeMap<Arc<str>, Share> = BTreeMap::new();
         for (i, block) in batch.blocks.drain(..).enumerate() {
             let share = of_tasks.entry(Arc::clone(&block.task)).or_default();
@@ -199,16 +217,26 @@ impl Tasks {
         let mut shares: Vec<(_, Share)> = shares.collect();
         let each = shares.par_iter_mut();
         pool.install(|| {
-            each.try_for_each(|(scorer, share)| scorer.score(&mut share.blocks, pool))
+            each.try_for_each(|(scorer, share)| {
+                share.rest = scorer.score(&mut share.blocks, pool)?;
+                anyhow::Ok(())
+            })
         })?;
-        let mut blocks: Vec<(usize, Block)> = shares
-            .into_iter()
-            .flat_map(|(_, share)| share.places.into_iter().zip(share.blocks))
-            .collect();
-        blocks.sort_unstable_by_key(|(i, _)| *i);
-        batch.blocks = blocks.into_iter().map(|(_, block)| block).collect();
-        Ok(())
+        let (mut blocks, mut rest) = (Vec::new(), Vec::new());
+        for (_, share) in shares {
+            // The first of the rest may be of the same block as the last of what was scored.
+            let n_whole = share.places.len() - share.rest.len();
+            rest.extend(share.places[n_whole..].iter().copied().zip(share.rest));
+            blocks.extend(share.places.into_iter().zip(share.blocks));
+        }
+        batch.blocks = in_order(blocks);
+        Ok(in_order(rest))
     }
+}
+
+fn in_order(mut blocks: Vec<(usize, Block)>) -> Vec<Block> {
+    blocks.sort_unstable_by_key(|(i, _)| *i);
+    blocks.into_iter().map(|(_, block)| block).collect()
 }
 
 /// The blocks of one task in a batch, and their places among all.
@@ -216,4 +244,6 @@ impl Tasks {
 struct Share {
     places: Vec<usize>,
     blocks: Vec<Block>,
+    /// What the scorer has left.
+    rest: Vec<Block>,
 }

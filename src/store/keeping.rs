@@ -37,7 +37,7 @@ impl<'a> Keeping<'a> {
 impl Sink for Keeping<'_> {
     fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
         let blocks = batch.blocks.iter();
-        let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
+        let n_bytes: usize = blocks.map(|block| block.own_lines().len()).sum();
         self.n_line_bytes += n_bytes as u64;
         let flow = self.inner.write(batch)?;
         if batch.is_checkpoint && flow != Flow::Closed {

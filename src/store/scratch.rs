@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context as _;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
+    BlockBasedOptions, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
     WriteOptions,
 };
 use tempfile::TempDir;
 
+use super::block_cache;
 use crate::batch::Records;
 use crate::schema;
 use crate::stage::{Backing, EachUser, Shelf, Shelves};
@@ -20,9 +21,11 @@ const FOLDER_PREFIX: &str = "sg-scratch-";
 /// Records gathered in memory before they become a file; two of these at a time.
 const MEMTABLE_BYTES: usize = 16 << 20;
 const CACHE_BYTES: usize = 32 << 20;
+/// What it takes to write and merge files.
+const FILES_BYTES: usize = 32 << 20;
 
 /// Bytes of memory that it takes, once it is needed.
-pub const SCRATCH_BYTES: usize = 2 * MEMTABLE_BYTES + CACHE_BYTES;
+pub const SCRATCH_BYTES: usize = 2 * MEMTABLE_BYTES + CACHE_BYTES + FILES_BYTES;
 
 /// The database, if it was needed.
 pub struct Scratch {
@@ -143,7 +146,7 @@ impl Backing for OfTask {
 
 fn options() -> Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
+    table.set_block_cache(&block_cache(CACHE_BYTES));
     // Most users that are looked for were never here.
     table.set_bloom_filter(10.0, false);
     table.set_format_version(6);

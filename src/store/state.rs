@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use epochs::Label;
 
+use super::block_cache;
 use crate::batch::{Learned, Records};
 use crate::schema;
 use crate::schema::state as layout;
@@ -98,7 +99,7 @@ impl State {
              build, and import it into a new folder with this one"
         );
         refuse_beheaded(path)?;
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let cache = block_cache(CACHE_BYTES);
         let families = layout::FAMILIES
             .iter()
             .map(|name| ColumnFamilyDescriptor::new(*name, family_options(name, &cache)));

@@ -23,6 +23,10 @@ use crate::schema;
 /// Room that a write is given at first: growing by doubling would need three times as much.
 const WRITES_BYTES: usize = 4 << 20;
 
+/// Bytes from which it is written, whatever else is waiting: what is said of an event can be longer than
+/// its line.
+const WRITES_BYTES_MAX: usize = 8 << 20;
+
 /// How to write.
 pub struct WriterOptions {
     /// Wait until each batch is on the disk, not only in the system's cache.
@@ -362,6 +366,9 @@ impl Sink for Writer {
         for block in &batch.blocks {
             n_out += block.events.len() as u64;
             n_duplicates += self.put_block(block, &families, &mut writes)?;
+            if writes.size_in_bytes() >= WRITES_BYTES_MAX {
+                self.commit(&families, &mut writes)?;
+            }
         }
         if self.options.with_positions {
             self.ends.add(batch);

@@ -1,11 +1,24 @@
 //! What `--memory-limit` promises: it holds whatever users are made up, and changes nothing but speed.
 
 use std::fmt::Write as _;
+use std::hash::RandomState;
 use std::io::Write as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::tools::{Ran, Running, generated, run, shell};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use streamguard::batch::{Batch, Block, Learned, Records};
+use streamguard::detect::adaptive::{Adaptive, Deltas};
+use streamguard::detect::{Detector, DetectorConfig, DetectorKind, UserKey};
+use streamguard::engine::Sink;
+use streamguard::record::LINE_BYTES_MAX;
+use streamguard::store::{Access, Store, Tuning, Writer, WriterOptions};
+
+use crate::database::admin;
+use crate::kills::kill_and_repeat;
+use crate::tools::{Ran, Running, event_and, generated, program, run, shell};
 
 const ADAPTIVE: &str = "--detector=adaptive";
 const LIMIT: &str = "--memory-limit=256MiB";
@@ -97,6 +110,255 @@ fn a_store_does_not_depend_on_the_limit() {
     // Baselines are part of it.
     assert!(digests[0]["baselines"].as_str().unwrap().len() == 64);
     assert_eq!(digests[0], digests[1]);
+}
+
+/// The record of a user who was seen with as many values as are kept.
+fn full_record() -> Vec<u8> {
+    let mut block = Block::new();
+    for i in 0..300 {
+        let line = format!(
+            r#"{{"event_id":"e{i}","user":"u","timestamp":{},"type":"TYPE_{}","source_ip":"10.{}.{i}.1","geo_location":"City {i}, C{i}","metadata":{{"asn":{i},"user_agent":"ua/{i}","device":"d{i}","endpoint":"/a{i}/b/{i}"}}}}"#,
+            1_735_689_600_000_i64 + i64::from(i) * 3_600_000,
+            i % 24,
+            i % 256,
+            i = i % 256,
+        );
+        block.lines.extend_from_slice(line.as_bytes());
+        block.lines.push(b'\n');
+    }
+    block.parse(LINE_BYTES_MAX);
+    assert_eq!(block.events.len(), 300);
+    let mut detector = Adaptive::new(DetectorConfig::standard(DetectorKind::Adaptive));
+    let mut deltas = Deltas::default();
+    let key = UserKey::of("u", &RandomState::new());
+    let mut user = None;
+    for event in &block.events {
+        let features = Adaptive::features(&block.view(event));
+        if detector.begins_epoch(key, &features, 0) {
+            detector.turn_epoch(&mut deltas, 0, true);
+        }
+        let user = user.get_or_insert_with(|| detector.new_user(&features));
+        detector.risk(key, user, &mut deltas, &features);
+        detector.turn_epoch(&mut deltas, 1, false);
+    }
+    let mut record = Vec::new();
+    detector.write_user(&user.unwrap(), &mut record);
+    assert!(record.len() > 5_000, "{}", record.len());
+    record
+}
+
+const N_FULL_USERS: usize = 25_000;
+
+/// Short events of all of them in another order each time, which are 13,000 users a MiB; every hundredth
+/// line is no event.
+fn short_events(n_rounds: usize) -> String {
+    let mut lines = String::new();
+    for round in 0..n_rounds {
+        for i in 0..N_FULL_USERS {
+            let user = i * (7_919 + 2 * round) % N_FULL_USERS;
+            let now_ms = 1_738_000_000_000 + (round * N_FULL_USERS + i) as u64 * 10;
+            let id = if i % 100 == 7 { "" } else { "\"event_id\":" };
+            writeln!(
+                lines,
+                r#"{{{id}"{round}-{i}","user":"u{user}","timestamp":{now_ms},"type":"\u004c"}}"#
+            )
+            .unwrap();
+        }
+    }
+    lines
+}
+
+/// A database with the baselines of those users.
+fn full_database(path: &Path, record: &[u8]) {
+    let tuning = Tuning {
+        memtable_bytes: 64 << 20,
+        ..Tuning::default()
+    };
+    let store = Arc::new(Store::open(path, Access::Write, &tuning).unwrap());
+    let options = WriterOptions {
+        sync: false,
+        detector: Some("adaptive"),
+        with_positions: false,
+        n_kept: Arc::default(),
+        keeper: None,
+        rescore: false,
+        tee: None,
+    };
+    let mut writer = Writer::new(store, options).unwrap();
+    let mut records = Records::default();
+    for i in 0..N_FULL_USERS {
+        records.push(&format!("u{i}"), |bytes| bytes.extend_from_slice(record));
+    }
+    let learned = Learned {
+        task: Arc::default(),
+        baselines: vec![records],
+        shared: Vec::new(),
+    };
+    let mut batch = Batch {
+        is_commit: true,
+        is_checkpoint: true,
+        learned: vec![learned],
+        ..Batch::default()
+    };
+    writer.write(&mut batch).unwrap();
+    writer.finish().unwrap();
+}
+
+/// 500 KB of lines brought 7,500 users to memory at once, each 8 KB and the record on top, and none of
+/// them could leave it before a checkpoint, whose records and their write came on top of that: with
+/// 40,000 such users `sg-run` took 1 GB at a limit of 256 MiB.
+#[test]
+fn users_with_long_records_stay_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let path = |name: &str| at(name).to_str().unwrap().to_owned();
+    full_database(&at("narrow"), &full_record());
+    shell(&format!("cp -r {} {}", path("narrow"), path("roomy"))).expect_code(0);
+    let input = short_events(2);
+    std::fs::write(at("in"), &input).unwrap();
+    let at_narrow = path("narrow");
+    let args = [ADAPTIVE, "--threshold=0.9", "--no-sync", &path("in")];
+    let roomy = run(
+        "sg-run",
+        &[&args[..], &["--db", &path("roomy")]].concat(),
+        b"",
+    );
+    let narrow = [&args[..], &[LIMIT, "--db", &at_narrow]].concat();
+    let (peak_bytes, narrow) = peak_of(Running::start("sg-run", &narrow), String::new());
+    assert!(peak_bytes < LIMIT_BYTES, "sg-run: {peak_bytes}");
+    assert_moved(&narrow);
+    assert_eq!((roomy.code, narrow.code), (1, 1), "{}", narrow.stderr);
+    assert_eq!(full_digest(&at("roomy")), full_digest(&at("narrow")));
+}
+
+/// The same with a state folder.
+#[test]
+fn long_records_of_a_state_folder_stay_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = |name: &str| format!("--state={}", folder.path().join(name).display());
+    let record = BASE64_STANDARD.encode(full_record());
+    let mut import = String::new();
+    for i in 0..N_FULL_USERS {
+        writeln!(
+            import,
+            r#"{{"user":"u{i}","detector":"adaptive","version":65,"record_b64":"{record}"}}"#
+        )
+        .unwrap();
+    }
+    for name in ["roomy", "narrow"] {
+        run("sg-score", &["import", &state(name)], import.as_bytes()).expect_code(0);
+    }
+    drop(import);
+    let input = short_events(2);
+    let args = [ADAPTIVE, "--threshold=0.9"];
+    let (at_roomy, at_narrow) = (state("roomy"), state("narrow"));
+    let roomy = [&args[..], &[&at_roomy]].concat();
+    let roomy = run("sg-score", &roomy, input.as_bytes()).expect_code(1);
+    let narrow = [&args[..], &[LIMIT, &at_narrow]].concat();
+    let (peak_bytes, narrow) = peak_of(Running::start("sg-score", &narrow), input);
+    assert!(peak_bytes < LIMIT_BYTES, "sg-score: {peak_bytes}");
+    assert_moved(&narrow);
+    assert!(roomy.stdout == narrow.stdout);
+    let baselines = |name: &str| run("sg-score", &["export", &state(name)], b"").expect_code(0);
+    assert!(baselines("roomy").stdout == baselines("narrow").stdout);
+}
+
+/// Events, anomalies and baselines of a database.
+fn full_digest(db: &Path) -> Vec<u8> {
+    admin("verify", db, &["--digest"]).expect_code(0).stdout
+}
+
+/// With a low limit there are checkpoints all the time, some of them within a block.
+#[test]
+fn a_run_with_a_limit_goes_on_where_it_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut input = many_users();
+    // Short lines: more of them than are scored at once.
+    for i in 0..30_000 {
+        let user = i * 7 % 20_000;
+        let now_ms = 1_770_000_000_000_u64 + i;
+        let line =
+            format!(r#"{{"event_id":"s{i}","user":"v{user}","timestamp":{now_ms},"type":"T"}}"#);
+        input.extend_from_slice(line.as_bytes());
+        input.push(b'\n');
+    }
+    std::fs::write(at("in"), input).unwrap();
+    let command = |db: &Path, limit: &str| {
+        let mut command = program("sg-run");
+        command
+            .args([ADAPTIVE, "-q", "--no-sync", limit, "--db"])
+            .args([db, &at("in")])
+            .stdin(Stdio::null());
+        command
+    };
+    assert!(
+        command(&at("quiet"), "--memory-limit=2GiB")
+            .status()
+            .unwrap()
+            .success()
+    );
+    let n_killed = kill_and_repeat(&|| command(&at("killed"), LIMIT).spawn().unwrap(), 8, 211);
+    assert!(n_killed >= 6, "it was too fast to be killed: {n_killed}");
+    assert!(command(&at("killed"), LIMIT).status().unwrap().success());
+    assert_eq!(full_digest(&at("killed")), full_digest(&at("quiet")));
+}
+
+#[test]
+fn what_does_not_fit_into_the_limit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = format!("--db={}", folder.path().join("db").display());
+    for (name, option, words) in [
+        (
+            "sg-run",
+            "--memtable-mib=4000",
+            "--memtable-mib 4000 does not fit into --memory-limit 256MiB: 20 would, or a limit of ",
+        ),
+        ("sg-run", "--memtable-mib=21", "20 would"),
+        (
+            "sg-run",
+            "--cache-mib=1000",
+            "--cache-mib 1000 does not fit into --memory-limit 256MiB: 88 would, or a limit of ",
+        ),
+        ("sg-run", "--line-bytes-max=16777217", "16777216 would"),
+        ("sg-score", "--line-bytes-max=100000000", "16777216 would"),
+    ] {
+        let db = [&*db];
+        let args = [&[LIMIT, option], &db[..usize::from(name == "sg-run")]].concat();
+        let ran = run(name, &args, b"").expect_code(2);
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    assert!(!folder.path().join("db").exists());
+    let args = [
+        LIMIT,
+        "--memtable-mib=20",
+        "--line-bytes-max=16777216",
+        "-q",
+        &db,
+    ];
+    run("sg-run", &args, b"").expect_code(0);
+    let args = [LIMIT, "--cache-mib=88", "-q", &db];
+    run("sg-run", &args, b"").expect_code(0);
+}
+
+/// Lines of 64 MB were let through by a dozen at a time.
+#[test]
+fn long_lines_stay_within_the_limit() {
+    let pad = "x".repeat(15 << 20);
+    let mut input = String::new();
+    for i in 0..30 {
+        let line = event_and(&format!(r#""pad":"\u0041{pad}","n":{i}"#));
+        input.push_str(&line);
+        input.push('\n');
+    }
+    // One that is too long for the limit.
+    input.push_str(&event_and(&format!(r#""pad":"{pad}{pad}""#)));
+    input.push('\n');
+    let args = [ADAPTIVE, LIMIT, "--emit=anomalies"];
+    let (peak_bytes, ran) = peak_of(Running::start("sg-score", &args), input);
+    let ran = ran.expect_code(1);
+    assert!(ran.stderr.contains(" + rejected 1 + "), "{}", ran.stderr);
+    assert!(peak_bytes < LIMIT_BYTES, "{peak_bytes}");
 }
 
 /// Runs a program to its end, and returns the most memory that was seen.

@@ -83,6 +83,8 @@ impl Found {
 }
 
 impl Seen {
+    pub(super) const HEAP_BYTES_MAX: usize = ENTRIES_MAX * (size_of::<u32>() + size_of::<Entry>());
+
     pub(super) fn find(&self, features: &Features, now_s: u32) -> Found {
         let mut found = Found {
             indexes: [None; N_DIMENSIONS],

@@ -116,6 +116,9 @@ impl Types {
 }
 
 impl User {
+    /// About the most bytes that a state takes.
+    pub const BYTES_MAX: usize = size_of::<Self>() + Seen::HEAP_BYTES_MAX;
+
     pub(super) fn new(first_h: f64) -> Self {
         Self {
             first_h,
@@ -348,8 +351,9 @@ impl User {
         for end in &mut ends {
             *end = u16::from(reader.byte()?);
         }
-        let mut entries = Vec::new();
-        for _ in 0..*ends.last()? {
+        let n_entries = usize::from(*ends.last()?);
+        let mut entries = Vec::with_capacity(n_entries);
+        for _ in 0..n_entries {
             entries.push(Entry {
                 key: reader.u64()?,
                 weight: reader.f32()?,
