@@ -111,6 +111,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         with_positions: true,
         n_kept,
         keeper,
+        pipe: None,
         tee: None,
         rescore: false,
     };
