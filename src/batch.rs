@@ -21,9 +21,22 @@ pub struct Batch {
     pub learned: Vec<Learned>,
     /// Tasks of which no more comes.
     pub released: Vec<Arc<str>>,
+    /// The checkpoint of the pipe that comes after it; the batch is one too then.
+    pub marker: Option<Box<Marker>>,
     /// What a stage has not come to yet, since it takes more memory at once than there is: the next
     /// batch.
     pub rest: Option<Box<Batch>>,
+}
+
+/// A checkpoint of all programs of a pipe, which travels among its lines.
+#[derive(Debug)]
+pub struct Marker {
+    /// What tells the database at its end from others.
+    pub database: String,
+    /// Its number, from 1.
+    pub checkpoint: u64,
+    /// The line itself with its end.
+    pub line: Vec<u8>,
 }
 
 /// What a task has learned: events of one task are scored against its own baselines.
@@ -156,6 +169,8 @@ pub struct Block {
     pub wants_checkpoint: bool,
     /// Tasks of which no more comes, since another program has them.
     pub released: Vec<Arc<str>>,
+    /// The pipe's checkpoint that this mark stands for.
+    pub marker: Option<Box<Marker>>,
     /// What one stage has seen in the events and a later one needs.
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -200,6 +215,7 @@ impl Block {
             is_mark: false,
             wants_checkpoint: false,
             released: Vec::new(),
+            marker: None,
             looks: None,
         }
     }
@@ -228,6 +244,7 @@ impl Block {
         self.is_mark = false;
         self.wants_checkpoint = false;
         self.released.clear();
+        self.marker = None;
         self.looks = None;
     }
 

@@ -422,6 +422,8 @@ impl<'a> Pace<'a> {
         let is_wanted = batch.blocks.iter().any(|block| block.wants_checkpoint);
         for block in &mut batch.blocks {
             batch.released.append(&mut block.released);
+            // A mark ends its batch: there is one at the most.
+            batch.marker = block.marker.take().or(batch.marker.take());
         }
         batch.blocks.retain(|block| !block.is_mark);
         let blocks = batch.blocks.iter();

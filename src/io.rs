@@ -5,5 +5,6 @@ pub mod files;
 mod follow;
 pub mod kafka;
 pub mod lines;
+pub mod marked;
 pub mod ndjson;
 pub mod position;

@@ -15,6 +15,8 @@
 //! | `meta` | name | schema version, counters, positions |
 //! | `meta` | `changelog:` and a task | offset in its changelog up to which all is here, decimal |
 //! | `meta` | `restoring:` and a task | nothing: what is here of the task is not whole |
+//! | `meta` | `pipe` | the last checkpoint of a pipe that goes on where it was, JSON |
+//! | `meta` | `pipe:` and a source | how far the pipe had read it then, JSON |
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
@@ -78,6 +80,9 @@ pub const META_POSITION_PREFIX: &str = "position:";
 pub const META_LOG_END_PREFIX: &str = "changelog:";
 /// Before the name of a task of which a part was restored.
 pub const META_RESTORING_PREFIX: &str = "restoring:";
+/// The checkpoint of a pipe that ends here, and how far its sources were read for it.
+pub const META_PIPE: &str = "pipe";
+pub const META_PIPE_POSITION_PREFIX: &str = "pipe:";
 /// Older releases pass such keys over, so they came without a new schema version.
 pub const META_FEEDBACK_PREFIX: &str = "feedback:";
 
@@ -249,6 +254,12 @@ pub fn split_baseline_key(key: &[u8]) -> Option<(&str, &str)> {
 #[must_use]
 pub fn position_key(source: &str) -> String {
     format!("{META_POSITION_PREFIX}{source}")
+}
+
+/// The key in `meta` of how far a pipe had read a source at its last checkpoint.
+#[must_use]
+pub fn pipe_position_key(source: &str) -> String {
+    format!("{META_PIPE_POSITION_PREFIX}{source}")
 }
 
 /// The name in `meta` of how far the changelog of a task was read or written.

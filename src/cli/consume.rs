@@ -1,13 +1,19 @@
 //! `sg-consume`: events from Kafka, files or standard input, checked, to standard output.
 
-use clap::Parser;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::{Args, Parser};
 
 use super::kafka::KafkaArgs;
 use super::{Ended, FileArgs, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::engine;
+use crate::io::files::STDIN;
+use crate::io::marked::Marking;
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
 use crate::shutdown::Shutdown;
+use crate::store::{Access, Store, Tuning};
 
 pub const NAME: &str = "sg-consume";
 
@@ -24,7 +30,25 @@ pub struct ConsumeArgs {
     #[command(flatten)]
     kafka: KafkaArgs,
     #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
     lines: LineArgs,
+}
+
+/// How the pipe goes on where it was.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Resuming")]
+struct ResumeArgs {
+    /// Go on after the last checkpoint that has arrived in the database DIR, and send checkpoints along
+    /// with the lines: run the pipe again after a crash, and it is as if nothing had happened. DIR is
+    /// that of sg-store at the end of the pipe; sg-score needs --state
+    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
+    resume_from: Option<PathBuf>,
+
+    /// MiB of lines between two checkpoints at the most; they come every five seconds, too
+    #[arg(long, value_name = "MIB", default_value_t = 128, requires = "resume_from",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    checkpoint_mib: u16,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -41,6 +65,9 @@ Exit codes:
   2  trouble: wrong usage, unreadable input, a failure
 ";
 
+/// Little is read of the database.
+const CACHE_BYTES: usize = 8 << 20;
+
 /// Runs the program.
 ///
 /// # Errors
@@ -48,15 +75,22 @@ Exit codes:
 pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
+    let mut sink = NdjsonSink::stdout();
+    let positions = match &args.resume.resume_from {
+        None => None,
+        Some(db) => Some(args.resume(db, &mut sink)?),
+    };
     let (source, keeper) = if args.kafka.is_wanted() {
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, None, None, &shutdown)?;
+        let (source, keeper) = (args.kafka).open(NAME, &args.lines, positions, None, &shutdown)?;
         (source, Some(keeper))
     } else {
-        let source = (args.files).open(NAME, &args.lines, Positions::default(), &shutdown)?;
+        let positions = positions.unwrap_or_default();
+        let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;
         (source, None)
     };
-    let options = args.lines.options(NAME, PIPE_BATCH_BYTES);
-    let mut sink = NdjsonSink::stdout().with_keeper(keeper);
+    let mut options = args.lines.options(NAME, PIPE_BATCH_BYTES);
+    options.checkpoint_bytes = usize::from(args.resume.checkpoint_mib) << 20;
+    let mut sink = sink.with_keeper(keeper);
     let outcome = engine::run(
         source,
         &mut [],
@@ -66,4 +100,30 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
         &options,
     )?;
     conclude(&options, &outcome)
+}
+
+impl ConsumeArgs {
+    /// Lets the pipe go on after the last checkpoint in a database: where to read on.
+    fn resume(&self, db: &Path, sink: &mut NdjsonSink) -> anyhow::Result<Positions> {
+        let inputs = &self.files.inputs;
+        ensure!(
+            self.kafka.is_wanted() || !inputs.is_empty() && inputs.iter().all(|it| it != STDIN),
+            "standard input cannot be read again: --resume-from takes files or topics"
+        );
+        let tuning = Tuning {
+            cache_bytes: CACHE_BYTES,
+            ..Tuning::default()
+        };
+        // Whoever stores what is left of another run has to come to an end first.
+        let store = Store::open(db, Access::Write, &tuning)?;
+        let pipe = match store.pipe()? {
+            Some(pipe) => pipe,
+            None => store.begin_pipe()?,
+        };
+        let positions = Positions::new(store.pipe_positions()?);
+        // Closed before anybody behind us in the pipe hears of it.
+        drop(store);
+        sink.mark(Marking::new(&pipe.database, pipe.checkpoint))?;
+        Ok(positions)
+    }
 }

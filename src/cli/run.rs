@@ -12,6 +12,7 @@ use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine::{self, TaskStore};
+use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
 use crate::record::LINE_BYTES_MAX;
 use crate::shutdown::Shutdown;
@@ -37,6 +38,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", env = "SG_DB")]
     db: PathBuf,
 
+    /// Pass the lines on to standard output once they are stored
+    #[arg(long)]
+    tee: bool,
+
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
@@ -52,9 +57,10 @@ const EXAMPLES: &str = "Examples:
   sg-run 'logs/*.ndjson.zst' --db db --dead-letter dead.ndjson
   sg-run -b localhost:9092 -t events -G streamguard --db db
   sg-run --follow /var/log/app/events.ndjson --db db
+  sg-run -b localhost:9092 -t events --db db --tee | jq -c 'select(.anomaly)'
 
 Exit codes:
-  0  done
+  0  done (also when the reader of the output goes away)
   1  ran, but lines were rejected
   2  trouble: wrong usage, unreadable input, a database in use or damaged, a failure
 ";
@@ -111,7 +117,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         with_positions: true,
         n_kept,
         keeper,
-        tee: None,
+        pipe: None,
+        tee: args.tee.then(NdjsonSink::stdout),
         rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;

@@ -17,6 +17,7 @@ use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
 use crate::engine::{self, Options, Outcome, Sink};
 use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels, Quality, Report};
+use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
 use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
@@ -240,6 +241,15 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         Some(_) => Arc::default(),
     };
     let enrichment = args.detector.enrichment()?;
+    let is_question = args.report || args.explain.is_some();
+    let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
+    if let Some(resume) = &resume {
+        ensure!(
+            !is_question,
+            "--report and --explain do not go with sg-consume --resume-from"
+        );
+        go_back(state.as_deref(), resume, lines.quiet)?;
+    }
     let memory = match &state {
         Some(state) => args.memory.with_state(state, &enrichment)?,
         None => args.memory.with_scratch(&enrichment)?,
@@ -266,8 +276,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         with_baselines: state.is_some(),
         memory,
     });
-    let mut output = args.output()?;
-    let source = lines.stdin(&shutdown)?;
+    let mut output = args.output(resume.as_ref())?;
     let options = Options {
         // Nothing is kept before the end, unless memory runs short.
         checkpoint_bytes: usize::MAX,
@@ -288,11 +297,11 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         Some(state) => {
             let mut sink = Keeping::new(output.sink(), Arc::clone(state), n_kept);
             let outcome = run(&mut sink)?;
+            // A pipe that goes on where it was has its checkpoints.
             // What a strict run has learned before it stopped is learned again when it is repeated;
             // whoever has closed the output has not seen all of it; and whoever has asked about
             // events has not fed them.
-            let is_question = args.report || args.explain.is_some();
-            if !outcome.is_stopped && !outcome.is_closed && !is_question {
+            if !outcome.is_stopped && !outcome.is_closed && !is_question && resume.is_none() {
                 state.commit(&Label::default(), sink.n_line_bytes())?;
                 state.flush()?;
             }
@@ -300,21 +309,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         }
     };
     tell(&options, &outcome, &tasks, &silences);
-    let missing = match output {
-        Output::Report(evaluation) => {
-            let report = evaluation.report();
-            print_report(&report)?;
-            if !options.quiet {
-                tell_of_report(&report);
-            }
-            (report.events == 0).then(|| "there are no events to report on".to_owned())
-        }
-        Output::Explained(_) => {
-            let event_id = args.explain.as_deref().filter(|_| outcome.n_out == 0);
-            event_id.map(|event_id| format!("there is no event {}", printable(event_id)))
-        }
-        Output::Lines(_) => None,
-    };
+    let missing = output.tell(args, &options, &outcome)?;
     if let Some(text) = missing.as_ref().filter(|_| !options.quiet) {
         say(NAME, text);
     }
@@ -322,6 +317,25 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         Ended::Done if missing.is_some() => Ended::Partly,
         ended => ended,
     })
+}
+
+/// Makes the state what it was at the checkpoint that the pipe goes on after.
+fn go_back(state: Option<&State>, resume: &Resume, quiet: bool) -> anyhow::Result<()> {
+    let state = state.context(
+        "a pipe from sg-consume --resume-from goes on where it was: give --state DIR, so that baselines \
+         do too",
+    )?;
+    let n_epochs = state.roll_back(&Label {
+        database: resume.database.clone(),
+        checkpoint: resume.checkpoint,
+    })?;
+    if n_epochs > 0 && !quiet {
+        let text = format!(
+            "{n_epochs} checkpoints have not arrived in the database: their events come again"
+        );
+        say(NAME, &text);
+    }
+    Ok(())
 }
 
 /// Says what a report has left out, and whether its labels are of these events.
@@ -400,15 +414,44 @@ impl Output {
             Self::Explained(sink) => sink,
         }
     }
+
+    /// Answers what was asked; what there is no answer to.
+    fn tell(
+        self,
+        args: &ScoreArgs,
+        options: &Options,
+        outcome: &Outcome,
+    ) -> anyhow::Result<Option<String>> {
+        Ok(match self {
+            Self::Report(evaluation) => {
+                let report = evaluation.report();
+                print_report(&report)?;
+                if !options.quiet {
+                    tell_of_report(&report);
+                }
+                (report.events == 0).then(|| "there are no events to report on".to_owned())
+            }
+            Self::Explained(_) => {
+                let event_id = args.explain.as_deref().filter(|_| outcome.n_out == 0);
+                event_id.map(|event_id| format!("there is no event {}", printable(event_id)))
+            }
+            Self::Lines(_) => None,
+        })
+    }
 }
 
 impl ScoreArgs {
-    fn output(&self) -> anyhow::Result<Output> {
+    /// Where scored events go, in a pipe that goes on where it was if there is a `resume`.
+    fn output(&self, resume: Option<&Resume>) -> anyhow::Result<Output> {
         if self.explain.is_some() {
             return Ok(Output::Explained(ExplanationSink));
         }
         if !self.report {
-            return Ok(Output::Lines(NdjsonSink::stdout()));
+            let mut lines = NdjsonSink::stdout();
+            if let Some(resume) = resume {
+                lines.begin(&resume.line)?;
+            }
+            return Ok(Output::Lines(lines));
         }
         let since_ms = match &self.report_since {
             None => i64::MIN,

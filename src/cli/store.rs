@@ -4,16 +4,17 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::feedback::{self, FeedbackArgs};
 use super::{Ended, LineArgs, conclude};
 use crate::engine;
+use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::store::{Access, Digest, Store, Tuning, Verified, Writer, WriterOptions};
+use crate::store::{Access, Digest, Pipe, Store, Tuning, Verified, Writer, WriterOptions};
 use crate::time::{format_time, now_ms, parse_span, parse_time};
 
 pub const NAME: &str = "sg-store";
@@ -214,8 +215,10 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let mut dead_letters = lines.dead_letters()?;
     let db = args.db.as_deref().context("--db is needed")?;
-    let source = lines.stdin(&shutdown)?;
+    // A pipe that goes on where it was opens the database at both its ends, first at the other one.
+    let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
+    let pipe = pipe(&store, resume, lines.quiet)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         detector: None,
@@ -223,6 +226,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         n_kept: Arc::default(),
         keeper: None,
         rescore: args.rescore,
+        pipe,
         tee: args.tee.then(NdjsonSink::stdout),
     };
     let mut writer = Writer::new(store, writer_options)?;
@@ -236,6 +240,34 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         &options,
     )?;
     conclude(&options, &outcome)
+}
+
+/// The pipe that goes on here, if the lines come from one.
+fn pipe(store: &Store, resume: Option<Resume>, quiet: bool) -> anyhow::Result<Option<Pipe>> {
+    let known = store.pipe()?;
+    let shown = store.path().display();
+    let Some(resume) = resume else {
+        if known.is_some() && !quiet {
+            let text = format!(
+                "database {shown} was fed by sg-consume --resume-from, but there are no checkpoints among \
+                 these lines: what a pipe has in its middle has to pass on lines that begin with {{\"sg\":"
+            );
+            say(NAME, &text);
+        }
+        return Ok(None);
+    };
+    let known = known.filter(|pipe| pipe.database == resume.database);
+    let pipe = known.with_context(|| {
+        format!("sg-consume --resume-from has named another database than {shown}")
+    })?;
+    ensure!(
+        pipe.checkpoint == resume.checkpoint,
+        "the pipe goes on after checkpoint {}, but database {shown} is at checkpoint {}: another pipe has \
+         fed it meanwhile; run this one again",
+        resume.checkpoint,
+        pipe.checkpoint
+    );
+    Ok(Some(pipe))
 }
 
 fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {

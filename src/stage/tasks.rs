@@ -161,6 +161,7 @@ impl Stage for Tasks {
                 is_commit: take(&mut batch.is_commit),
                 is_checkpoint: take(&mut batch.is_checkpoint),
                 released: take(&mut batch.released),
+                marker: batch.marker.take(),
                 ..Batch::default()
             }));
         }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::State;
-use crate::batch::Batch;
+use super::{Label, State};
+use crate::batch::{Batch, Block};
 use crate::engine::{Flow, Sink};
 
-/// Passes batches on, then puts what comes with checkpoints. It commits nothing.
+/// What a block counts for at the most.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Passes batches on, then puts what comes with checkpoints. It commits that with the checkpoints of a
+/// pipe, and only with them.
 pub struct Keeping<'a> {
     inner: &'a mut dyn Sink,
     state: Arc<State>,
@@ -27,7 +31,7 @@ impl<'a> Keeping<'a> {
         }
     }
 
-    /// Bytes of all lines so far.
+    /// Bytes of all lines since the last commit.
     #[must_use]
     pub fn n_line_bytes(&self) -> u64 {
         self.n_line_bytes
@@ -36,15 +40,36 @@ impl<'a> Keeping<'a> {
 
 impl Sink for Keeping<'_> {
     fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
-        let blocks = batch.blocks.iter();
-        let n_bytes: usize = blocks.map(|block| block.own_lines().len()).sum();
-        self.n_line_bytes += n_bytes as u64;
+        // A long line is alone on its way: what was before it has arrived.
+        let n_bytes = |block: &Block| block.own_lines().len().min(BLOCK_BYTES);
+        self.n_line_bytes += batch.blocks.iter().map(n_bytes).sum::<usize>() as u64;
+        let marker = batch.marker.take();
         let flow = self.inner.write(batch)?;
-        if batch.is_checkpoint && flow != Flow::Closed {
+        if flow == Flow::Closed {
+            return Ok(flow);
+        }
+        if batch.is_checkpoint {
             self.state.put(std::mem::take(&mut batch.learned))?;
             self.n_kept.fetch_add(1, Ordering::Release);
         }
-        Ok(flow)
+        let Some(marker) = marker else {
+            return Ok(flow);
+        };
+        let label = Label {
+            database: marker.database.clone(),
+            checkpoint: marker.checkpoint,
+        };
+        self.state
+            .commit(&label, std::mem::take(&mut self.n_line_bytes))?;
+        // It goes on when all before it is kept here.
+        let passed_on = self.inner.write(&mut Batch {
+            marker: Some(marker),
+            ..Batch::default()
+        })?;
+        Ok(match passed_on {
+            Flow::Closed => Flow::Closed,
+            Flow::Written { .. } => flow,
+        })
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {

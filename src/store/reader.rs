@@ -208,7 +208,12 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn positions(&self) -> anyhow::Result<Vec<(String, Position)>> {
-        let prefix = schema::META_POSITION_PREFIX.as_bytes();
+        self.positions_under(schema::META_POSITION_PREFIX)
+    }
+
+    /// Positions by their sources, whose keys begin like this.
+    pub(super) fn positions_under(&self, prefix: &str) -> anyhow::Result<Vec<(String, Position)>> {
+        let prefix = prefix.as_bytes();
         let mut positions = Vec::new();
         let mut walk = self.walk(schema::META, prefix, Order::OldestFirst);
         while let Some((key, value)) = walk.next_entry()? {

@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
 
-use super::Store;
 use super::counters::Counters;
-use crate::batch::{Batch, Block, Learned, Medium, Records};
+use super::{Pipe, Store};
+use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::{Event, StageField};
+use crate::report::say;
 use crate::schema;
 
 /// Room that a write is given at first: growing by doubling would need three times as much.
@@ -41,6 +42,8 @@ pub struct WriterOptions {
     pub keeper: Option<Box<dyn Keeper>>,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
     pub rescore: bool,
+    /// The pipe that ends here, if its programs go on where they were.
+    pub pipe: Option<Pipe>,
     /// Pass the lines on once they are stored.
     pub tee: Option<NdjsonSink>,
 }
@@ -331,6 +334,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Keeps a checkpoint of the pipe: another run goes on there. Without the one before it, it is not
+    /// known what came between.
+    fn keep_pipe(&mut self, marker: &Marker) -> anyhow::Result<()> {
+        let Some(pipe) = &mut self.options.pipe else {
+            return Ok(());
+        };
+        if marker.checkpoint == pipe.checkpoint + 1 {
+            pipe.checkpoint = marker.checkpoint;
+            return self.store.put_pipe(pipe, marker, self.options.sync);
+        }
+        let (found, last) = (marker.checkpoint, pipe.checkpoint);
+        say(
+            "sg-store",
+            &format!(
+                "checkpoint {found} has come after {last}, those between them are lost: something in \
+                 the pipe does not pass on all lines that begin with {{\"sg\":. The next run goes on \
+                 after {last}"
+            ),
+        );
+        self.options.pipe = None;
+        Ok(())
+    }
+
     /// Says whose anomalies and baselines a write holds: no other detector may go on among them.
     fn put_detector(&self, families: &Families<'_>, writes: &mut WriteBatch) {
         if let Some(detector) = self.options.detector
@@ -361,6 +387,8 @@ impl Sink for Writer {
         let store = Arc::clone(&self.store);
         let families = Families::of(&store);
         let mut writes = std::mem::take(&mut self.writes);
+        // A pipe ends here.
+        let marker = batch.marker.take();
         let mut n_out = 0;
         let mut n_duplicates = 0;
         for block in &batch.blocks {
@@ -380,6 +408,9 @@ impl Sink for Writer {
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;
             self.options.n_kept.fetch_add(1, Ordering::Release);
+        }
+        if let Some(marker) = marker {
+            self.keep_pipe(&marker)?;
         }
         self.writes = writes;
         if let Some(tee) = &mut self.options.tee {

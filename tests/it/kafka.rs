@@ -3,6 +3,7 @@
 
 mod broker;
 mod consume;
+mod pipe;
 mod run;
 mod scale;
 mod trouble;

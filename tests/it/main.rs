@@ -39,6 +39,7 @@ mod random;
 mod refused;
 mod replay;
 mod report;
+mod resume;
 mod rotation;
 mod schema;
 mod score;

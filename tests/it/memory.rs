@@ -182,6 +182,7 @@ fn full_database(path: &Path, record: &[u8]) {
         n_kept: Arc::default(),
         keeper: None,
         rescore: false,
+        pipe: None,
         tee: None,
     };
     let mut writer = Writer::new(store, options).unwrap();

@@ -151,6 +151,13 @@ fn tee_passes_every_line_on_once_it_is_stored() {
         assert!(ran.stdout == lines);
     }
     assert_counts(&db, &lines);
+    // So does sg-run, which scores them first.
+    let events = generated(3_000, 6, 55);
+    let fused = folder.path().join("fused");
+    let args = [&SCORE[..], &["--tee", "--db", fused.to_str().unwrap()]].concat();
+    let ran = run("sg-run", &args, &events).expect_code(0);
+    assert!(ran.stdout == lines);
+    assert_eq!(digest(&fused), digest(&db));
 
     // What a reader has seen is there, whatever happens next.
     let db = folder.path().join("killed");

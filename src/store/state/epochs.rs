@@ -13,7 +13,7 @@ use crate::schema::state as layout;
 /// somebody may want to go.
 const LINE_BYTES_KEPT: u64 = 32 << 20;
 /// Epochs that can be rolled back whatever lines they had.
-const EPOCHS_MIN: u64 = 8;
+const EPOCHS_MIN: u64 = 2;
 /// What a checkpoint itself takes in the stream: so epochs without lines come to an end, too.
 const MARKER_BYTES: u64 = 64;
 

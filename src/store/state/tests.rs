@@ -133,7 +133,7 @@ impl Model {
         self.is_changed = false;
         let is_needed = |after: &[(Label, u64, Kept)]| {
             let n_mib: u64 = after.iter().map(|(_, n_mib, _)| n_mib).sum();
-            after.len() <= 8 || n_mib < 31
+            after.len() <= 2 || n_mib < 31
         };
         while !is_needed(&self.commits[self.n_left_min..]) {
             self.n_left_min += 1;
@@ -233,8 +233,8 @@ fn with_epochs(path: &Path, n_epochs: u64, n_line_bytes: u64) -> State {
 #[test]
 fn what_is_too_long_ago_is_trimmed() {
     let folder = tempfile::tempdir().expect("a folder");
-    // Eight epochs if they are large; otherwise those of the last 32 MiB.
-    for (n_line_bytes, n_kept) in [(32 << 20, 8), (1 << 20, 32), (3 << 20, 11)] {
+    // Two epochs if they are large; otherwise those of the last 32 MiB.
+    for (n_line_bytes, n_kept) in [(32 << 20, 2), (1 << 20, 32), (3 << 20, 11)] {
         let path = folder.path().join(n_line_bytes.to_string());
         let state = with_epochs(&path, 50, n_line_bytes);
         assert_eq!(n_undo(&state), n_kept, "{n_line_bytes}");
