@@ -7,6 +7,7 @@ mod feedback;
 mod keeping;
 mod pipe;
 mod reader;
+mod recent;
 mod scratch;
 mod state;
 mod tasks;

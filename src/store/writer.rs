@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::counters::Counters;
+use super::recent::Recent;
 use super::{Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
@@ -53,8 +54,8 @@ pub struct Writer {
     store: Arc<Store>,
     options: WriterOptions,
     counters: Counters,
-    /// The last event key of the store. Later keys are new without looking.
-    key_max: Vec<u8>,
+    /// Keys that the store may hold; others are new without looking.
+    recent: Recent,
     pending: Pending,
     /// What has been gathered since the last commit.
     writes: WriteBatch,
@@ -81,13 +82,13 @@ impl Writer {
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
         let counters = store.counters()?;
-        let key_max = store.last_event_key()?.unwrap_or_default();
+        let recent = Recent::new(store.last_event_key()?.unwrap_or_default());
         let pending = Pending::default();
         Ok(Self {
             store,
             options,
             counters,
-            key_max,
+            recent,
             pending,
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
             ends: Ends::default(),
@@ -106,23 +107,25 @@ impl Writer {
         for event in &block.events {
             key.clear();
             schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
-            if self.is_known(&key)? {
+            let hash = self.pending.hasher.hash_one(&key[..]);
+            if self.is_known(&key, hash)? {
                 n_duplicates += 1;
                 if self.options.rescore {
-                    self.update(block, event, &key, families, writes)?;
+                    self.update(block, event, (&key, hash), families, writes)?;
                 }
             } else {
-                self.insert(block, event, &key, families, writes);
+                self.recent.insert(&key, hash);
+                self.insert(block, event, (&key, hash), families, writes);
             }
         }
         Ok(n_duplicates)
     }
 
-    fn is_known(&self, key: &[u8]) -> anyhow::Result<bool> {
-        if *key > *self.key_max {
+    fn is_known(&self, key: &[u8], hash: u64) -> anyhow::Result<bool> {
+        if !self.recent.may_hold(key, hash) {
             return Ok(false);
         }
-        if self.pending.find(key).is_some() {
+        if self.pending.find(key, hash).is_some() {
             return Ok(true);
         }
         Ok(self.store.get(schema::EVENTS, key)?.is_some())
@@ -133,15 +136,11 @@ impl Writer {
         &mut self,
         block: &Block,
         event: &Event,
-        key: &[u8],
+        (key, hash): (&[u8], u64),
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) {
-        if *key > *self.key_max {
-            self.key_max.clear();
-            self.key_max.extend_from_slice(key);
-        }
-        let i = self.pending.insert(key);
+        let i = self.pending.insert(key, hash);
         let anomaly = anomaly_of_event(block, event);
         if self.options.rescore
             && let Some(value) = block.stage_value(event, StageField::Anomaly)
@@ -187,7 +186,7 @@ impl Writer {
         &mut self,
         block: &Block,
         event: &Event,
-        key: &[u8],
+        (key, hash): (&[u8], u64),
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
@@ -197,7 +196,7 @@ impl Writer {
         if anomaly_of_event(block, event).is_none() {
             return Ok(());
         }
-        let old = match self.pending.find(key) {
+        let old = match self.pending.find(key, hash) {
             Some(i) => self.pending.anomalies.get(&i).cloned(),
             None => self.store.get(schema::ANOMALIES, key)?,
         };
@@ -227,8 +226,8 @@ impl Writer {
         );
         let i = self
             .pending
-            .find(key)
-            .unwrap_or_else(|| self.pending.insert(key));
+            .find(key, hash)
+            .unwrap_or_else(|| self.pending.insert(key, hash));
         self.pending.anomalies.insert(i, value.to_vec());
         Ok(())
     }
@@ -436,19 +435,17 @@ impl Sink for Writer {
 }
 
 impl Pending {
-    fn find(&self, key: &[u8]) -> Option<u32> {
-        self.index
-            .find(self.hasher.hash_one(key), |&i| self.key(i) == key)
-            .copied()
+    fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
+        self.index.find(hash, |&i| self.key(i) == key).copied()
     }
 
-    fn insert(&mut self, key: &[u8]) -> u32 {
+    fn insert(&mut self, key: &[u8], hash: u64) -> u32 {
         let i = self.ends.len() as u32;
         self.keys.extend_from_slice(key);
         self.ends.push(self.keys.len());
         let (keys, ends, hasher) = (&self.keys, &self.ends, &self.hasher);
         let rehash = |&i: &u32| hasher.hash_one(key_at(keys, ends, i));
-        self.index.insert_unique(hasher.hash_one(key), i, rehash);
+        self.index.insert_unique(hash, i, rehash);
         i
     }
 
