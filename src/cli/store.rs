@@ -125,6 +125,7 @@ impl TuningArgs {
             memtable_bytes: usize::from(self.memtable_mib) << 20,
             cache_bytes: usize::from(self.cache_mib) << 20,
             n_background_jobs: i32::from(self.background_jobs),
+            ..Tuning::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Candidate events for a question, in order of time, from the family or index that has the
-//! fewest of them.
+//! fewest of them, of all databases.
 
-use super::{Filter, Wanted};
+use super::{Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::schema;
 use crate::store::{Order, Store, Walk};
@@ -17,6 +17,7 @@ struct Ahead<'a> {
     walk: Walk<'a>,
     kind: Kind,
     next: Option<Vec<u8>>,
+    has_ended: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -31,66 +32,14 @@ enum Kind {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn open(store: &'a Store, wanted: Wanted, filter: &'a Filter) -> Self {
-        let only_anomalies =
-            wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
-        let order = filter.order;
-        // Where to begin in time; what the cursor or the range excludes is skipped later.
-        let start_ms = match order {
-            Order::OldestFirst => filter.since_ms,
-            Order::NewestFirst => filter.until_ms,
-        };
-        let after_ms = filter
-            .after
-            .as_deref()
-            .and_then(schema::split_event_key)
-            .map(|(ms, _)| ms);
-        let start_ms = match (order, after_ms) {
-            (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
-            (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
-            (_, None) => start_ms,
-        };
-        let from_time = |family| match order {
-            Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
-            Order::NewestFirst => store.walk(
-                family,
-                &schema::time_prefix(start_ms.saturating_add(1)),
-                order,
-            ),
-        };
-        let walks = if let Some(user) = &filter.user {
-            let mut from = Vec::new();
-            schema::push_user_prefix(&mut from, user, start_ms.max(0));
-            let prefix = *from.first_chunk().expect("a hash comes first");
-            if order == Order::NewestFirst {
-                from.push(0xFF);
-            }
-            let walk = store.walk(schema::BY_USER, &from, order);
-            vec![(
-                walk,
-                Kind::User {
-                    prefix,
-                    only_anomalies,
-                },
-            )]
-        } else if filter.severity.is_some() || filter.min_score.is_some() {
-            Severity::ALL
-                .into_iter()
-                .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
-                .map(|severity| {
-                    let walk = store.walk_severity(severity, start_ms.max(0), order);
-                    (walk, Kind::Severity(severity))
-                })
-                .collect()
-        } else if only_anomalies {
-            vec![(from_time(schema::ANOMALIES), Kind::Time)]
-        } else {
-            vec![(from_time(schema::EVENTS), Kind::Time)]
-        };
-        let walks = walks.into_iter().map(|(walk, kind)| Ahead {
+    pub(super) fn open(parts: Parts<'a>, wanted: Wanted, filter: &'a Filter) -> Self {
+        let stores = parts.stores().iter();
+        let walks = stores.flat_map(|store| walks(store, wanted, filter));
+        let walks = walks.map(|(walk, kind)| Ahead {
             walk,
             kind,
             next: None,
+            has_ended: false,
         });
         Self {
             walks: walks.collect(),
@@ -98,12 +47,13 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The next key within the range of time and beyond the cursor.
+    /// The next key within the range of time and beyond the cursor, once however many have it.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
         loop {
             for ahead in &mut self.walks {
-                if ahead.next.is_none() {
+                if ahead.next.is_none() && !ahead.has_ended {
                     ahead.next = ahead.step(self.filter.min_score)?;
+                    ahead.has_ended = ahead.next.is_none();
                 }
             }
             let candidates = self.walks.iter_mut().filter(|ahead| ahead.next.is_some());
@@ -114,6 +64,10 @@ impl<'a> Keys<'a> {
             let Some(key) = chosen.and_then(|ahead| ahead.next.take()) else {
                 return Ok(None);
             };
+            // Several databases may have it.
+            for ahead in &mut self.walks {
+                ahead.next.take_if(|next| *next == key);
+            }
             let timestamp_ms = schema::split_event_key(&key).map_or(0, |(ms, _)| ms);
             let (is_before, is_past) = match self.filter.order {
                 Order::OldestFirst => (
@@ -140,6 +94,63 @@ impl<'a> Keys<'a> {
                 return Ok(Some(key));
             }
         }
+    }
+}
+
+/// Walks of one database in which every event that can match is found.
+fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>, Kind)> {
+    let only_anomalies =
+        wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
+    let order = filter.order;
+    // Where to begin in time; what the cursor or the range excludes is skipped later.
+    let start_ms = match order {
+        Order::OldestFirst => filter.since_ms,
+        Order::NewestFirst => filter.until_ms,
+    };
+    let after_ms = filter
+        .after
+        .as_deref()
+        .and_then(schema::split_event_key)
+        .map(|(ms, _)| ms);
+    let start_ms = match (order, after_ms) {
+        (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
+        (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
+        (_, None) => start_ms,
+    };
+    let from_time = |family| match order {
+        Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
+        Order::NewestFirst => store.walk(
+            family,
+            &schema::time_prefix(start_ms.saturating_add(1)),
+            order,
+        ),
+    };
+    if let Some(user) = &filter.user {
+        let mut from = Vec::new();
+        schema::push_user_prefix(&mut from, user, start_ms.max(0));
+        let prefix = *from.first_chunk().expect("a hash comes first");
+        if order == Order::NewestFirst {
+            from.push(0xFF);
+        }
+        let walk = store.walk(schema::BY_USER, &from, order);
+        let kind = Kind::User {
+            prefix,
+            only_anomalies,
+        };
+        vec![(walk, kind)]
+    } else if filter.severity.is_some() || filter.min_score.is_some() {
+        Severity::ALL
+            .into_iter()
+            .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
+            .map(|severity| {
+                let walk = store.walk_severity(severity, start_ms.max(0), order);
+                (walk, Kind::Severity(severity))
+            })
+            .collect()
+    } else if only_anomalies {
+        vec![(from_time(schema::ANOMALIES), Kind::Time)]
+    } else {
+        vec![(from_time(schema::EVENTS), Kind::Time)]
     }
 }
 
