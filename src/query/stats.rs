@@ -6,6 +6,9 @@ use super::parts::{compare, copy_in};
 use crate::schema;
 use crate::store::{Counters, Merge, Store, UserWalk};
 
+/// Events that are looked up together, in order of time: neighbours are read from the disk at once.
+const COPIES_MAX: usize = 1 << 16;
+
 /// How much there is of what.
 pub struct Stats {
     pub counters: Counters,
@@ -33,16 +36,18 @@ pub fn stats(parts: Parts<'_>) -> anyhow::Result<Stats> {
     }
     firsts.sort_unstable();
     lasts.sort_unstable_by(|one, other| other.cmp(one));
-    // Two databases can hold the same event between these times only.
-    let shared_ms = firsts.get(1).copied().zip(lasts.get(1).copied());
-    let n_users = count_users(stores, |user, holders| match shared_ms {
-        Some((from_ms, until_ms)) if holders.len() > 1 && from_ms <= until_ms => {
-            remove_copies(stores, holders, user, (from_ms, until_ms), &mut counts)
-        }
-        _ => Ok(()),
-    })?;
+    let mut copies = Copies {
+        stores,
+        counts,
+        // Two databases can hold the same event between these times only.
+        from_ms: firsts.get(1).copied().unwrap_or(i64::MAX),
+        until_ms: lasts.get(1).copied().unwrap_or(i64::MIN),
+        keys: Vec::new(),
+    };
+    let n_users = count_users(stores, |user, holders| copies.find(user, holders))?;
+    copies.take_out()?;
     let mut counters = Counters::default();
-    for count in &counts {
+    for count in &copies.counts {
         counters.add(count);
     }
     Ok(Stats {
@@ -85,40 +90,62 @@ fn count_users(
     Ok(n_users)
 }
 
-/// Takes the copies of a user's events that do not count out of the counts of their stores.
-fn remove_copies(
-    stores: &[Store],
-    holders: &[usize],
-    user: [u8; 8],
-    (from_ms, until_ms): (i64, i64),
-    counts: &mut [Counters],
-) -> anyhow::Result<()> {
-    let mut from = user.to_vec();
-    from.extend_from_slice(&from_ms.to_be_bytes());
-    let of_holders = holders.iter().map(|&i| &stores[i]);
-    let mut entries = Merge::open(of_holders, schema::BY_USER, &from)?;
-    while let Some(((index_key, _), n_stores)) = entries.next_of_all()? {
-        let Some((timestamp_ms, event_id)) = schema::split_user_key(&index_key) else {
-            continue;
-        };
-        if !index_key.starts_with(&user) || timestamp_ms > until_ms {
-            break;
+/// Events that several stores have counted.
+struct Copies<'a> {
+    stores: &'a [Store],
+    /// Of each store.
+    counts: Vec<Counters>,
+    from_ms: i64,
+    until_ms: i64,
+    /// Those that are still counted several times.
+    keys: Vec<Vec<u8>>,
+}
+
+impl Copies<'_> {
+    /// Finds those of a user whom these stores have events of.
+    fn find(&mut self, user: [u8; 8], holders: &[usize]) -> anyhow::Result<()> {
+        if holders.len() < 2 || self.from_ms > self.until_ms {
+            return Ok(());
         }
-        if n_stores < 2 {
-            continue;
+        let mut from = user.to_vec();
+        from.extend_from_slice(&self.from_ms.to_be_bytes());
+        let stores = holders.iter().map(|&i| &self.stores[i]);
+        let mut entries = Merge::open(stores, schema::BY_USER, &from)?;
+        while let Some(((index_key, _), n_stores)) = entries.next_of_all()? {
+            let Some((timestamp_ms, event_id)) = schema::split_user_key(&index_key) else {
+                continue;
+            };
+            if !index_key.starts_with(&user) || timestamp_ms > self.until_ms {
+                break;
+            }
+            if n_stores < 2 {
+                continue;
+            }
+            let mut key = Vec::new();
+            schema::push_event_key(&mut key, timestamp_ms, event_id);
+            self.keys.push(key);
+            if self.keys.len() == COPIES_MAX {
+                self.take_out()?;
+            }
         }
-        let mut key = Vec::new();
-        schema::push_event_key(&mut key, timestamp_ms, event_id);
-        let mut copies = Vec::new();
-        for &i in holders {
-            copies.extend(copy_in(&stores[i], &key)?.map(|found| (i, found)));
-        }
-        copies.sort_by(|(_, one), (_, other)| compare(other, one));
-        for (i, found) in copies.iter().skip(1) {
-            let view = found.block.view(&found.block.events[0]);
-            let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
-            counts[*i].remove_copy(view.kind, view.is_failure, severity);
-        }
+        Ok(())
     }
-    Ok(())
+
+    /// Takes the copies that do not count out of the counts of their stores.
+    fn take_out(&mut self) -> anyhow::Result<()> {
+        self.keys.sort_unstable();
+        for key in self.keys.drain(..) {
+            let mut copies = Vec::new();
+            for (store, counts) in self.stores.iter().zip(&mut self.counts) {
+                copies.extend(copy_in(store, &key)?.map(|found| (found, counts)));
+            }
+            copies.sort_by(|(one, _), (other, _)| compare(other, one));
+            for (found, counts) in copies.into_iter().skip(1) {
+                let view = found.block.view(&found.block.events[0]);
+                let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
+                counts.remove_copy(view.kind, view.is_failure, severity);
+            }
+        }
+        Ok(())
+    }
 }

@@ -4,14 +4,14 @@
 //! `disk_bytes` of `stats` is not compared, since it is that of other files, nor is which types are
 //! counted one by one if there are more than 256 of them, which depends on what came first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::database::{admin, lines_of, raw, store};
 use crate::query_model::odd_lines;
-use crate::tools::{DETECTORS, Ran, generated, run};
+use crate::tools::{DETECTORS, Ran, event, generated, program, run};
 
 /// One database that holds everything, and others that hold it together.
 struct Spread {
@@ -296,4 +296,202 @@ fn times_spread_over_databases_are_as_in_one() {
     let first: Value = serde_json::from_slice(lines_of(&lines)[0]).unwrap();
     spread.give(&[(first["event_id"].as_str().unwrap(), 0, "benign")]);
     check_all(&spread, &lines, 1);
+}
+
+fn with_anomaly(event: &str, score: f64, severity: &str) -> String {
+    let fields: Value = serde_json::from_str(event).unwrap();
+    let [id, user, timestamp] = ["event_id", "user", "timestamp"].map(|name| &fields[name]);
+    format!(
+        r#"{},"anomaly":{{"event_id":{id},"user":{user},"timestamp":{timestamp},"anomaly_score":{score},"severity":"{severity}","reasons":[]}}}}"#,
+        event.strip_suffix('}').unwrap()
+    )
+}
+
+/// Filters choose among what is shown without them: a copy that is not shown answers to none.
+#[test]
+fn of_copies_that_differ_that_with_the_higher_score_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = event("e", "u", 7);
+    let other = event("e", "another", 7);
+    let analysed = plain.replace("}", r#","analysis":{"outcome":"done"}}"#);
+    // The worst first.
+    let copies = [
+        plain.clone(),
+        with_anomaly(&other, 0.6, "critical"),
+        with_anomaly(&plain, 0.7, "low"),
+        with_anomaly(&analysed, 0.7, "low"),
+    ];
+    let databases: Vec<PathBuf> = (0..copies.len())
+        .map(|i| folder.path().join(i.to_string()))
+        .collect();
+    for (db, copy) in databases.iter().zip(&copies) {
+        store(db, copy.as_bytes()).expect_code(0);
+    }
+    for best in 1..copies.len() {
+        for worse in 0..best {
+            let pair = [databases[best].clone(), databases[worse].clone()];
+            let reversed = [pair[1].clone(), pair[0].clone()];
+            for args in [
+                &["events"][..],
+                &["event", "e"],
+                &["anomalies"],
+                &["anomalies", "--sort=score"],
+                &["export", "--what=anomalies"],
+                &["events", "--user=u"],
+                &["events", "--user=another"],
+                &["events", "--min-score=0.65"],
+                &["anomalies", "--severity=critical"],
+            ] {
+                let expected = ask(&pair[..1], args);
+                for databases in [&pair, &reversed] {
+                    let ran = ask(databases, args);
+                    let what = format!("{best} {worse} {args:?}");
+                    assert_eq!(
+                        (ran.code, ran.text()),
+                        (expected.code, expected.text()),
+                        "{what}"
+                    );
+                }
+            }
+            if worse != 1 && best != 1 {
+                let count = |databases: &[PathBuf]| {
+                    let mut stats = ask(databases, &["stats"]).expect_code(0).json_lines();
+                    stats[0]["disk_bytes"].take();
+                    stats
+                };
+                assert_eq!(count(&pair), count(&pair[..1]));
+                assert_eq!(count(&reversed), count(&pair[..1]));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_database_is_asked_once_and_one_that_cannot_be_asked_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (one, other) = (named("one"), named("other"));
+    store(Path::new(&one), event("e1", "u", 1).as_bytes()).expect_code(0);
+    store(Path::new(&other), event("e2", "u", 2).as_bytes()).expect_code(0);
+    let alone = run("sg-query", &["stats", "--db", &one], b"").expect_code(0);
+    let link = named("link");
+    std::os::unix::fs::symlink(&one, &link).unwrap();
+    let same = format!("{one}/../one");
+    for args in [
+        &["--db", &one, "stats", "--db", &one][..],
+        &["stats", "--db", &one, "--db", &link, "--db", &same],
+    ] {
+        assert_eq!(
+            run("sg-query", args, b"").expect_code(0).text(),
+            alone.text()
+        );
+    }
+    // Neither where it stands nor the environment takes one away.
+    let both = run("sg-query", &["export", "--db", &one, "--db", &other], b"").expect_code(0);
+    assert_eq!(both.text().lines().count(), 2);
+    let output = program("sg-query")
+        .args(["--db", &other, "export", "--db", &one])
+        .env("SG_DB", named("nowhere"))
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, both.stdout);
+    let output = program("sg-query")
+        .arg("stats")
+        .env("SG_DB", &one)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, alone.stdout);
+
+    let missing = named("missing");
+    let ran = run("sg-query", &["stats", "--db", &one, "--db", &missing], b"");
+    let expected = format!("sg-query: there is no database at {missing}\n");
+    assert_eq!((ran.code, ran.text(), &ran.stderr), (2, "", &expected));
+    std::fs::write(Path::new(&other).join("CURRENT"), "MANIFEST-999999\n").unwrap();
+    let ran = run("sg-query", &["events", "--db", &one, "--db", &other], b"").expect_code(2);
+    assert!(ran.stderr.contains(&other), "{}", ran.stderr);
+    assert_eq!((ran.text(), ran.stderr.lines().count()), ("", 1));
+
+    let many: Vec<String> = (0..65).map(|i| format!("--db={one}{i}")).collect();
+    let mut args: Vec<&str> = many.iter().map(String::as_str).collect();
+    args.push("stats");
+    let ran = run("sg-query", &args, b"").expect_code(2);
+    let words = "65 databases are too many to ask together: name at most 64";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+}
+
+/// Makes a database's baselines those of a partition that was read up to an offset.
+fn move_to_task(db: &Path, task: &str, cluster: &str, offset: u64) {
+    let db = raw(db);
+    let baselines = db.cf_handle("baselines").unwrap();
+    for (user, record) in entries(&db, "baselines", b"") {
+        let key = [b"\xFF", task.as_bytes(), b"\xFF", &user].concat();
+        db.put_cf(baselines, key, record).unwrap();
+        db.delete_cf(baselines, user).unwrap();
+    }
+    let position = format!(r#"{{"cluster":"{cluster}","offset":{offset}}}"#);
+    let key = format!("position:{task}");
+    db.put_cf(db.cf_handle("meta").unwrap(), key, position)
+        .unwrap();
+}
+
+/// A partition that has moved leaves an older baseline where it was.
+#[test]
+fn of_baselines_the_newest_is_shown_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = String::from_utf8(generated(900, 3, 17)).unwrap();
+    let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+    let learned = |name: &str, lines: &[&str]| {
+        let db = folder.path().join(name);
+        let args = ["-q", DETECTORS[0], "--db", db.to_str().unwrap()];
+        run("sg-run", &args, lines.concat().as_bytes()).expect_code(0);
+        db
+    };
+    let profile = |databases: &[&PathBuf]| {
+        let mut databases: Vec<PathBuf> = databases.iter().copied().cloned().collect();
+        let args = ["user", "user00001"];
+        let ran = ask(&databases, &args).expect_code(0);
+        databases.reverse();
+        assert_eq!(ask(&databases, &args).stdout, ran.stdout);
+        ran.json_lines().remove(0)
+    };
+    let whole = learned("whole", &lines);
+    let expected = profile(&[&whole]);
+    assert_eq!(expected["source"], "baseline");
+    let mut counted = expected.clone();
+    counted["source"] = "events".into();
+
+    // It was at the first owner's, then moved on with all that was known.
+    let (former, owner) = (learned("former", &lines[..400]), learned("owner", &lines));
+    move_to_task(&former, "kafka:t/0", "c", 400);
+    move_to_task(&owner, "kafka:t/0", "c", 900);
+    assert_eq!(profile(&[&owner]), expected);
+    assert_eq!(profile(&[&former, &owner]), expected);
+    // The newest is not all: the former owner has stored what it has never seen.
+    let late = learned("late", &lines[400..]);
+    move_to_task(&late, "kafka:t/0", "c", 900);
+    assert_eq!(profile(&[&former, &late]), counted);
+    // Of another partition, another cluster, or no partition at all: each has its own.
+    for (name, task, cluster) in [
+        ("partition", "kafka:t/1", "c"),
+        ("cluster", "kafka:t/0", "d"),
+    ] {
+        let db = learned(name, &lines[400..]);
+        move_to_task(&db, task, cluster, 900);
+        assert_eq!(profile(&[&former, &db]), counted, "{name}");
+    }
+    let (first, second) = (learned("1", &lines[..400]), learned("2", &lines[400..]));
+    assert_eq!(profile(&[&first, &second]), counted);
+    // What is being restored is of several times.
+    let restoring = learned("restoring", &lines);
+    move_to_task(&restoring, "kafka:t/0", "c", 900);
+    {
+        let db = raw(&restoring);
+        let meta = db.cf_handle("meta").unwrap();
+        db.put_cf(meta, "restoring:kafka:t/0", b"").unwrap();
+    }
+    assert_eq!(profile(&[&former, &restoring]), counted);
+    // Events that a plain sg-store has added behind it.
+    let added = folder.path().join("added");
+    store(&added, lines[400..].concat().as_bytes()).expect_code(0);
+    assert_eq!(profile(&[&former, &added]), counted);
 }
