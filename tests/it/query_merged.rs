@@ -313,7 +313,7 @@ fn of_copies_that_differ_that_with_the_higher_score_counts() {
     let folder = tempfile::tempdir().unwrap();
     let plain = event("e", "u", 7);
     let other = event("e", "another", 7);
-    let analysed = plain.replace("}", r#","analysis":{"outcome":"done"}}"#);
+    let analysed = plain.replace('}', r#","analysis":{"outcome":"done"}}"#);
     // The worst first.
     let copies = [
         plain.clone(),
