@@ -17,9 +17,10 @@ use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-query";
 
-/// Ask a database about events, anomalies and users
+/// Ask a database, or several as one, about events, anomalies and users
 ///
-/// Answers are tables on a terminal and NDJSON in a pipe; --format decides otherwise.
+/// An event that several databases hold is shown and counted once. Answers are tables on a terminal and
+/// NDJSON in a pipe; --format decides otherwise.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
 pub struct QueryArgs {
@@ -41,8 +42,7 @@ struct DatabaseArgs {
     #[arg(
         long,
         value_name = "DIR",
-        help = "The database folder; name several, and they answer as if they were one \
-                [env: SG_DB, for one] [default: db]"
+        help = "A database folder; several of them answer as one [env: SG_DB] [default: db]"
     )]
     db: Vec<PathBuf>,
 }
@@ -174,13 +174,13 @@ struct WhichArgs {
     limit: Option<usize>,
 }
 
-/// One question reads few blocks twice.
+/// Of all databases together. One question reads few blocks twice.
 const CACHE_BYTES: usize = 32 << 20;
-/// The same for databases that are asked together, and the least of each.
+/// Of one of them at least.
 const CACHE_BYTES_MIN: usize = 4 << 20;
-/// Files that databases hold open: as many descriptors as a process has as a rule are twice that.
+/// Of all databases together: a process may have 1,024 as a rule.
 const FILES_OPEN_MAX: usize = 512;
-/// Databases that are asked together.
+/// With more of them there would be no file left for each.
 const DATABASES_MAX: usize = 64;
 /// The database if none is named.
 const DATABASE: &str = "db";
@@ -192,6 +192,7 @@ const MORE: &str = "there is more: use a greater --limit";
 const EXAMPLES: &str = "Examples:
   sg-query anomalies --db db --sort score --limit 10
   sg-query anomalies --db db --since 24h --severity high | jq -r '[.user, .reasons[0]] | @tsv'
+  sg-query anomalies --db host1/db --db host2/db --since 24h
   sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
   sg-query user alice --db db
@@ -201,7 +202,7 @@ const EXAMPLES: &str = "Examples:
 Exit codes:
   0  done
   1  nothing was found
-  2  trouble: wrong usage, a database in use or damaged, a failure
+  2  trouble: wrong usage, a database missing, in use or damaged, a failure
 ";
 
 /// Runs the program.
