@@ -112,8 +112,8 @@ pub fn search(
     let mut keys = Keys::open(parts, wanted, filter);
     let mut n_found = 0;
     let mut last = None;
-    while let Some(key) = keys.next()? {
-        let Some(found) = parts.find(key)? else {
+    while let Some(met) = keys.next()? {
+        let Some(found) = parts.choose(met)? else {
             continue;
         };
         if !matches(&found, wanted, filter) {

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use anyhow::ensure;
 
+use super::keys::Candidate;
 use super::{Found, rank};
 use crate::record::StageField;
 use crate::record::feedback::Feedback;
@@ -27,12 +28,24 @@ impl<'a> Parts<'a> {
         self.0
     }
 
-    /// The event with that key, or none if there is none any more. Of several copies of it the one of
-    /// which the most is known: all else about it would be hidden.
+    /// The event with that key, or none if there is none any more.
     pub(super) fn find(self, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+        let holders = None;
+        self.choose(Candidate { key, holders })
+    }
+
+    /// The event that was met, or none if there is none any more. Of several copies of it the one of
+    /// which the most is known: all else about it would be hidden.
+    pub(super) fn choose(self, met: Candidate) -> anyhow::Result<Option<Found>> {
+        let Candidate { key, holders } = met;
+        let holders = holders.unwrap_or_else(|| (0..self.0.len()).map(|i| (i, None)).collect());
         let mut chosen: Option<Found> = None;
-        for store in self.0 {
-            let Some(found) = copy_in(store, &key)? else {
+        for (i, event) in holders {
+            let found = match event {
+                Some(event) => Some(copy_of(&self.0[i], &key, event)?),
+                None => copy_in(&self.0[i], &key)?,
+            };
+            let Some(found) = found else {
                 continue;
             };
             let is_better = (chosen.as_ref()).is_none_or(|chosen| compare(&found, chosen).is_gt());
@@ -110,10 +123,13 @@ fn newer(one: Option<Feedback>, other: Option<Feedback>) -> Option<Feedback> {
 /// What one database holds of the event with that key, which is left to the caller to put in.
 pub(super) fn copy_in(store: &Store, key: &[u8]) -> anyhow::Result<Option<Found>> {
     // An index entry may outlive its event for the moment of a prune.
-    let Some(value) = store.value(schema::EVENTS, key)? else {
-        return Ok(None);
-    };
-    let mut block = parse_event(value);
+    let event = store.value(schema::EVENTS, key)?;
+    event.map(|event| copy_of(store, key, event)).transpose()
+}
+
+/// The same for an event that was read already.
+fn copy_of(store: &Store, key: &[u8], event: Vec<u8>) -> anyhow::Result<Found> {
+    let mut block = parse_event(event);
     let shown = store.path().display();
     ensure!(
         !block.events.is_empty(),
@@ -135,14 +151,14 @@ pub(super) fn copy_in(store: &Store, key: &[u8]) -> anyhow::Result<Option<Found>
             block.set_stage_value(0, field, &json);
         }
     }
-    Ok(Some(Found {
+    Ok(Found {
         key: Vec::new(),
         block,
         anomaly,
         anomaly_json,
         feedback: None,
         feedback_json: None,
-    }))
+    })
 }
 
 /// Which of two copies of an event counts is the greater one: that with an anomaly, with the higher
