@@ -1,9 +1,12 @@
-//! Questions to a store, the same for every way of asking: events, anomalies, one event, one
-//! user. Answers come one by one, so that an export of any size needs no memory.
+//! Questions to one database or to several as if they were one, the same for every way of asking:
+//! events, anomalies, one event, one user. Answers come one by one, so that an export of any size
+//! needs no memory.
 
 mod feedback;
 mod incidents;
 mod keys;
+mod parts;
+mod stats;
 mod user;
 
 use std::cmp::Reverse;
@@ -16,14 +19,15 @@ use serde::de::IgnoredAny;
 
 pub use feedback::{FeedbackFilter, feedback};
 pub use incidents::{Incident, incidents};
+pub use parts::Parts;
+pub use stats::{Stats, stats};
 pub use user::{Profile, profile};
 
 use crate::batch::Block;
-use crate::record::StageField;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::feedback::Feedback;
 use crate::schema;
-use crate::store::{Order, Store, parse_event};
+use crate::store::Order;
 use keys::Keys;
 
 /// What to look for. Times are in ms, both ends included.
@@ -98,18 +102,18 @@ impl Found {
 /// reached. Returns the key to go on after, if there is more.
 ///
 /// # Errors
-/// If the store cannot be read, or as `each` says.
+/// If a database cannot be read, or as `each` says.
 pub fn search(
-    store: &Store,
+    parts: Parts<'_>,
     wanted: Wanted,
     filter: &Filter,
     mut each: impl FnMut(&Found) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Option<Vec<u8>>> {
-    let mut keys = Keys::open(store, wanted, filter);
+    let mut keys = Keys::open(parts, wanted, filter);
     let mut n_found = 0;
     let mut last = None;
-    while let Some(key) = keys.next()? {
-        let Some(found) = find(store, key)? else {
+    while let Some(met) = keys.next()? {
+        let Some(found) = parts.choose(met)? else {
             continue;
         };
         if !matches(&found, wanted, filter) {
@@ -132,14 +136,14 @@ pub fn search(
 /// the newest.
 ///
 /// # Errors
-/// If the store cannot be read.
-pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found>> {
+/// If a database cannot be read.
+pub fn top_anomalies(parts: Parts<'_>, filter: &Filter) -> anyhow::Result<Vec<Found>> {
     let mut best: BinaryHeap<Reverse<(u64, u64, Vec<u8>)>> = BinaryHeap::new();
     let all = Filter {
         limit: usize::MAX,
         ..filter.clone()
     };
-    search(store, Wanted::Anomalies, &all, |found| {
+    search(parts, Wanted::Anomalies, &all, |found| {
         let ranks = found.anomaly.as_ref().map_or((0, 0), |anomaly| {
             (rank(anomaly.anomaly_score), rank(anomaly.risk))
         });
@@ -151,7 +155,7 @@ pub fn top_anomalies(store: &Store, filter: &Filter) -> anyhow::Result<Vec<Found
     })?;
     let mut found = Vec::new();
     for Reverse((_, _, key)) in best.into_sorted_vec() {
-        found.extend(find(store, key)?);
+        found.extend(parts.find(key)?);
     }
     Ok(found)
 }
@@ -167,14 +171,14 @@ fn rank(score: f64) -> u64 {
 /// The events with that id, with the verdicts on them.
 ///
 /// # Errors
-/// If the store cannot be read.
-pub fn event(store: &Store, event_id: &str) -> anyhow::Result<Vec<Found>> {
+/// If a database cannot be read.
+pub fn event(parts: Parts<'_>, event_id: &str) -> anyhow::Result<Vec<Found>> {
     let mut events = Vec::new();
-    for key in store.keys_of_id(event_id)? {
-        let Some(mut found) = find(store, key)? else {
+    for key in parts.keys_of_id(event_id)? {
+        let Some(mut found) = parts.find(key)? else {
             continue;
         };
-        found.feedback = store.feedback(&found.key)?;
+        found.feedback = parts.feedback(&found.key)?;
         found.feedback_json = match &found.feedback {
             Some(feedback) => Some(serde_json::to_vec(feedback)?),
             // Or the event's own word would pass for an analyst's.
@@ -222,41 +226,6 @@ fn is_event_key(key: &[u8]) -> bool {
         schema::push_event_key(&mut expected, timestamp_ms, event_id);
         !event_id.is_empty() && expected == key
     })
-}
-
-fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
-    // An index entry may outlive its event for the moment of a prune.
-    let Some(value) = store.value(schema::EVENTS, &key)? else {
-        return Ok(None);
-    };
-    let mut block = parse_event(value);
-    if block.events.is_empty() {
-        anyhow::bail!("an event in the store is not valid: run sg-store verify");
-    }
-    let anomaly_json = store.value(schema::ANOMALIES, &key)?;
-    let anomaly = anomaly_json
-        .as_deref()
-        .and_then(|json| serde_json::from_slice(json).ok());
-    if let Some(json) = &anomaly_json {
-        block.set_stage_value(0, StageField::Anomaly, json);
-    }
-    for (field, family) in [
-        (StageField::Context, schema::PENDING),
-        (StageField::Analysis, schema::AI_ANALYSIS),
-        (StageField::Embedding, schema::EMBEDDINGS),
-    ] {
-        if let Some(json) = store.value(family, &key)? {
-            block.set_stage_value(0, field, &json);
-        }
-    }
-    Ok(Some(Found {
-        key,
-        block,
-        anomaly,
-        anomaly_json,
-        feedback: None,
-        feedback_json: None,
-    }))
 }
 
 fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {

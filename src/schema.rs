@@ -162,6 +162,14 @@ pub fn push_user_prefix(key: &mut Vec<u8>, user: &str, timestamp_ms: i64) {
     key.extend_from_slice(&timestamp_ms.to_be_bytes());
 }
 
+/// What sorts behind all `by_user` keys that begin with `user`: no time's first byte is that high.
+#[must_use]
+pub fn user_end(user: [u8; 8]) -> [u8; 9] {
+    let mut end = [0xFF; 9];
+    end[..8].copy_from_slice(&user);
+    end
+}
+
 /// The time and id in a `by_user` key.
 #[must_use]
 pub fn split_user_key(key: &[u8]) -> Option<(i64, &str)> {
@@ -327,6 +335,16 @@ mod tests {
         let mut user = Vec::new();
         push_user_key(&mut user, "alice", 7, "evt");
         assert_eq!(split_user_key(&user), Some((7, "evt")));
+        let mut last = Vec::new();
+        push_user_key(
+            &mut last,
+            "alice",
+            crate::record::TIMESTAMP_MS_MAX,
+            "\u{10FFFF}",
+        );
+        let alice = *user.first_chunk().expect("a hash comes first");
+        assert!(last[..] < user_end(alice)[..] && user_end(alice)[..] > user[..]);
+        assert_eq!(user_end(alice)[..8], alice);
         let mut severity = Vec::new();
         push_severity_key(&mut severity, Severity::High, 7, "evt");
         assert_eq!(split_severity_key(&severity), Some((7, "evt")));

@@ -5,6 +5,7 @@ mod counters;
 mod digest;
 mod feedback;
 mod keeping;
+mod merge;
 mod pipe;
 mod reader;
 mod recent;
@@ -31,8 +32,9 @@ pub use counters::Counters;
 pub use digest::Digest;
 pub use feedback::FeedbackWalk;
 pub use keeping::Keeping;
+pub use merge::Merge;
 pub use pipe::Pipe;
-pub use reader::{Entry, Order, Walk};
+pub use reader::{Entry, Order, UserWalk, Walk};
 pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use state::{EachBaseline, Label, STATE_BYTES, State};
 pub use writer::{Writer, WriterOptions};
@@ -48,6 +50,8 @@ pub struct Tuning {
     pub cache_bytes: usize,
     /// Threads that flush and compact.
     pub n_background_jobs: i32,
+    /// Files that are held open at once.
+    pub n_files_open_max: i32,
 }
 
 impl Default for Tuning {
@@ -56,6 +60,7 @@ impl Default for Tuning {
             memtable_bytes: 6 << 20,
             cache_bytes: 512 << 20,
             n_background_jobs: 2,
+            n_files_open_max: 512,
         }
     }
 }
@@ -271,7 +276,7 @@ fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options 
     // Dirty pages go to the disk as they come, not in one stall at the end of a file.
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);
-    options.set_max_open_files(512);
+    options.set_max_open_files(tuning.n_files_open_max);
     options.set_keep_log_file_num(4);
     // Said by us where it matters; a dump every ten minutes is for RocksDB's developers.
     options.set_stats_dump_period_sec(0);

@@ -11,7 +11,7 @@ use clap::Args;
 use super::Ended;
 use super::enrich::EnrichmentArgs;
 use super::store::{DatabaseArgs, NAME};
-use crate::query::{self, Found};
+use crate::query::{self, Found, Parts};
 use crate::record::feedback::{Feedback, Judgement, parse_name, parse_note};
 use crate::report::say;
 use crate::store::{Access, Store, Tuning};
@@ -131,10 +131,11 @@ fn login_name() -> Option<String> {
 
 /// The events with these ids, the oldest first, and how many ids there is no event of.
 fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usize)> {
+    let parts = Parts::of(std::slice::from_ref(store));
     let mut events = BTreeMap::new();
     let mut n_missing = 0;
     for event_id in event_ids {
-        let found = query::event(store, event_id)?;
+        let found = query::event(parts, event_id)?;
         if found.is_empty() {
             n_missing += 1;
             say(NAME, &format!("there is no event {event_id}"));

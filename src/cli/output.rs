@@ -3,6 +3,7 @@
 
 mod feedback;
 mod incidents;
+mod stats;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -21,6 +22,7 @@ use crate::time::format_time;
 
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
+pub(super) use stats::print_stats;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -502,13 +504,4 @@ pub(super) fn print_report(report: &Report) -> anyhow::Result<()> {
     }
     writeln!(output, "{rows}")?;
     Ok(())
-}
-
-/// Names and values in two columns.
-pub(super) fn print_pairs(pairs: &[(String, String)]) -> io::Result<()> {
-    let mut rows = table_without_header();
-    for (name, value) in pairs {
-        rows.add_row(vec![cell(name), printable(value).into_owned()]);
-    }
-    writeln!(io::stdout(), "{rows}")
 }

@@ -1,37 +1,31 @@
 //! `sg-query`: questions to a database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Ended;
 use super::output::{
-    FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_pairs, print_profile,
+    FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_profile, print_stats,
 };
-use crate::query::{self, FeedbackFilter, Filter, Wanted};
+use crate::query::{self, FeedbackFilter, Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
 use crate::store::{Access, Order, Store, Tuning};
-use crate::time::{format_time, now_ms, parse_time};
+use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-query";
 
-/// Ask a database about events, anomalies and users
+/// Ask a database, or several as one, about events, anomalies and users
 ///
-/// Answers are tables on a terminal and NDJSON in a pipe; --format decides otherwise.
+/// An event that several databases hold is shown and counted once. Answers are tables on a terminal and
+/// NDJSON in a pipe; --format decides otherwise.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
 pub struct QueryArgs {
-    /// The database folder
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "SG_DB",
-        global = true,
-        default_value = "db"
-    )]
-    db: PathBuf,
+    #[command(flatten)]
+    databases: DatabaseArgs,
 
     /// Form of the answer [default: table on a terminal, else ndjson]
     #[arg(short, long, value_enum, global = true)]
@@ -39,6 +33,18 @@ pub struct QueryArgs {
 
     #[command(subcommand)]
     question: Question,
+}
+
+// Not global, since clap would forget those named before the question if others are named behind it.
+/// Which databases are asked.
+#[derive(Args, Debug)]
+struct DatabaseArgs {
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "A database folder; several of them answer as one [env: SG_DB] [default: db]"
+    )]
+    db: Vec<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -50,6 +56,8 @@ enum Question {
         /// The event's id
         #[arg(value_name = "ID")]
         event_id: String,
+        #[command(flatten)]
+        databases: DatabaseArgs,
     },
     /// Events that are out of character, the newest first
     Anomalies {
@@ -66,6 +74,8 @@ enum Question {
         /// The user's name
         #[arg(value_name = "NAME")]
         user: String,
+        #[command(flatten)]
+        databases: DatabaseArgs,
     },
     /// What analysts have found of events, that of the newest event first
     ///
@@ -78,7 +88,7 @@ enum Question {
         limit: usize,
     },
     /// How much there is of what
-    Stats,
+    Stats(DatabaseArgs),
     /// Everything, the oldest first, as NDJSON or CSV
     Export {
         #[command(flatten)]
@@ -103,9 +113,12 @@ enum What {
     Anomalies,
 }
 
-/// When, and of whom.
+/// Where, when, and of whom.
 #[derive(Args, Debug)]
 struct RangeArgs {
+    #[command(flatten)]
+    databases: DatabaseArgs,
+
     /// From this time on: 2026-11-24, 2026-11-24T08:00:00Z, ms since 1970, or 24h, 7d ago
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -161,10 +174,16 @@ struct WhichArgs {
     limit: Option<usize>,
 }
 
-/// One question reads few blocks twice.
+/// Of all databases together. One question reads few blocks twice.
 const CACHE_BYTES: usize = 32 << 20;
-/// Types that the table of `stats` names.
-const TYPES_SHOWN_MAX: usize = 20;
+/// Of one of them at least.
+const CACHE_BYTES_MIN: usize = 4 << 20;
+/// Of all databases together: a process may have 1,024 as a rule.
+const FILES_OPEN_MAX: usize = 512;
+/// With more of them there would be no file left for each.
+const DATABASES_MAX: usize = 64;
+/// The database if none is named.
+const DATABASE: &str = "db";
 /// Items in an answer for a person.
 const LIMIT: usize = 100;
 /// Said where an answer has no cursor to go on with.
@@ -173,6 +192,7 @@ const MORE: &str = "there is more: use a greater --limit";
 const EXAMPLES: &str = "Examples:
   sg-query anomalies --db db --sort score --limit 10
   sg-query anomalies --db db --since 24h --severity high | jq -r '[.user, .reasons[0]] | @tsv'
+  sg-query anomalies --db host1/db --db host2/db --since 24h
   sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
   sg-query user alice --db db
@@ -182,7 +202,7 @@ const EXAMPLES: &str = "Examples:
 Exit codes:
   0  done
   1  nothing was found
-  2  trouble: wrong usage, a database in use or damaged, a failure
+  2  trouble: wrong usage, a database missing, in use or damaged, a failure
 ";
 
 /// Runs the program.
@@ -191,23 +211,20 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
     let format = args.format.unwrap_or_else(Format::automatic);
-    if matches!(args.question, Question::User { .. } | Question::Stats) {
+    if matches!(args.question, Question::User { .. } | Question::Stats(_)) {
         ensure!(
             format != Format::Csv,
             "there is no CSV of this: use --format table or ndjson"
         );
     }
-    let tuning = Tuning {
-        cache_bytes: CACHE_BYTES,
-        ..Tuning::default()
-    };
-    let store = Store::open(&args.db, Access::Read, &tuning)?;
+    let stores = args.open()?;
+    let parts = Parts::of(&stores);
     match &args.question {
-        Question::Events(filter) => list(&store, Wanted::Events, &filter.filter(LIMIT)?, format),
+        Question::Events(filter) => list(parts, Wanted::Events, &filter.filter(LIMIT)?, format),
         Question::Anomalies {
             filter,
             sort: Sort::Time,
-        } => list(&store, Wanted::Anomalies, &filter.filter(LIMIT)?, format),
+        } => list(parts, Wanted::Anomalies, &filter.filter(LIMIT)?, format),
         Question::Anomalies {
             filter,
             sort: Sort::Score,
@@ -217,21 +234,21 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 "--cursor goes with --sort time: use --limit"
             );
             print_all(
-                &query::top_anomalies(&store, &filter.filter(LIMIT)?)?,
+                &query::top_anomalies(parts, &filter.filter(LIMIT)?)?,
                 format,
                 true,
             )
         }
         Question::Incidents(which) => {
-            let (found, has_more) = query::incidents(&store, &which.filter(LIMIT)?)?;
+            let (found, has_more) = query::incidents(parts, &which.filter(LIMIT)?)?;
             print_incidents(&found, format)?;
             if has_more {
                 say(NAME, MORE);
             }
             Ok(found_or_not(found.len() as u64))
         }
-        Question::Event { event_id } => {
-            let found = query::event(&store, event_id)?;
+        Question::Event { event_id, .. } => {
+            let found = query::event(parts, event_id)?;
             let ended = print_all(&found, format, false)?;
             if format == Format::Table {
                 let mut writer = FeedbackWriter::new(format)?;
@@ -242,8 +259,8 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             }
             Ok(ended)
         }
-        Question::Feedback { range, limit } => feedback(&store, range, *limit, format),
-        Question::User { user } => match query::profile(&store, user)? {
+        Question::Feedback { range, limit } => feedback(parts, range, *limit, format),
+        Question::User { user, .. } => match query::profile(parts, user)? {
             None => Ok(Ended::Partly),
             Some(profile) if format == Format::Table => {
                 print_profile(&profile)?;
@@ -254,7 +271,10 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 Ok(Ended::Done)
             }
         },
-        Question::Stats => stats(&store, format),
+        Question::Stats(_) => {
+            print_stats(&query::stats(parts)?, format)?;
+            Ok(Ended::Done)
+        }
         Question::Export { filter, what } => {
             let format = args.format.unwrap_or(Format::Ndjson);
             ensure!(format != Format::Table, "export writes ndjson or csv");
@@ -266,9 +286,61 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 What::Events => Wanted::Events,
                 What::Anomalies => Wanted::Anomalies,
             };
-            list(&store, wanted, &filter, format)
+            list(parts, wanted, &filter, format)
         }
     }
+}
+
+impl QueryArgs {
+    /// The databases that are asked, each once.
+    fn open(&self) -> anyhow::Result<Vec<Store>> {
+        let named = [&self.databases, self.question.databases()].map(|databases| &databases.db);
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in named.into_iter().flatten() {
+            let is_known = |known: &PathBuf| same_folder(known, path);
+            if !paths.iter().any(is_known) {
+                paths.push(path.clone());
+            }
+        }
+        if paths.is_empty() {
+            let path = std::env::var_os("SG_DB").filter(|path| !path.is_empty());
+            let path = path.unwrap_or_else(|| DATABASE.into());
+            paths.push(path.into());
+        }
+        let n_paths = paths.len();
+        ensure!(
+            n_paths <= DATABASES_MAX,
+            "{n_paths} databases are too many to ask together: name at most {DATABASES_MAX}"
+        );
+        let tuning = Tuning {
+            cache_bytes: (CACHE_BYTES / n_paths).max(CACHE_BYTES_MIN),
+            n_files_open_max: (FILES_OPEN_MAX / n_paths) as i32,
+            ..Tuning::default()
+        };
+        let open = |path: &PathBuf| Store::open(path, Access::Read, &tuning);
+        paths.iter().map(open).collect()
+    }
+}
+
+impl Question {
+    fn databases(&self) -> &DatabaseArgs {
+        match self {
+            Self::Events(filter) | Self::Anomalies { filter, .. } | Self::Export { filter, .. } => {
+                &filter.which.range.databases
+            }
+            Self::Incidents(which) => &which.range.databases,
+            Self::Feedback { range, .. } => &range.databases,
+            Self::Event { databases, .. }
+            | Self::User { databases, .. }
+            | Self::Stats(databases) => databases,
+        }
+    }
+}
+
+/// Whether two paths lead to one folder, which holds what it holds once.
+fn same_folder(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    canonical(one) == canonical(other)
 }
 
 impl RangeArgs {
@@ -326,10 +398,15 @@ impl WhichArgs {
     }
 }
 
-fn list(store: &Store, wanted: Wanted, filter: &Filter, format: Format) -> anyhow::Result<Ended> {
+fn list(
+    parts: Parts<'_>,
+    wanted: Wanted,
+    filter: &Filter,
+    format: Format,
+) -> anyhow::Result<Ended> {
     let mut writer = FoundWriter::new(format, wanted == Wanted::Anomalies);
     let mut n_found: u64 = 0;
-    let more = query::search(store, wanted, filter, |found| {
+    let more = query::search(parts, wanted, filter, |found| {
         n_found += 1;
         writer.write(found)?;
         Ok(true)
@@ -343,7 +420,7 @@ fn list(store: &Store, wanted: Wanted, filter: &Filter, format: Format) -> anyho
 }
 
 fn feedback(
-    store: &Store,
+    parts: Parts<'_>,
     range: &RangeArgs,
     limit: usize,
     format: Format,
@@ -357,7 +434,7 @@ fn feedback(
     };
     let mut writer = FeedbackWriter::new(format)?;
     let mut n_found = 0;
-    let has_more = query::feedback(store, &filter, |feedback| {
+    let has_more = query::feedback(parts, &filter, |feedback| {
         n_found += 1;
         writer.write(feedback)
     })?;
@@ -383,67 +460,4 @@ fn found_or_not(n_found: u64) -> Ended {
     } else {
         Ended::Done
     }
-}
-
-fn stats(store: &Store, format: Format) -> anyhow::Result<Ended> {
-    let counters = store.counters()?;
-    let time_of = |key: Option<Vec<u8>>| {
-        key.and_then(|key| crate::schema::split_event_key(&key).map(|(ms, _)| format_time(ms)))
-    };
-    let first = time_of(store.first_event_key()?);
-    let last = time_of(store.last_event_key()?);
-    let n_users = store.n_users()?;
-    let disk_bytes: u64 = store.disk_bytes()?.values().sum();
-    if format == Format::Table {
-        let mut pairs = vec![
-            ("events".to_owned(), counters.events.to_string()),
-            (
-                "  failed or blocked".to_owned(),
-                counters.failures.to_string(),
-            ),
-            ("users".to_owned(), n_users.to_string()),
-            ("first event".to_owned(), first.unwrap_or_default()),
-            ("last event".to_owned(), last.unwrap_or_default()),
-            (
-                "anomalies".to_owned(),
-                counters.anomalies.total().to_string(),
-            ),
-            (
-                "  critical".to_owned(),
-                counters.anomalies.critical.to_string(),
-            ),
-            ("  high".to_owned(), counters.anomalies.high.to_string()),
-            ("  medium".to_owned(), counters.anomalies.medium.to_string()),
-            ("  low".to_owned(), counters.anomalies.low.to_string()),
-            ("bytes in files".to_owned(), disk_bytes.to_string()),
-        ];
-        let mut types: Vec<_> = counters.types_present().into_iter().collect();
-        types.sort_by_key(|&(name, n_events)| (std::cmp::Reverse(n_events), name));
-        pairs.push(("types".to_owned(), "events".to_owned()));
-        let n_shown = types.len().min(TYPES_SHOWN_MAX);
-        let (shown, others) = types.split_at(n_shown);
-        for (name, n_events) in shown {
-            pairs.push((format!("  {name}"), n_events.to_string()));
-        }
-        let n_others =
-            others.iter().map(|(_, n_events)| n_events).sum::<u64>() + counters.other_types;
-        if n_others > 0 {
-            pairs.push(("  all others".to_owned(), n_others.to_string()));
-        }
-        print_pairs(&pairs)?;
-        return Ok(Ended::Done);
-    }
-    let stats = serde_json::json!({
-        "events": counters.events,
-        "failures": counters.failures,
-        "users": n_users,
-        "first": first,
-        "last": last,
-        "anomalies": counters.anomalies,
-        "types": counters.types_present(),
-        "other_types": counters.other_types,
-        "disk_bytes": disk_bytes,
-    });
-    print_json(&stats.to_string())?;
-    Ok(Ended::Done)
 }

@@ -130,6 +130,7 @@ impl TuningArgs {
             memtable_bytes: usize::from(self.memtable_mib) << 20,
             cache_bytes: usize::from(self.cache_mib.unwrap_or(CACHE_MIB)) << 20,
             n_background_jobs: i32::from(self.background_jobs),
+            ..Tuning::default()
         }
     }
 

@@ -1,7 +1,7 @@
-//! Verdicts that analysts have given, for a question.
+//! Verdicts that analysts have given, for a question: the newest of each event.
 
+use super::Parts;
 use crate::record::feedback::Feedback;
-use crate::store::Store;
 
 /// Which verdicts to look for, by when they were given. Times are in ms, both ends included.
 #[derive(Clone, Debug)]
@@ -16,14 +16,14 @@ pub struct FeedbackFilter {
 /// there are more.
 ///
 /// # Errors
-/// If the store cannot be read, or as `each` says.
+/// If a database cannot be read, or as `each` says.
 pub fn feedback(
-    store: &Store,
+    parts: Parts<'_>,
     filter: &FeedbackFilter,
     mut each: impl FnMut(&Feedback) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
     let mut n_found = 0;
-    let mut walk = store.walk_feedback(i64::MAX);
+    let mut walk = parts.walk_feedback()?;
     while let Some(feedback) = walk.next_feedback()? {
         if !(filter.since_ms..=filter.until_ms).contains(&feedback.given) {
             continue;

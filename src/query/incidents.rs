@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{Filter, Found, Wanted, search};
+use super::{Filter, Found, Parts, Wanted, search};
 use crate::record::anomaly::{AnomalyRecord, IncidentRecord, Severity};
-use crate::store::{Order, Store};
+use crate::store::Order;
 use crate::time::format_time;
 
 /// One incident, as far as its anomalies match the question.
@@ -38,8 +38,8 @@ pub struct Incident {
 /// are more than the limit.
 ///
 /// # Errors
-/// If the store cannot be read.
-pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<(Vec<Incident>, bool)> {
+/// If a database cannot be read.
+pub fn incidents(parts: Parts<'_>, filter: &Filter) -> anyhow::Result<(Vec<Incident>, bool)> {
     let newest_first = Filter {
         order: Order::NewestFirst,
         limit: usize::MAX,
@@ -49,8 +49,8 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<(Vec<Incident
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut n_open = 0;
     let mut has_more = false;
-    search(store, Wanted::Anomalies, &newest_first, |anomaly| {
-        let Some((record, of_incident)) = parts(anomaly) else {
+    search(parts, Wanted::Anomalies, &newest_first, |anomaly| {
+        let Some((record, of_incident)) = records(anomaly) else {
             return Ok(true);
         };
         let is_full = found.len() == filter.limit;
@@ -74,7 +74,7 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<(Vec<Incident
     })?;
     for incident in found.iter_mut().filter(|incident| !incident.has_first) {
         // Gone with its event, if that was pruned.
-        if let Some(first_ms) = first_ms(store, &incident.incident)? {
+        if let Some(first_ms) = first_ms(parts, &incident.incident)? {
             incident.first = format_time(first_ms);
         }
     }
@@ -82,16 +82,16 @@ pub fn incidents(store: &Store, filter: &Filter) -> anyhow::Result<(Vec<Incident
 }
 
 /// When the anomaly was that an incident began with, which does not have to match the question.
-fn first_ms(store: &Store, incident: &str) -> anyhow::Result<Option<i64>> {
-    let events = super::event(store, incident)?;
+fn first_ms(parts: Parts<'_>, incident: &str) -> anyhow::Result<Option<i64>> {
+    let events = super::event(parts, incident)?;
     let is_first = |found: &&Found| {
-        parts(found).is_some_and(|(_, of)| of.id == incident && of.state == "opened")
+        records(found).is_some_and(|(_, of)| of.id == incident && of.state == "opened")
     };
-    let first = events.iter().find(is_first).and_then(parts);
+    let first = events.iter().find(is_first).and_then(records);
     Ok(first.map(|(anomaly, _)| anomaly.timestamp))
 }
 
-fn parts(found: &Found) -> Option<(&AnomalyRecord, &IncidentRecord)> {
+fn records(found: &Found) -> Option<(&AnomalyRecord, &IncidentRecord)> {
     let anomaly = found.anomaly.as_ref()?;
     Some((anomaly, anomaly.incident.as_ref()?))
 }

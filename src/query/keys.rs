@@ -1,7 +1,7 @@
 //! Candidate events for a question, in order of time, from the family or index that has the
-//! fewest of them.
+//! fewest of them, of all databases.
 
-use super::{Filter, Wanted};
+use super::{Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::schema;
 use crate::store::{Order, Store, Walk};
@@ -12,17 +12,33 @@ pub(super) struct Keys<'a> {
     filter: &'a Filter,
 }
 
-/// A walk, and the key that it gives next.
+/// An event that may match.
+pub(super) struct Candidate {
+    pub(super) key: Vec<u8>,
+    /// Who may hold the copy of it that counts, by the place among the parts; the event, if it was read
+    /// already. None if it can be anybody.
+    pub(super) holders: Option<Vec<(usize, Option<Vec<u8>>)>>,
+}
+
+/// A walk, and what it gives next.
 struct Ahead<'a> {
     walk: Walk<'a>,
+    /// Whose it is, by the place among the parts.
+    part: usize,
     kind: Kind,
-    next: Option<Vec<u8>>,
+    next: Option<Next>,
+    has_ended: bool,
 }
+
+/// The key of an event, and the event if it stood beside it.
+type Next = (Vec<u8>, Option<Vec<u8>>);
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Keys are event keys.
-    Time,
+    /// All events.
+    Events,
+    /// All anomalies. Who has none does not have the copy that counts.
+    Anomalies,
     User {
         prefix: [u8; 8],
         only_anomalies: bool,
@@ -31,66 +47,17 @@ enum Kind {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn open(store: &'a Store, wanted: Wanted, filter: &'a Filter) -> Self {
-        let only_anomalies =
-            wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
-        let order = filter.order;
-        // Where to begin in time; what the cursor or the range excludes is skipped later.
-        let start_ms = match order {
-            Order::OldestFirst => filter.since_ms,
-            Order::NewestFirst => filter.until_ms,
-        };
-        let after_ms = filter
-            .after
-            .as_deref()
-            .and_then(schema::split_event_key)
-            .map(|(ms, _)| ms);
-        let start_ms = match (order, after_ms) {
-            (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
-            (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
-            (_, None) => start_ms,
-        };
-        let from_time = |family| match order {
-            Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
-            Order::NewestFirst => store.walk(
-                family,
-                &schema::time_prefix(start_ms.saturating_add(1)),
-                order,
-            ),
-        };
-        let walks = if let Some(user) = &filter.user {
-            let mut from = Vec::new();
-            schema::push_user_prefix(&mut from, user, start_ms.max(0));
-            let prefix = *from.first_chunk().expect("a hash comes first");
-            if order == Order::NewestFirst {
-                from.push(0xFF);
-            }
-            let walk = store.walk(schema::BY_USER, &from, order);
-            vec![(
+    pub(super) fn open(parts: Parts<'a>, wanted: Wanted, filter: &'a Filter) -> Self {
+        let stores = parts.stores().iter().enumerate();
+        let walks = stores.flat_map(|(part, store)| {
+            let walks = walks(store, wanted, filter).into_iter();
+            walks.map(move |(walk, kind)| Ahead {
                 walk,
-                Kind::User {
-                    prefix,
-                    only_anomalies,
-                },
-            )]
-        } else if filter.severity.is_some() || filter.min_score.is_some() {
-            Severity::ALL
-                .into_iter()
-                .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
-                .map(|severity| {
-                    let walk = store.walk_severity(severity, start_ms.max(0), order);
-                    (walk, Kind::Severity(severity))
-                })
-                .collect()
-        } else if only_anomalies {
-            vec![(from_time(schema::ANOMALIES), Kind::Time)]
-        } else {
-            vec![(from_time(schema::EVENTS), Kind::Time)]
-        };
-        let walks = walks.into_iter().map(|(walk, kind)| Ahead {
-            walk,
-            kind,
-            next: None,
+                part,
+                kind,
+                next: None,
+                has_ended: false,
+            })
         });
         Self {
             walks: walks.collect(),
@@ -98,22 +65,34 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The next key within the range of time and beyond the cursor.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+    /// The next key within the range of time and beyond the cursor, once however many have it.
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<Candidate>> {
         loop {
             for ahead in &mut self.walks {
-                if ahead.next.is_none() {
+                if ahead.next.is_none() && !ahead.has_ended {
                     ahead.next = ahead.step(self.filter.min_score)?;
+                    ahead.has_ended = ahead.next.is_none();
                 }
             }
-            let candidates = self.walks.iter_mut().filter(|ahead| ahead.next.is_some());
-            let chosen = match self.filter.order {
-                Order::OldestFirst => candidates.min_by(|a, b| a.next.cmp(&b.next)),
-                Order::NewestFirst => candidates.max_by(|a, b| a.next.cmp(&b.next)),
+            let nexts = self.walks.iter().enumerate();
+            let nexts = nexts.filter_map(|(i, ahead)| Some((&ahead.next.as_ref()?.0, i)));
+            let first = match self.filter.order {
+                Order::OldestFirst => nexts.min(),
+                Order::NewestFirst => nexts.max(),
             };
-            let Some(key) = chosen.and_then(|ahead| ahead.next.take()) else {
+            let Some((_, first)) = first else {
                 return Ok(None);
             };
+            let first = &mut self.walks[first];
+            let (key, event) = first.next.take().expect("it was chosen for it");
+            let is_known = matches!(first.kind, Kind::Events | Kind::Anomalies);
+            let mut holders = vec![(first.part, event)];
+            // Several databases may have it.
+            for ahead in &mut self.walks {
+                if let Some((_, event)) = ahead.next.take_if(|(next, _)| *next == key) {
+                    holders.push((ahead.part, event));
+                }
+            }
             let timestamp_ms = schema::split_event_key(&key).map_or(0, |(ms, _)| ms);
             let (is_before, is_past) = match self.filter.order {
                 Order::OldestFirst => (
@@ -137,18 +116,77 @@ impl<'a> Keys<'a> {
                     Order::NewestFirst => key >= *after,
                 });
             if !is_before && !is_seen {
-                return Ok(Some(key));
+                let holders = is_known.then_some(holders);
+                return Ok(Some(Candidate { key, holders }));
             }
         }
     }
 }
 
+/// Walks of one database in which every event that can match is found.
+fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>, Kind)> {
+    let only_anomalies =
+        wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
+    let order = filter.order;
+    // Where to begin in time; what the cursor or the range excludes is skipped later.
+    let start_ms = match order {
+        Order::OldestFirst => filter.since_ms,
+        Order::NewestFirst => filter.until_ms,
+    };
+    let after_ms = filter
+        .after
+        .as_deref()
+        .and_then(schema::split_event_key)
+        .map(|(ms, _)| ms);
+    let start_ms = match (order, after_ms) {
+        (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
+        (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
+        (_, None) => start_ms,
+    };
+    let from_time = |family| match order {
+        Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
+        Order::NewestFirst => store.walk(
+            family,
+            &schema::time_prefix(start_ms.saturating_add(1)),
+            order,
+        ),
+    };
+    if let Some(user) = &filter.user {
+        let mut from = Vec::new();
+        schema::push_user_prefix(&mut from, user, start_ms.max(0));
+        let prefix = *from.first_chunk().expect("a hash comes first");
+        if order == Order::NewestFirst {
+            from.push(0xFF);
+        }
+        let walk = store.walk(schema::BY_USER, &from, order);
+        let kind = Kind::User {
+            prefix,
+            only_anomalies,
+        };
+        vec![(walk, kind)]
+    } else if filter.severity.is_some() || filter.min_score.is_some() {
+        Severity::ALL
+            .into_iter()
+            .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
+            .map(|severity| {
+                let walk = store.walk_severity(severity, start_ms.max(0), order);
+                (walk, Kind::Severity(severity))
+            })
+            .collect()
+    } else if only_anomalies {
+        vec![(from_time(schema::ANOMALIES), Kind::Anomalies)]
+    } else {
+        vec![(from_time(schema::EVENTS), Kind::Events)]
+    }
+}
+
 impl Ahead<'_> {
-    /// The event key of the next entry that can match; none at the end of the walk.
-    fn step(&mut self, min_score: Option<f64>) -> anyhow::Result<Option<Vec<u8>>> {
+    /// The event of the next entry that can match; none at the end of the walk.
+    fn step(&mut self, min_score: Option<f64>) -> anyhow::Result<Option<Next>> {
         while let Some((key, value)) = self.walk.next_entry()? {
             let split = match self.kind {
-                Kind::Time => return Ok(Some(key)),
+                Kind::Events => return Ok(Some((key, Some(value)))),
+                Kind::Anomalies => return Ok(Some((key, None))),
                 Kind::User {
                     prefix,
                     only_anomalies,
@@ -175,7 +213,7 @@ impl Ahead<'_> {
             if let Some((timestamp_ms, event_id)) = split {
                 let mut event_key = Vec::new();
                 schema::push_event_key(&mut event_key, timestamp_ms, event_id);
-                return Ok(Some(event_key));
+                return Ok(Some((event_key, None)));
             }
         }
         Ok(None)

@@ -1,10 +1,14 @@
 //! A user's baseline in human terms: what `sg-run` has learned if it keeps the store, else the
 //! same counts made from the stored events.
 
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Filter, Wanted, search};
+use super::{Filter, Parts, Wanted, search};
 use crate::detect::classic::{self, Baseline, Summary};
+use crate::engine::TaskStore as _;
+use crate::io::position::PartitionPosition;
+use crate::schema;
 use crate::store::{Order, Store};
 use crate::time::format_time;
 
@@ -44,17 +48,12 @@ pub struct UsualValue {
     pub share: f64,
 }
 
-/// The profile of a user, or none if the store knows nothing of them.
+/// The profile of a user, or none if the databases know nothing of them.
 ///
 /// # Errors
-/// If the store cannot be read.
-pub fn profile(store: &Store, user: &str) -> anyhow::Result<Option<Profile>> {
-    // The adaptive detector keeps no texts to show. A user of several tasks has as many baselines.
-    if store.detector()?.is_some_and(|name| name == classic::NAME)
-        && let [task] = &store.tasks()?[..]
-        && let Some(record) = store.baseline(task, user)?
-    {
-        let summary = Baseline::from_record(&record)?.summary();
+/// If a database cannot be read.
+pub fn profile(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Profile>> {
+    if let Some(summary) = learned(parts, user)? {
         return Ok(Some(Profile::of(user, "baseline", &summary)));
     }
     let filter = Filter {
@@ -63,12 +62,99 @@ pub fn profile(store: &Store, user: &str) -> anyhow::Result<Option<Profile>> {
         ..Filter::default()
     };
     let mut baseline = Baseline::default();
-    search(store, Wanted::Events, &filter, |found| {
+    search(parts, Wanted::Events, &filter, |found| {
         baseline.learn_event(&found.block.view(&found.block.events[0]));
         Ok(true)
     })?;
     let summary = baseline.summary();
     Ok((summary.n_events > 0).then(|| Profile::of(user, "events", &summary)))
+}
+
+/// A baseline of a user.
+struct Learned<'a> {
+    store: &'a Store,
+    task: String,
+    /// How far the task was read, if that is a partition: elsewhere it has left older baselines.
+    position: Option<PartitionPosition>,
+    record: Vec<u8>,
+    summary: Summary,
+}
+
+/// The baseline of a user, if there is one that says all: one that can be shown, the newest of the only
+/// task that has seen the user, and other databases have nothing of before or after it.
+fn learned(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Summary>> {
+    let mut found: Vec<Learned<'_>> = Vec::new();
+    for store in parts.stores() {
+        for task in store.tasks()? {
+            let Some(record) = store.baseline(&task, user)? else {
+                continue;
+            };
+            // The adaptive detector keeps no texts to show.
+            if store.detector()?.as_deref() != Some(classic::NAME) {
+                return Ok(None);
+            }
+            // Some of it is of another time than the rest.
+            if store.is_restoring(&task)? {
+                continue;
+            }
+            let shown = store.path().display();
+            let baseline = Baseline::from_record(&record)
+                .with_context(|| format!("the baseline of {user} in {shown}"))?;
+            found.push(Learned {
+                store,
+                position: store.task(&task)?.position,
+                summary: baseline.summary(),
+                record,
+                task,
+            });
+        }
+    }
+    // A user of several tasks has as many baselines. What is not from a partition was read from as
+    // many inputs as there are databases.
+    let is_one_task = found.windows(2).all(|pair| {
+        let cluster = |learned: &Learned<'_>| Some(learned.position.as_ref()?.cluster.clone());
+        let both = cluster(&pair[0]).zip(cluster(&pair[1]));
+        pair[0].task == pair[1].task && both.is_some_and(|(one, other)| one == other)
+    });
+    if !is_one_task {
+        return Ok(None);
+    }
+    let newest = found.into_iter().max_by_key(|learned| {
+        let offset = learned.position.as_ref().map(|position| position.offset);
+        // Of as many lines: an analyst may have corrected one of them.
+        (offset, learned.summary.n_events, learned.record.clone())
+    });
+    let Some(newest) = newest else {
+        return Ok(None);
+    };
+    let (first_ms, last_ms) = (newest.summary.first_ms, newest.summary.last_ms);
+    for store in parts.stores() {
+        // Its own database has what its detector has seen, or will see once it runs again.
+        if !std::ptr::eq(store, newest.store)
+            && let Some(first_stored_ms) = end_ms(store, user, Order::OldestFirst)?
+            && let Some(last_stored_ms) = end_ms(store, user, Order::NewestFirst)?
+            && (first_stored_ms < first_ms || last_stored_ms > last_ms)
+        {
+            return Ok(None);
+        }
+    }
+    Ok(Some(newest.summary))
+}
+
+/// When the first event of a user in a database is, in an order of time.
+fn end_ms(store: &Store, user: &str, order: Order) -> anyhow::Result<Option<i64>> {
+    let filter = Filter {
+        user: Some(user.to_owned()),
+        order,
+        ..Filter::default()
+    };
+    let mut end_ms = None;
+    let parts = Parts::of(std::slice::from_ref(store));
+    search(parts, Wanted::Events, &filter, |found| {
+        end_ms = schema::split_event_key(&found.key).map(|(ms, _)| ms);
+        Ok(false)
+    })?;
+    Ok(end_ms)
 }
 
 impl Profile {

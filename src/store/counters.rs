@@ -86,6 +86,30 @@ impl Counters {
         self.failures = self.failures.saturating_sub(u64::from(is_failure));
     }
 
+    /// Takes out an event that others have counted too, with its anomaly.
+    pub fn remove_copy(&mut self, kind: &str, is_failure: bool, severity: Option<Severity>) {
+        self.remove_event(kind, is_failure);
+        if let Some(severity) = severity {
+            let n_anomalies = self.anomalies.of_mut(severity);
+            *n_anomalies = n_anomalies.saturating_sub(1);
+        }
+    }
+
+    /// Adds what another store has counted. A type that one of them counts among the others stays
+    /// among them.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.failures += other.failures;
+        self.other_types += other.other_types;
+        for (kind, n_events) in &other.types {
+            *self.types.entry(kind.clone()).or_default() += n_events;
+        }
+        for severity in Severity::ALL {
+            let mut anomalies = other.anomalies;
+            *self.anomalies.of_mut(severity) += *anomalies.of_mut(severity);
+        }
+    }
+
     /// The types that there are events of, among those that are counted one by one.
     #[must_use]
     pub fn types_present(&self) -> BTreeMap<&str, u64> {

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::Store;
 use super::admin::parse_event;
 use super::counters::BySeverity;
-use super::reader::{Entry, Order, Walk};
+use super::merge::Merge;
 use super::writer::anomaly_of;
 use crate::engine::TaskStore as _;
 use crate::schema;
@@ -35,7 +35,7 @@ impl Digest {
         let mut counts = Counts::default();
         for family in schema::CONTENT_FAMILIES {
             let mut sum = Sha256::new();
-            let mut merge = Merge::open(stores, family)?;
+            let mut merge = Merge::open(stores, family, &[])?;
             while let Some((key, value)) = merge.next_entry()? {
                 add(&mut sum, &key, &value);
                 if stores.len() > 1 {
@@ -115,41 +115,6 @@ fn add(sum: &mut Sha256, key: &[u8], value: &[u8]) {
     for bytes in [key, value] {
         sum.update((bytes.len() as u64).to_be_bytes());
         sum.update(bytes);
-    }
-}
-
-/// A walk through the same family of several stores, each key once.
-struct Merge<'a> {
-    walks: Vec<(Walk<'a>, Option<Entry>)>,
-}
-
-impl<'a> Merge<'a> {
-    fn open(stores: &'a [Store], family: &str) -> anyhow::Result<Self> {
-        let mut walks = Vec::new();
-        for store in stores {
-            let mut walk = store.walk(family, &[], Order::OldestFirst);
-            let first = walk.next_entry()?;
-            walks.push((walk, first));
-        }
-        Ok(Self { walks })
-    }
-
-    fn next_entry(&mut self) -> anyhow::Result<Option<Entry>> {
-        let keys = self
-            .walks
-            .iter()
-            .filter_map(|(_, next)| Some(&next.as_ref()?.0));
-        let Some(least) = keys.min().cloned() else {
-            return Ok(None);
-        };
-        let mut found = None;
-        for (walk, next) in &mut self.walks {
-            if next.as_ref().is_some_and(|(key, _)| *key == least) {
-                let entry = std::mem::replace(next, walk.next_entry()?);
-                found = found.or(entry);
-            }
-        }
-        Ok(found)
     }
 }
 

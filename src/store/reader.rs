@@ -111,26 +111,15 @@ impl Store {
         }
     }
 
-    /// Distinct users, by the index. Users whose hashes are equal count as one.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn n_users(&self) -> anyhow::Result<u64> {
+    /// Walks the users that there are events of, by the index.
+    #[must_use]
+    pub fn walk_users(&self) -> UserWalk<'_> {
         let mut iterator = self.db.raw_iterator_cf(self.family(schema::BY_USER));
-        let mut n_users = 0;
         iterator.seek_to_first();
-        while let Some(key) = iterator.key() {
-            n_users += 1;
-            let Some(user) = key.get(..8) else { break };
-            let Some(next) = u64::from_be_bytes(user.try_into()?).checked_add(1) else {
-                break;
-            };
-            iterator.seek(next.to_be_bytes());
+        UserWalk {
+            store: self,
+            iterator,
         }
-        iterator
-            .status()
-            .map_err(|error| read_error(&self.path, &error))?;
-        Ok(n_users)
     }
 
     /// What `sg-run` has learned of a user in a task, as the detector's record.
@@ -310,5 +299,30 @@ impl Walk<'_> {
             Order::NewestFirst => self.iterator.prev(),
         }
         Ok(entry)
+    }
+}
+
+/// A walk through users, each by what its keys in the index begin with. Users whose hashes are equal
+/// are one.
+pub struct UserWalk<'a> {
+    store: &'a Store,
+    iterator: DBRawIteratorWithThreadMode<'a, DB>,
+}
+
+impl UserWalk<'_> {
+    /// The next user, or none at the end.
+    ///
+    /// # Errors
+    /// If the store cannot be read on.
+    pub fn next_user(&mut self) -> anyhow::Result<Option<[u8; 8]>> {
+        let Some(user) = self.iterator.key().and_then(|key| key.first_chunk()) else {
+            self.iterator
+                .status()
+                .map_err(|error| read_error(&self.store.path, &error))?;
+            return Ok(None);
+        };
+        let user = *user;
+        self.iterator.seek(schema::user_end(user));
+        Ok(Some(user))
     }
 }

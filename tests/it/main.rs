@@ -33,6 +33,7 @@ mod pipeline;
 mod prune;
 mod query;
 mod query_export;
+mod query_merged;
 mod query_model;
 mod query_output;
 mod random;

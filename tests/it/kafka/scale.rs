@@ -113,6 +113,19 @@ fn sums(dbs: &[&Path]) -> Value {
     report.clone().into()
 }
 
+/// What databases answer to a question together, but for how much room they take.
+fn answer(dbs: &[PathBuf], question: &[&str]) -> Vec<Value> {
+    let mut args = question.to_vec();
+    for db in dbs {
+        args.extend(["--db", db.to_str().unwrap()]);
+    }
+    let mut answer = run("sg-query", &args, b"").expect_code(0).json_lines();
+    for line in &mut answer {
+        line.as_object_mut().unwrap().remove("disk_bytes");
+    }
+    answer
+}
+
 fn n_events(db: &Path) -> u64 {
     let ran = run("sg-query", &["stats", "--db", db.to_str().unwrap()], b"");
     ran.expect_code(0).json_lines()[0]["events"]
@@ -151,6 +164,20 @@ fn partitions_move_with_their_baselines() {
         let dbs = ["a", "b", "c", "d"].map(|name| group.db(name));
         let merged = sums(&dbs.each_ref().map(PathBuf::as_path));
         assert_eq!(merged, group.expected(), "{}", last.stderr);
+        let alone = group.db("alone");
+        for question in [
+            &["export"][..],
+            &["anomalies", "--limit=500"],
+            &["anomalies", "--sort=score"],
+            &["incidents"],
+            &["stats"],
+            &["user", "user00001"],
+            &["user", "user00007"],
+        ] {
+            let of_all = answer(&dbs, question);
+            let of_one = answer(std::slice::from_ref(&alone), question);
+            assert!(of_all == of_one, "{detector} {question:?}: {of_all:?}");
+        }
         let had_a_share = dbs.iter().filter(|db| n_events(db) > 0).count();
         assert!(had_a_share >= 3, "{had_a_share} of 4 had something to do");
     }

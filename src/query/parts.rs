@@ -1,0 +1,186 @@
+//! The databases that a question is put to, which answer as if they were one. What each of them is
+//! asked stands here and, where that is more than one call, in `keys.rs`, `stats.rs` and `user.rs`:
+//! keys of events in order, its copy of an event, the verdict on it, its counters, its baseline of a
+//! user. Whoever else answers that can be a part too.
+
+use std::cmp::Ordering;
+
+use anyhow::ensure;
+
+use super::keys::Candidate;
+use super::{Found, rank};
+use crate::record::StageField;
+use crate::record::feedback::Feedback;
+use crate::schema;
+use crate::store::{FeedbackWalk, Store, parse_event};
+
+/// The databases that are asked. No answer depends on their order.
+#[derive(Clone, Copy)]
+pub struct Parts<'a>(&'a [Store]);
+
+impl<'a> Parts<'a> {
+    #[must_use]
+    pub fn of(stores: &'a [Store]) -> Self {
+        Self(stores)
+    }
+
+    pub(super) fn stores(self) -> &'a [Store] {
+        self.0
+    }
+
+    /// The event with that key, or none if there is none any more.
+    pub(super) fn find(self, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+        let holders = None;
+        self.choose(Candidate { key, holders })
+    }
+
+    /// The event that was met, or none if there is none any more. Of several copies of it the one of
+    /// which the most is known: all else about it would be hidden.
+    pub(super) fn choose(self, met: Candidate) -> anyhow::Result<Option<Found>> {
+        let Candidate { key, holders } = met;
+        let holders = holders.unwrap_or_else(|| (0..self.0.len()).map(|i| (i, None)).collect());
+        let mut chosen: Option<Found> = None;
+        for (i, event) in holders {
+            let found = match event {
+                Some(event) => Some(copy_of(&self.0[i], &key, event)?),
+                None => copy_in(&self.0[i], &key)?,
+            };
+            let Some(found) = found else {
+                continue;
+            };
+            let is_better = (chosen.as_ref()).is_none_or(|chosen| compare(&found, chosen).is_gt());
+            if is_better {
+                chosen = Some(found);
+            }
+        }
+        Ok(chosen.map(|found| Found { key, ..found }))
+    }
+
+    /// The keys of the events with that id, the oldest first.
+    pub(super) fn keys_of_id(self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut keys = Vec::new();
+        for store in self.0 {
+            keys.extend(store.keys_of_id(event_id)?);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// The newest verdict on the event with that key.
+    pub(super) fn feedback(self, key: &[u8]) -> anyhow::Result<Option<Feedback>> {
+        let mut newest = None;
+        for store in self.0 {
+            newest = newer(newest, store.feedback(key)?);
+        }
+        Ok(newest)
+    }
+
+    /// Walks the newest verdict on each event, the newest event first.
+    pub(super) fn walk_feedback(self) -> anyhow::Result<Verdicts<'a>> {
+        let mut walks = Vec::new();
+        for store in self.0 {
+            let mut walk = store.walk_feedback(i64::MAX);
+            let next = walk.next_feedback()?;
+            walks.push((walk, next));
+        }
+        Ok(Verdicts { walks })
+    }
+}
+
+/// A walk through the verdicts of all parts.
+pub(super) struct Verdicts<'a> {
+    walks: Vec<(FeedbackWalk<'a>, Option<Feedback>)>,
+}
+
+impl Verdicts<'_> {
+    pub(super) fn next_feedback(&mut self) -> anyhow::Result<Option<Feedback>> {
+        fn key(feedback: &Feedback) -> (i64, &str) {
+            (feedback.timestamp, &feedback.event_id)
+        }
+        let nexts = self.walks.iter().filter_map(|(_, next)| next.as_ref());
+        let Some(mut newest) = nexts.max_by_key(|feedback| key(feedback)).cloned() else {
+            return Ok(None);
+        };
+        for (walk, next) in &mut self.walks {
+            if let Some(feedback) = next.take_if(|feedback| key(feedback) == key(&newest)) {
+                *next = walk.next_feedback()?;
+                newest = newer(Some(newest), Some(feedback)).expect("one of them is there");
+            }
+        }
+        Ok(Some(newest))
+    }
+}
+
+/// The verdict that was given last.
+fn newer(one: Option<Feedback>, other: Option<Feedback>) -> Option<Feedback> {
+    // In the same millisecond it is any of them, but always the same.
+    one.into_iter()
+        .chain(other)
+        .max_by_key(|feedback| (feedback.given, format!("{feedback:?}")))
+}
+
+/// What one database holds of the event with that key, which is left to the caller to put in.
+pub(super) fn copy_in(store: &Store, key: &[u8]) -> anyhow::Result<Option<Found>> {
+    // An index entry may outlive its event for the moment of a prune.
+    let event = store.value(schema::EVENTS, key)?;
+    event.map(|event| copy_of(store, key, event)).transpose()
+}
+
+/// The same for an event that was read already.
+fn copy_of(store: &Store, key: &[u8], event: Vec<u8>) -> anyhow::Result<Found> {
+    let mut block = parse_event(event);
+    let shown = store.path().display();
+    ensure!(
+        !block.events.is_empty(),
+        "an event in {shown} is not valid: run sg-store verify --db {shown}"
+    );
+    let anomaly_json = store.value(schema::ANOMALIES, key)?;
+    let anomaly = anomaly_json
+        .as_deref()
+        .and_then(|json| serde_json::from_slice(json).ok());
+    if let Some(json) = &anomaly_json {
+        block.set_stage_value(0, StageField::Anomaly, json);
+    }
+    for (field, family) in [
+        (StageField::Context, schema::PENDING),
+        (StageField::Analysis, schema::AI_ANALYSIS),
+        (StageField::Embedding, schema::EMBEDDINGS),
+    ] {
+        if let Some(json) = store.value(family, key)? {
+            block.set_stage_value(0, field, &json);
+        }
+    }
+    Ok(Found {
+        key: Vec::new(),
+        block,
+        anomaly,
+        anomaly_json,
+        feedback: None,
+        feedback_json: None,
+    })
+}
+
+/// Which of two copies of an event counts is the greater one: that with an anomaly, with the higher
+/// score, with the higher risk, with an analysis, with an embedding. If all that is equal they are the
+/// same as a rule; if not, bytes decide, so that it is not the order in which databases are named.
+pub(super) fn compare(one: &Found, other: &Found) -> Ordering {
+    fn ranks(found: &Found) -> (Option<(u64, u64)>, [bool; 2]) {
+        let anomaly = found.anomaly.as_ref();
+        let scores = anomaly.map(|anomaly| (rank(anomaly.anomaly_score), rank(anomaly.risk)));
+        let event = &found.block.events[0];
+        let has = |field| found.block.stage_value(event, field).is_some();
+        (
+            scores,
+            [StageField::Analysis, StageField::Embedding].map(has),
+        )
+    }
+    fn line(found: &Found) -> Vec<u8> {
+        let mut line = Vec::new();
+        found.push_line(&mut line);
+        line
+    }
+    ranks(one)
+        .cmp(&ranks(other))
+        .then_with(|| line(one).cmp(&line(other)))
+}

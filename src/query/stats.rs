@@ -1,0 +1,151 @@
+//! How much there is of what. Databases keep counts of their own; what several of them hold is counted
+//! once, which takes more than adding up.
+
+use super::Parts;
+use super::parts::{compare, copy_in};
+use crate::schema;
+use crate::store::{Counters, Merge, Store, UserWalk};
+
+/// Events that are looked up together, in order of time: neighbours are read from the disk at once.
+const COPIES_MAX: usize = 1 << 16;
+
+/// How much there is of what.
+pub struct Stats {
+    pub counters: Counters,
+    pub n_users: u64,
+    /// When the first event was, in ms.
+    pub first_ms: Option<i64>,
+    pub last_ms: Option<i64>,
+    pub disk_bytes: u64,
+}
+
+/// Counts what the databases hold together.
+///
+/// # Errors
+/// If a database cannot be read.
+pub fn stats(parts: Parts<'_>) -> anyhow::Result<Stats> {
+    let stores = parts.stores();
+    let mut counts = Vec::new();
+    let mut disk_bytes = 0;
+    let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
+    for store in stores {
+        counts.push(store.counters()?);
+        disk_bytes += store.disk_bytes()?.values().sum::<u64>();
+        firsts.extend(time_of(store.first_event_key()?));
+        lasts.extend(time_of(store.last_event_key()?));
+    }
+    firsts.sort_unstable();
+    lasts.sort_unstable_by(|one, other| other.cmp(one));
+    let mut copies = Copies {
+        stores,
+        counts,
+        // Two databases can hold the same event between these times only.
+        from_ms: firsts.get(1).copied().unwrap_or(i64::MAX),
+        until_ms: lasts.get(1).copied().unwrap_or(i64::MIN),
+        keys: Vec::new(),
+    };
+    let n_users = count_users(stores, |user, holders| copies.find(user, holders))?;
+    copies.take_out()?;
+    let mut counters = Counters::default();
+    for count in &copies.counts {
+        counters.add(count);
+    }
+    Ok(Stats {
+        counters,
+        n_users,
+        first_ms: firsts.first().copied(),
+        last_ms: lasts.first().copied(),
+        disk_bytes,
+    })
+}
+
+fn time_of(key: Option<Vec<u8>>) -> Option<i64> {
+    schema::split_event_key(&key?).map(|(ms, _)| ms)
+}
+
+/// Counts users; tells of each which stores have events of them.
+fn count_users(
+    stores: &[Store],
+    mut each: impl FnMut([u8; 8], &[usize]) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    let mut walks: Vec<(UserWalk<'_>, Option<[u8; 8]>)> = Vec::new();
+    for store in stores {
+        let mut walk = store.walk_users();
+        let first = walk.next_user()?;
+        walks.push((walk, first));
+    }
+    let mut n_users = 0;
+    let mut holders = Vec::new();
+    while let Some(user) = walks.iter().filter_map(|(_, next)| *next).min() {
+        n_users += 1;
+        holders.clear();
+        for (i, (walk, next)) in walks.iter_mut().enumerate() {
+            if *next == Some(user) {
+                *next = walk.next_user()?;
+                holders.push(i);
+            }
+        }
+        each(user, &holders)?;
+    }
+    Ok(n_users)
+}
+
+/// Events that several stores have counted.
+struct Copies<'a> {
+    stores: &'a [Store],
+    /// Of each store.
+    counts: Vec<Counters>,
+    from_ms: i64,
+    until_ms: i64,
+    /// Those that are still counted several times.
+    keys: Vec<Vec<u8>>,
+}
+
+impl Copies<'_> {
+    /// Finds those of a user whom these stores have events of.
+    fn find(&mut self, user: [u8; 8], holders: &[usize]) -> anyhow::Result<()> {
+        if holders.len() < 2 || self.from_ms > self.until_ms {
+            return Ok(());
+        }
+        let mut from = user.to_vec();
+        from.extend_from_slice(&self.from_ms.to_be_bytes());
+        let stores = holders.iter().map(|&i| &self.stores[i]);
+        let mut entries = Merge::open(stores, schema::BY_USER, &from)?;
+        while let Some(((index_key, _), n_stores)) = entries.next_of_all()? {
+            let Some((timestamp_ms, event_id)) = schema::split_user_key(&index_key) else {
+                continue;
+            };
+            if !index_key.starts_with(&user) || timestamp_ms > self.until_ms {
+                break;
+            }
+            if n_stores < 2 {
+                continue;
+            }
+            let mut key = Vec::new();
+            schema::push_event_key(&mut key, timestamp_ms, event_id);
+            self.keys.push(key);
+            if self.keys.len() == COPIES_MAX {
+                self.take_out()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the copies that do not count out of the counts of their stores.
+    fn take_out(&mut self) -> anyhow::Result<()> {
+        self.keys.sort_unstable();
+        for key in self.keys.drain(..) {
+            let mut copies = Vec::new();
+            for (store, counts) in self.stores.iter().zip(&mut self.counts) {
+                copies.extend(copy_in(store, &key)?.map(|found| (found, counts)));
+            }
+            copies.sort_by(|(one, _), (other, _)| compare(other, one));
+            for (found, counts) in copies.into_iter().skip(1) {
+                let view = found.block.view(&found.block.events[0]);
+                let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
+                counts.remove_copy(view.kind, view.is_failure, severity);
+            }
+        }
+        Ok(())
+    }
+}
