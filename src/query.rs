@@ -224,7 +224,11 @@ fn is_event_key(key: &[u8]) -> bool {
     })
 }
 
-fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+/// The event with that key, with all that stages have added.
+///
+/// # Errors
+/// If the store cannot be read, or what it holds is not an event.
+pub fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
     // An index entry may outlive its event for the moment of a prune.
     let Some(value) = store.value(schema::EVENTS, &key)? else {
         return Ok(None);

@@ -5,7 +5,7 @@ mod counters;
 mod digest;
 mod feedback;
 mod keeping;
-
+mod outbox;
 mod reader;
 mod scratch;
 mod state;
@@ -30,6 +30,7 @@ pub use counters::Counters;
 pub use digest::Digest;
 pub use feedback::FeedbackWalk;
 pub use keeping::Keeping;
+pub use outbox::{Alerting, Bell, Opened, Outbox, Progress, Waiting};
 pub use reader::{Entry, Order, Walk};
 pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use state::{EachBaseline, Label, STATE_BYTES, State};

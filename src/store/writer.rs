@@ -1,4 +1,4 @@
-//! Writes batches: events, indexes, anomalies and counters of what was gathered go into one
+//! Writes batches: events, indexes, anomalies, alerts and counters of what was gathered go into one
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
 
-use super::Store;
 use super::counters::Counters;
+use super::{Outbox, Store};
 use crate::batch::{Batch, Block, Learned, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
@@ -41,6 +41,8 @@ pub struct WriterOptions {
     pub keeper: Option<Box<dyn Keeper>>,
     /// Replace what stages said of an event that is stored already. Else it stays as it is.
     pub rescore: bool,
+    /// Put alerts there, if somebody is told of them.
+    pub outbox: Option<Outbox>,
     /// Pass the lines on once they are stored.
     pub tee: Option<NdjsonSink>,
 }
@@ -175,6 +177,9 @@ impl Writer {
             .add_event(block.text(event.kind), event.is_failure);
         if let Some(severity) = severity {
             *self.counters.anomalies.of_mut(severity) += 1;
+        }
+        if let (Some(outbox), Some(anomaly)) = (&mut self.options.outbox, anomaly) {
+            outbox.put(key, &anomaly, families.meta, writes);
         }
     }
 
@@ -350,6 +355,9 @@ impl Writer {
             self.store
                 .write(std::mem::take(writes), self.options.sync)?;
             *writes = WriteBatch::with_capacity_bytes(WRITES_BYTES);
+        }
+        if let Some(outbox) = &self.options.outbox {
+            outbox.is_written();
         }
         self.pending.clear();
         Ok(())
