@@ -19,6 +19,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// How often an alert is tried that the target objects to.
 const N_TRIES_REFUSED: u32 = 3;
+/// How many fewer alerts are handed over together after some were refused, and after how many times in a
+/// row that went well twice as many are tried again.
+const BATCH_DIVISOR: usize = 4;
+const N_BATCHES_GOOD: u32 = 16;
 /// Different things that are told of one outage.
 const N_TOLD: usize = 8;
 /// How long to wait for a line that is being kept among the dead letters.
@@ -45,6 +49,11 @@ pub(super) struct Sender {
     dead_letters: DeadLetters,
     sent: Sent,
     outage: Option<Outage>,
+    /// Alerts that are handed over together. Fewer after some were refused together, since brokers count
+    /// the bytes of all of them; more again as time goes by.
+    batch_max: usize,
+    /// How often in a row that has gone well.
+    n_batches: u32,
     /// How often the next alert was refused.
     n_refusals: u32,
 }
@@ -93,6 +102,7 @@ impl Sender {
     ) -> Self {
         Self {
             place,
+            batch_max: named.target.batch_max(),
             named,
             store: Arc::clone(store),
             bell: Arc::clone(bell),
@@ -102,6 +112,7 @@ impl Sender {
             dead_letters: telling.dead_letters.clone(),
             sent: Sent::default(),
             outage: None,
+            n_batches: 0,
             n_refusals: 0,
         }
     }
@@ -130,7 +141,7 @@ impl Sender {
     /// Hands over the next alerts. After a failure one at a time: then it is clear which one it is.
     fn tell_some(&mut self, deadline: Option<Instant>) -> Result<(), Failed> {
         let n_max = match self.outage {
-            None => self.named.target.batch_max(),
+            None => self.batch_max,
             Some(_) => 1,
         };
         let mut sent = self.sent;
@@ -157,6 +168,10 @@ impl Sender {
             self.named.target.settle()?;
         }
         self.sent = sent;
+        self.n_batches += 1;
+        if self.n_batches.is_multiple_of(N_BATCHES_GOOD) {
+            self.batch_max = (self.batch_max * 2).min(self.named.target.batch_max());
+        }
         match last {
             Some(last) => Ok(self.pass(last)?),
             None => Ok(()),
@@ -172,7 +187,11 @@ impl Sender {
     fn fail(&mut self, failed: Failed) -> bool {
         let (why, retry_after) = match (failed.failure, failed.alert) {
             (Failure::Trouble { why, retry_after }, _) => (why, retry_after),
-            (Failure::Refused { why }, None) => (why, None),
+            (Failure::Refused { .. }, None) => {
+                self.batch_max = (self.batch_max / BATCH_DIVISOR).max(1);
+                self.n_batches = 0;
+                return true;
+            }
             (Failure::Refused { why }, Some((number, alert))) => {
                 self.n_refusals += 1;
                 if self.n_refusals >= N_TRIES_REFUSED {

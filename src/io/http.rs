@@ -42,17 +42,21 @@ impl Url {
         let uri: Uri = text.parse().map_err(|_| "it is not a URL".to_owned())?;
         let scheme = uri.scheme_str().unwrap_or_default();
         let port = match scheme {
-            "http" => 80,
+            "http" => 80_u16,
             "https" => 443,
             _ => return Err("it begins neither with https:// nor with http://".to_owned()),
         };
         let host = uri.host().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| "it names no host".to_owned())?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if authority.ends_with(':') {
-            return Err("it names no port after the colon".to_owned());
-        }
-        let port = uri.port_u16().unwrap_or(port);
+        let place = authority.rsplit('@').next().unwrap_or_default();
+        let port = match place.strip_prefix(host).unwrap_or_default() {
+            "" => port,
+            given => {
+                let given = given.strip_prefix(':').and_then(|port| port.parse().ok());
+                given.ok_or_else(|| "what follows the host is not a port".to_owned())?
+            }
+        };
         Ok(Self {
             shown: format!("{scheme}://{host}:{port}"),
             text: text.to_owned(),

@@ -8,8 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+
+use crate::tools::testdata;
 
 /// What messages are signed with in tests.
 pub(crate) const SECRET: &str = "whsec_c3RyZWFtZ3VhcmQtdGVzdC1zZWNyZXQtMDEyMzQ1Njc4OQ==";
@@ -57,11 +61,22 @@ type Behaviour = dyn Fn(usize, &Message) -> Reply + Send + Sync;
 /// The server.
 pub(crate) struct Stub {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     messages: Arc<Mutex<Vec<Message>>>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Stub {
+    /// The same with TLS, by the certificate in `testdata/tls`.
+    pub(crate) fn start_tls() -> Self {
+        let certificate = CertificateDer::from_pem_file(testdata("tls/cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(testdata("tls/key.pem")).unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate], key).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::listen(&address, Some(Arc::new(config)), Arc::new(|_, _| OK))
+    }
+
     /// Starts one that does with each message, of which it is told how many came before, as it is told.
     pub(crate) fn start(behave: impl Fn(usize, &Message) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_at(&SocketAddr::from(([127, 0, 0, 1], 0)), behave)
@@ -71,23 +86,38 @@ impl Stub {
         address: &SocketAddr,
         behave: impl Fn(usize, &Message) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::listen(address, None, Arc::new(behave))
+    }
+
+    fn listen(
+        address: &SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        behave: Arc<Behaviour>,
+    ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let stub = Self {
             address: listener.local_addr().unwrap(),
+            scheme: if tls.is_some() { "https" } else { "http" },
             messages: Arc::default(),
             is_over: Arc::default(),
         };
         let (messages, is_over) = (Arc::clone(&stub.messages), Arc::clone(&stub.is_over));
-        let behave: Arc<Behaviour> = Arc::new(behave);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 let (messages, is_over) = (Arc::clone(&messages), Arc::clone(&is_over));
-                let behave = Arc::clone(&behave);
+                let (behave, tls) = (Arc::clone(&behave), tls.clone());
                 let stream = stream.unwrap();
-                thread::spawn(move || serve(&stream, &messages, &is_over, &*behave));
+                thread::spawn(move || match tls {
+                    None => serve(stream, &messages, &is_over, &*behave),
+                    Some(tls) => {
+                        let connection = rustls::ServerConnection::new(tls).unwrap();
+                        let stream = rustls::StreamOwned::new(connection, stream);
+                        serve(stream, &messages, &is_over, &*behave);
+                    }
+                });
             }
         });
         stub
@@ -95,8 +125,8 @@ impl Stub {
 
     /// The argument that names it, with a name, a password and a token that nobody may see.
     pub(crate) fn target(&self) -> String {
-        let address = self.address;
-        format!("webhook:http://user:hunter2@{address}/hunter2?token=hunter2")
+        let (scheme, address) = (self.scheme, self.address);
+        format!("webhook:{scheme}://user:hunter2@{address}/hunter2?token=hunter2")
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
@@ -120,7 +150,7 @@ impl Drop for Stub {
 }
 
 fn serve(
-    mut stream: &TcpStream,
+    stream: impl Read + Write,
     messages: &Mutex<Vec<Message>>,
     is_over: &AtomicBool,
     behave: &Behaviour,
@@ -150,11 +180,13 @@ fn serve(
             Reply::Hang => String::new(),
             Reply::Cut => return,
         };
-        if stream.write_all(said.as_bytes()).is_err() {
+        let said = reader.get_mut().write_all(said.as_bytes());
+        if said.and_then(|()| reader.get_mut().flush()).is_err() {
             return;
         }
         while matches!(reply, Reply::Hang | Reply::Endless) && !is_over.load(Ordering::Relaxed) {
-            if reply == Reply::Endless && stream.write_all(&[b' '; 4096]).is_err() {
+            let more = reader.get_mut();
+            if reply == Reply::Endless && more.write_all(&[b' '; 4096]).is_err() {
                 return;
             }
             thread::sleep(Duration::from_millis(20));

@@ -9,7 +9,7 @@ use super::stub::{Message, OK, Reply, SECRET, Stub};
 use super::{Site, emitted, once};
 use crate::database::{admin, lines_of};
 use crate::kills::kill_and_repeat;
-use crate::tools::{Running, digest, generated, n_lines, run, wait_within};
+use crate::tools::{Running, digest, generated, n_lines, run, testdata, wait_within};
 
 /// A log of which that many alerts come, and more lines after them; the lines of the alerts.
 fn site(n_alerts: usize) -> (Site, Vec<String>) {
@@ -123,6 +123,34 @@ fn secrets_may_be_replaced() {
     assert!(status.unwrap().success());
     assert_eq!(stub.lines(), expected);
     assert!(stub.messages()[0].head.matches("v1,").count() == 2);
+}
+
+/// Whoever is not trusted gets nothing.
+#[test]
+fn certificates_are_checked() {
+    let (site, expected) = site(5);
+    let stub = Stub::start_tls();
+    let said = end(site.start(&stub.target(), &[]), 1);
+    assert!(
+        said.contains(": invalid peer certificate: UnknownIssuer; trying again"),
+        "{said}"
+    );
+    assert!(said.contains("waiting 5: they go out"), "{said}");
+    assert!(stub.messages().is_empty());
+    let mut command = site.command("db", &["-q", "--alerts-to", &stub.target()]);
+    command.env("SG_WEBHOOK_SECRET", SECRET);
+    let status = command
+        .env("SSL_CERT_FILE", testdata("tls/cert.pem"))
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(stub.lines(), expected);
+    let mut command = site.command("db", &["-q", "--alerts-to", &stub.target()]);
+    command.env("SG_WEBHOOK_SECRET", SECRET);
+    let ran = command
+        .env("SSL_CERT_FILE", "/no/such/file")
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(2));
 }
 
 /// Every way to fail that passes: each message is tried until it is taken, those behind it wait.
