@@ -27,7 +27,8 @@ use crate::shutdown::Shutdown;
 use crate::store::{Alerting, Bell, Opened, Outbox, Progress, Store};
 use sender::{Sender, Sent};
 
-/// How long alerts that wait at the end of a run are tried for.
+/// How long alerts that wait at the end of a run are tried for; unless somebody has asked it to stop, how
+/// long after the last that got through.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a target is told.
@@ -159,15 +160,17 @@ impl Alerts {
         Ok((alerts, outbox))
     }
 
-    /// Lets what waits be told, for some time, and says what has become of it; whether everybody was
+    /// Lets what waits be told, as long as it gets through and some time more, and says what has become of it; whether everybody was
     /// told of everything.
     ///
     /// # Errors
     /// If a thread has panicked.
     pub fn end(self, shutdown: &Shutdown) -> anyhow::Result<bool> {
-        // Clients of Kafka wait for brokers until they hear of this.
+        let is_patient = !shutdown.is_requested();
+        // Clients of Kafka wait for brokers until they hear of this. A signal now ends the program at
+        // once, which costs nothing: what waits is in the store.
         shutdown.request();
-        self.bell.end_by(Instant::now() + END_TIMEOUT);
+        self.bell.end_by(Instant::now() + END_TIMEOUT, is_patient);
         let mut is_all = true;
         for (place, (shown, thread)) in self.threads.into_iter().enumerate() {
             let sent = thread.join();

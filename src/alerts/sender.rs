@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Alert, Failure, Named, Telling};
+use super::{Alert, END_TIMEOUT, Failure, Named, Telling};
 use crate::io::dead_letter::DeadLetters;
 use crate::query;
 use crate::record::{Code, Reason};
@@ -29,6 +29,7 @@ const N_TOLD: usize = 8;
 const LETTER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What has become of the alerts of a target.
+#[expect(clippy::struct_field_names, reason = "counts are named so")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sent {
     pub(super) n_sent: u64,
@@ -48,6 +49,8 @@ pub(super) struct Sender {
     quiet: bool,
     dead_letters: DeadLetters,
     sent: Sent,
+    /// When it has got through last.
+    last_success: Instant,
     outage: Option<Outage>,
     /// Alerts that are handed over together. Fewer after some were refused together, since brokers count
     /// the bytes of all of them; more again as time goes by.
@@ -69,7 +72,7 @@ struct Outage {
 struct Failed {
     failure: Failure,
     /// The alert that it was, with its number, unless it may have been one of several.
-    alert: Option<(u64, Alert)>,
+    alert: Option<Box<(u64, Alert)>>,
 }
 
 impl From<Failure> for Failed {
@@ -111,6 +114,7 @@ impl Sender {
             quiet: telling.quiet,
             dead_letters: telling.dead_letters.clone(),
             sent: Sent::default(),
+            last_success: Instant::now(),
             outage: None,
             n_batches: 0,
             n_refusals: 0,
@@ -120,7 +124,7 @@ impl Sender {
     /// Tells until no more come, and all are told or there is no time left.
     pub(super) fn run(mut self) -> Sent {
         while self.bell.wait_after(self.progress.of(self.place)) {
-            let deadline = self.bell.deadline();
+            let deadline = self.deadline();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break;
             }
@@ -159,7 +163,7 @@ impl Sender {
                 handed_over = handed_over.and_then(|()| target.settle());
             }
             if let Err(failure) = handed_over {
-                let alert = (n_max == 1).then_some((number, alert));
+                let alert = (n_max == 1).then(|| Box::new((number, alert)));
                 return Err(Failed { failure, alert });
             }
             sent.n_sent += 1;
@@ -180,6 +184,7 @@ impl Sender {
 
     fn pass(&mut self, number: u64) -> anyhow::Result<()> {
         self.n_refusals = 0;
+        self.last_success = Instant::now();
         self.progress.pass(self.place, number)
     }
 
@@ -192,7 +197,8 @@ impl Sender {
                 self.n_batches = 0;
                 return true;
             }
-            (Failure::Refused { why }, Some((number, alert))) => {
+            (Failure::Refused { why }, Some(alert)) => {
+                let (number, alert) = *alert;
                 self.n_refusals += 1;
                 if self.n_refusals >= N_TRIES_REFUSED {
                     return self.put_aside(number, &alert, &why);
@@ -217,7 +223,7 @@ impl Sender {
         loop {
             match (self.dead_letters).put_aside(shown, number, &reason, &alert.line) {
                 Ok(true) => break,
-                Ok(false) if self.bell.deadline().is_some() => return false,
+                Ok(false) if self.deadline().is_some() => return false,
                 Ok(false) => self.bell.pause(LETTER_INTERVAL),
                 Err(error) => {
                     self.tell_trouble(&format!("{error:#}"));
@@ -237,17 +243,22 @@ impl Sender {
         true
     }
 
+    /// When there is no use in going on, if no more come.
+    fn deadline(&self) -> Option<Instant> {
+        self.bell.deadline(self.last_success + END_TIMEOUT)
+    }
+
     /// Waits before another try; false if there is no time for one. When no more come, a wait that
     /// nobody has asked for is over, for a last chance.
     fn wait(&mut self, time: Duration, is_asked_for: bool) -> bool {
         let until = Instant::now() + time;
-        let was_ending = self.bell.deadline().is_some();
+        let was_ending = self.deadline().is_some();
         loop {
             let now = Instant::now();
             if now >= until {
                 return true;
             }
-            match self.bell.deadline() {
+            match self.deadline() {
                 Some(_) if !was_ending && !is_asked_for => {
                     if let Some(outage) = &mut self.outage {
                         outage.n_tries = 0;

@@ -85,7 +85,7 @@ impl WebhookTarget {
     ///
     /// # Errors
     /// If there can be no requests.
-    pub fn new(url: Url, secrets: Secrets) -> anyhow::Result<Named> {
+    pub fn open(url: Url, secrets: Secrets) -> anyhow::Result<Named> {
         let shown = format!("{PREFIX}{url}");
         Ok(Named {
             key: key_of(&shown, url.secret_text()),

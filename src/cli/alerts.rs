@@ -70,7 +70,7 @@ impl AlertArgs {
                         "--alerts-to {WEBHOOK_PREFIX}URL: the URL cannot be used: {why}"
                     )
                 })?;
-                WebhookTarget::new(url, self.secrets()?)?
+                WebhookTarget::open(url, self.secrets()?)?
             } else {
                 ensure!(
                     !text.contains("://"),

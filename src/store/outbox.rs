@@ -41,8 +41,10 @@ pub struct Bell {
 struct Rung {
     /// The number of the last alert that can be read.
     last: u64,
-    /// No more come, and those that wait are given up then.
+    /// No more come; those that wait are given up then.
     deadline: Option<Instant>,
+    /// Whoever gets through may go on after that.
+    is_patient: bool,
 }
 
 /// How far each target has come, of those that are told.
@@ -111,16 +113,24 @@ impl Bell {
         }
     }
 
-    /// No more come; those that wait have until then.
-    pub fn end_by(&self, deadline: Instant) {
-        self.lock().deadline = Some(deadline);
+    /// No more come; those that wait have until then. With `is_patient` whoever gets through may go on.
+    pub fn end_by(&self, deadline: Instant, is_patient: bool) {
+        let mut state = self.lock();
+        state.deadline = Some(deadline);
+        state.is_patient = is_patient;
         self.rung.notify_all();
     }
 
-    /// When what waits is given up, if no more come.
+    /// When what waits is given up, if no more come; by somebody who has got through until `after`.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.lock().deadline
+    pub fn deadline(&self, after: Instant) -> Option<Instant> {
+        let state = self.lock();
+        let deadline = state.deadline?;
+        Some(if state.is_patient {
+            deadline.max(after)
+        } else {
+            deadline
+        })
     }
 
     /// The number of the last alert that can be read.

@@ -200,7 +200,7 @@ fn a_broker_may_be_away() {
 /// One that the brokers find too long does not block those behind it.
 #[test]
 fn a_message_that_is_too_long_is_put_aside() {
-    let events = generated(20_000, 40, 301);
+    let events = generated(6_000, 40, 301);
     let expected = as_lines(&emitted(&events, "incidents"));
     // Some get longer than the topic takes, and one longer than any message may be.
     let filler = |n_bytes: usize| -> String {
@@ -209,7 +209,7 @@ fn a_message_that_is_too_long_is_put_aside() {
     };
     let longer = |i: usize, line: &str| {
         let n_bytes = match i {
-            5 | 6 | 700 => 150_000,
+            5 | 6 | 300 => 150_000,
             9 => 1_020_000,
             _ => return line.to_owned(),
         };
@@ -243,7 +243,7 @@ fn a_message_that_is_too_long_is_put_aside() {
     }
     assert!(!said.contains("waiting"), "{said}");
     let found = once(lines(shared(), &alerts));
-    let short = |i: &usize| ![5, 6, 9, 700].contains(i);
+    let short = |i: &usize| ![5, 6, 9, 300].contains(i);
     let expected: Vec<String> = (0..expected.len())
         .filter(short)
         .map(|i| expected[i].clone())
