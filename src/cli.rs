@@ -1,6 +1,7 @@
 //! What was typed and what it means: arguments shared by the programs, their exit codes, and
 //! how they end. Each program's own module is below.
 
+mod alerts;
 mod baselines;
 pub mod consume;
 mod enrich;
@@ -156,10 +157,6 @@ impl LineArgs {
 
     /// Letters about the letters would be read again, without end.
     fn refuse_as_dead_letter(&self, input: &Path) -> anyhow::Result<()> {
-        let identity = |path: &Path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
-        };
         let dead_letter = self.dead_letter.as_deref().and_then(identity);
         anyhow::ensure!(
             dead_letter.is_none() || dead_letter != identity(input),
@@ -205,6 +202,12 @@ impl LineArgs {
             self.line_bytes_max(),
         )
     }
+}
+
+/// What tells a file from all others, whatever it is called; none if it is no file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
 }
 
 /// Bytes of lines that the pipe programs take through their stages together.

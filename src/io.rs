@@ -1,8 +1,10 @@
-//! Bytes in and bytes out: files, pipes, dead letters.
+//! Bytes in and bytes out: files, pipes, dead letters, topics, HTTP.
 
+pub mod append;
 pub mod dead_letter;
 pub mod files;
 mod follow;
+pub mod http;
 pub mod kafka;
 pub mod lines;
 pub mod marked;

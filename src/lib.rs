@@ -19,9 +19,11 @@
 //! | [`evaluate`] | what thresholds would raise, how good scores are | `engine` |
 //! | [`store`] | RocksDB: write, read, verify, prune | `schema`, `batch` |
 //! | [`query`] | questions to a store | `store` |
+//! | [`alerts`] | tells targets of new anomalies | `query`, `store`, `io` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
 //! | [`cli`] | what was typed, and what it means | all of them |
 
+pub mod alerts;
 pub mod batch;
 pub mod cli;
 pub mod detect;

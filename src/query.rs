@@ -27,7 +27,7 @@ use crate::batch::Block;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::feedback::Feedback;
 use crate::schema;
-use crate::store::Order;
+use crate::store::{Order, Store};
 use keys::Keys;
 
 /// What to look for. Times are in ms, both ends included.
@@ -226,6 +226,14 @@ fn is_event_key(key: &[u8]) -> bool {
         schema::push_event_key(&mut expected, timestamp_ms, event_id);
         !event_id.is_empty() && expected == key
     })
+}
+
+/// The event with that key in a store, with all that stages have added.
+///
+/// # Errors
+/// If the store cannot be read, or what it holds is not an event.
+pub fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+    Parts::of(std::slice::from_ref(store)).find(key)
 }
 
 fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {

@@ -18,6 +18,8 @@
 //! | `meta` | `pipe` | the last checkpoint of a pipe that goes on where it was, JSON |
 //! | `meta` | `pipe:` and a source | how far the pipe had read it then, JSON |
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
+//! | `meta` | `alert:` and a number | key of an event that some target has not been told of |
+//! | `meta` | `alert-target:` and a target | number of the last alert that the target has, decimal |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
 //! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
@@ -85,6 +87,10 @@ pub const META_PIPE: &str = "pipe";
 pub const META_PIPE_POSITION_PREFIX: &str = "pipe:";
 /// Older releases pass such keys over, so they came without a new schema version.
 pub const META_FEEDBACK_PREFIX: &str = "feedback:";
+/// Before the number of an alert that waits. Older releases pass these over, too.
+pub const META_ALERT_PREFIX: &str = "alert:";
+/// Before the name of a target of alerts.
+pub const META_ALERT_TARGET_PREFIX: &str = "alert-target:";
 
 /// The user whose name stands for what all users share. No user has an empty name.
 pub const SHARED_BASELINE: &str = "";
@@ -295,6 +301,25 @@ pub fn split_feedback_key(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(META_FEEDBACK_PREFIX.as_bytes())
 }
 
+/// The name in `meta` of the alert with that number: they sort as they came.
+#[must_use]
+pub fn alert_key(number: u64) -> String {
+    format!("{META_ALERT_PREFIX}{number:020}")
+}
+
+/// The number in what [`alert_key`] has made, or none if it is another name.
+#[must_use]
+pub fn split_alert_key(key: &[u8]) -> Option<u64> {
+    let digits = key.strip_prefix(META_ALERT_PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The name in `meta` of how far a target of alerts has come.
+#[must_use]
+pub fn alert_target_key(target: &str) -> String {
+    format!("{META_ALERT_TARGET_PREFIX}{target}")
+}
+
 fn hash(text: &str) -> u64 {
     SipHasher13::new().hash(text.as_bytes())
 }
@@ -320,6 +345,9 @@ mod tests {
         let feedback = feedback_key(&key(42, "a:b"));
         assert_eq!(split_feedback_key(&feedback), Some(&key(42, "a:b")[..]));
         assert_eq!(split_feedback_key(META_COUNTERS.as_bytes()), None);
+        assert!(alert_key(9) < alert_key(10) && alert_key(10) < alert_key(u64::MAX));
+        assert_eq!(split_alert_key(alert_key(10).as_bytes()), Some(10));
+        assert_eq!(split_alert_key(alert_target_key("7").as_bytes()), None);
         for (task, user) in [
             ("", "alice"),
             ("", ""),

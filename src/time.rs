@@ -51,6 +51,22 @@ pub fn format_time(timestamp_ms: i64) -> String {
     }
 }
 
+/// RFC 3339 in UTC to the millisecond, as far as years have four digits: `2026-11-24T08:00:00.042Z`.
+#[must_use]
+pub fn format_time_ms(timestamp_ms: i64) -> String {
+    match Timestamp::from_millisecond(timestamp_ms) {
+        Ok(timestamp) => timestamp.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
+        Err(_) => "9999-12-31T23:59:59.999Z".to_owned(),
+    }
+}
+
+/// Milliseconds since 1970 of a date as HTTP writes it: `Tue, 24 Nov 2026 08:00:00 GMT`.
+#[must_use]
+pub fn parse_http_date(text: &str) -> Option<i64> {
+    let timestamp = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text);
+    Some(timestamp.ok()?.as_millisecond())
+}
+
 /// Hour of the day in UTC, 0..=23.
 #[must_use]
 pub fn hour_of_day(timestamp_ms: i64) -> usize {
@@ -85,6 +101,13 @@ mod tests {
         assert!(parse_time("5x", 0).is_err());
         assert!(parse_time("", 0).is_err());
         assert_eq!(format_time(1_735_689_600_000), "2025-01-01T00:00:00Z");
+        assert_eq!(
+            format_time_ms(1_735_689_600_042),
+            "2025-01-01T00:00:00.042Z"
+        );
+        let http = parse_http_date("Wed, 01 Jan 2025 00:00:00 GMT");
+        assert_eq!(http, Some(1_735_689_600_000));
+        assert_eq!(parse_http_date("soon"), None);
         assert_eq!(hour_of_day(1_735_689_600_000 + 5 * 3_600_000), 5);
     }
 }

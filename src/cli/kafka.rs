@@ -114,9 +114,30 @@ impl KafkaArgs {
             !self.topics.iter().any(|input| input == topic),
             "topic {topic} is read and the --dead-letter topic too: it would never end"
         );
+        let producer = self.producer(name, lines.quiet, topic, shutdown)?;
+        Ok(DeadLetters::send(producer()?))
+    }
+
+    /// What opens a producer for a topic that is not read.
+    pub(super) fn producer(
+        &self,
+        name: &'static str,
+        quiet: bool,
+        topic: &str,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<impl Fn() -> anyhow::Result<Producer> + Send + 'static> {
         let cluster = self.cluster.cluster()?;
-        let producer = Producer::open(name, lines.quiet, &cluster, topic, Acks::All, shutdown)?;
-        Ok(DeadLetters::send(producer))
+        let (topic, shutdown) = (topic.to_owned(), shutdown.clone());
+        Ok(move || Producer::open(name, quiet, &cluster, &topic, Acks::All, &shutdown))
+    }
+
+    /// What else is done with a topic, if it is not one to write alerts to.
+    pub(super) fn use_of(&self, topic: &str) -> Option<&'static str> {
+        let is_input = self.topics.iter().any(|input| input == topic);
+        let is_changelog = self.changelog.as_deref() == Some(topic);
+        is_input
+            .then_some("is read")
+            .or(is_changelog.then_some("is the --changelog"))
     }
 
     /// The source over the topics. Where it goes on is in `positions`, or else in what the group has

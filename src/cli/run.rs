@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Parser;
 
+use super::alerts::AlertArgs;
 use super::kafka::KafkaArgs;
 use super::memory::MemoryArgs;
 use super::score::{DetectorArgs, tell};
@@ -45,6 +46,8 @@ pub struct RunArgs {
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
+    alerts: AlertArgs,
+    #[command(flatten)]
     tuning: TuningArgs,
     #[command(flatten)]
     memory: MemoryArgs,
@@ -58,10 +61,12 @@ const EXAMPLES: &str = "Examples:
   sg-run -b localhost:9092 -t events -G streamguard --db db
   sg-run --follow /var/log/app/events.ndjson --db db
   sg-run -b localhost:9092 -t events --db db --tee | jq -c 'select(.anomaly)'
+  sg-run --follow events.ndjson --db db --alerts-to alerts.ndjson --alerts-to kafka:alerts -b localhost:9092
+  sg-run --follow events.ndjson --db db --alerts-to webhook:https://example.org/hook --webhook-secret-file secret
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected
+  1  ran, but lines were rejected, or alerts refused or not delivered yet: they go out with the next run
   2  trouble: wrong usage, unreadable input, a database in use or damaged, a failure
 ";
 
@@ -73,6 +78,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let lines = args.memory.lines(&args.lines, LINE_BYTES_MAX)?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &lines, &shutdown)?;
+    let incident_ms = args.detector.incident_ms();
+    let inputs = (&args.files, &args.kafka, &lines);
+    let targets = args.alerts.targets(NAME, inputs, incident_ms, &shutdown)?;
     let enrichment = args.detector.enrichment()?;
     let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
@@ -88,7 +96,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         silences: Arc::clone(&silences),
         enrichment,
         emit: Emit::All,
-        incident_ms: args.detector.incident_ms(),
+        incident_ms,
         with_baselines: true,
         memory,
     });
@@ -111,6 +119,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         let source = (args.files).open(NAME, &lines, positions, &shutdown)?;
         (source, None)
     };
+    let (alerts, outbox) =
+        (args.alerts).start(NAME, lines.quiet, &store, targets, &dead_letters)?;
     let writer_options = WriterOptions {
         sync: args.tuning.sync(),
         detector: Some(detector),
@@ -118,6 +128,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         n_kept,
         keeper,
         pipe: None,
+        outbox,
         tee: args.tee.then(NdjsonSink::stdout),
         rescore: false,
     };
@@ -130,7 +141,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         &mut dead_letters,
         &shutdown,
         &options,
-    )?;
+    );
+    let are_all_told = alerts.map_or(Ok(true), |alerts| alerts.end(&shutdown));
+    let outcome = outcome?;
     tell(&options, &outcome, &tasks, &silences);
-    conclude(&options, &outcome)
+    let ended = conclude(&options, &outcome)?;
+    Ok(match ended {
+        Ended::Done if !are_all_told? => Ended::Partly,
+        _ => ended,
+    })
 }

@@ -226,6 +226,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         with_positions: false,
         n_kept: Arc::default(),
         keeper: None,
+        outbox: None,
         rescore: args.rescore,
         pipe,
         tee: args.tee.then(NdjsonSink::stdout),

@@ -5,16 +5,15 @@
 //! may be, is kept in several letters with `"part": {"index", "is_last"}`.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
+use super::append::AppendFile;
 use super::files::{STDIN, open_file};
 use super::kafka::Producer;
 use super::lines::{LineReader, start_of};
@@ -59,34 +58,44 @@ struct ReadLetter {
 /// what is said about it the rest.
 const MESSAGE_RAW_BYTES_MAX: usize = 512 << 10;
 
-/// Where rejected lines are kept, if anywhere.
+/// Where rejected lines are kept, if anywhere. Clones keep them in the same place.
+#[derive(Clone)]
 pub struct DeadLetters {
+    kept: Arc<Mutex<Kept>>,
+}
+
+struct Kept {
     place: Place,
     /// Something was kept that is not safe yet.
     is_dirty: bool,
     /// Letters about the line that is being kept, so far.
     n_parts: u64,
+    /// More of that line follows: no other letter may come between.
+    is_within_line: bool,
 }
 
 enum Place {
     Nowhere,
-    File {
-        path: PathBuf,
-        file: BufWriter<File>,
-        /// False for pipes and devices, which cannot be synced.
-        is_regular: bool,
-    },
+    File(AppendFile),
     Topic(Box<Producer>),
+}
+
+/// What letters about one line have in common.
+struct Subject<'a> {
+    source: &'a str,
+    line: u64,
+    offset: u64,
+    reason: &'a Reason,
 }
 
 impl Place {
     fn write(&mut self, letter: &Letter<'_>) -> anyhow::Result<()> {
         match self {
             Self::Nowhere => Ok(()),
-            Self::File { path, file, .. } => serde_json::to_writer(&mut *file, letter)
+            Self::File(file) => serde_json::to_writer(&mut *file, letter)
                 .map_err(std::io::Error::from)
                 .and_then(|()| file.write_all(b"\n"))
-                .map_err(|error| cannot_write(path, &error)),
+                .map_err(|error| cannot_write(file.path(), &error)),
             Self::Topic(producer) => producer.send(None, &serde_json::to_vec(letter)?),
         }
     }
@@ -96,11 +105,7 @@ impl DeadLetters {
     /// Rejected lines are counted and explained, but not kept.
     #[must_use]
     pub fn nowhere() -> Self {
-        Self {
-            place: Place::Nowhere,
-            is_dirty: false,
-            n_parts: 0,
-        }
+        Self::at(Place::Nowhere)
     }
 
     /// Rejected lines are appended to a file.
@@ -108,35 +113,31 @@ impl DeadLetters {
     /// # Errors
     /// If the file cannot be opened for writing.
     pub fn append(path: &Path) -> anyhow::Result<Self> {
-        // Not for reading too: a pipe whose reader has gone would still have one, us.
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
+        let file = AppendFile::open(path)
             .with_context(|| format!("cannot write dead letters to {}", path.display()))?;
-        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if is_regular {
-            end_last_line(path, &file).map_err(|error| cannot_write(path, &error))?;
-        }
-        Ok(Self {
-            place: Place::File {
-                path: path.to_owned(),
-                file: BufWriter::new(file),
-                is_regular,
-            },
-            is_dirty: false,
-            n_parts: 0,
-        })
+        Ok(Self::at(Place::File(file)))
     }
 
     /// Rejected lines are sent to a topic.
     #[must_use]
     pub fn send(producer: Producer) -> Self {
+        Self::at(Place::Topic(Box::new(producer)))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            place: Place::Topic(Box::new(producer)),
-            is_dirty: false,
-            n_parts: 0,
+            kept: Arc::new(Mutex::new(Kept {
+                place,
+                is_dirty: false,
+                n_parts: 0,
+                is_within_line: false,
+            })),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // A panic ends the run anyway.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps one rejected line.
@@ -144,39 +145,93 @@ impl DeadLetters {
     /// # Errors
     /// If it cannot be written: it must not be lost, so the run has to stop.
     pub fn keep(&mut self, block: &Block, reject: &Reject) -> anyhow::Result<()> {
-        if matches!(self.place, Place::Nowhere) {
-            return Ok(());
-        }
-        self.is_dirty = true;
-        let origin = block.origin_of(reject.line_index, reject.line);
-        let raw = block.bytes(reject.line);
-        let raw_bytes_max = match self.place {
-            Place::Topic(_) => MESSAGE_RAW_BYTES_MAX,
-            Place::Nowhere | Place::File { .. } => raw.len().max(1),
-        };
+        let mut kept = self.lock();
         if block.part.is_none_or(|part| part.index == 0) {
-            self.n_parts = 0;
+            kept.n_parts = 0;
         }
+        let origin = block.origin_of(reject.line_index, reject.line);
+        let subject = Subject {
+            source: &origin.source,
+            line: origin.line,
+            offset: origin.offset,
+            reason: &reject.reason,
+        };
         let is_end = block.part.is_none_or(|part| part.is_last);
+        kept.is_within_line = !is_end;
+        // A line in one piece needs no word on it.
+        let has_parts = block.part.is_some();
+        kept.write(&subject, block.bytes(reject.line), has_parts, is_end)
+    }
+
+    /// Keeps a line that was accepted, but not by whoever `source` is, and makes sure that it survives
+    /// a power cut; false if it has to wait, since a line is being kept.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put_aside(
+        &self,
+        source: &str,
+        number: u64,
+        reason: &Reason,
+        line: &[u8],
+    ) -> anyhow::Result<bool> {
+        let mut kept = self.lock();
+        if kept.is_within_line {
+            return Ok(false);
+        }
+        kept.n_parts = 0;
+        let subject = Subject {
+            source,
+            line: number,
+            offset: 0,
+            reason,
+        };
+        kept.write(&subject, line, false, true)?;
+        kept.sync()?;
+        Ok(true)
+    }
+
+    /// Makes sure that what was kept survives a power cut, before positions beyond it are kept.
+    ///
+    /// # Errors
+    /// If it cannot be brought to the disk.
+    pub fn sync(&mut self) -> anyhow::Result<()> {
+        self.lock().sync()
+    }
+}
+
+impl Kept {
+    /// Writes a line, or a part of one, in as many letters as it takes.
+    fn write(
+        &mut self,
+        subject: &Subject<'_>,
+        raw: &[u8],
+        has_parts: bool,
+        is_end: bool,
+    ) -> anyhow::Result<()> {
+        let raw_bytes_max = match self.place {
+            Place::Nowhere => return Ok(()),
+            Place::Topic(_) => MESSAGE_RAW_BYTES_MAX,
+            Place::File(_) => raw.len().max(1),
+        };
+        self.is_dirty = true;
         let mut rest = raw;
         loop {
             let (piece, after) = rest.split_at(rest.len().min(raw_bytes_max));
             rest = after;
             let is_last = is_end && rest.is_empty();
+            let part = LetterPart {
+                index: self.n_parts,
+                is_last,
+            };
             let letter = Letter {
-                source: &origin.source,
+                source: subject.source,
                 position: LetterPosition {
-                    line: origin.line,
-                    offset: origin.offset,
+                    line: subject.line,
+                    offset: subject.offset,
                 },
-                reason: &reject.reason,
-                // A line in one piece needs no word on it.
-                part: (self.n_parts > 0 || !is_last || block.part.is_some()).then_some(
-                    LetterPart {
-                        index: self.n_parts,
-                        is_last,
-                    },
-                ),
+                reason: subject.reason,
+                part: (self.n_parts > 0 || !is_last || has_parts).then_some(part),
                 raw_b64: BASE64_STANDARD.encode(piece),
             };
             self.n_parts += 1;
@@ -187,27 +242,15 @@ impl DeadLetters {
         }
     }
 
-    /// Makes sure that what was kept survives a power cut, before positions beyond it are kept.
-    ///
-    /// # Errors
-    /// If it cannot be brought to the disk.
-    pub fn sync(&mut self) -> anyhow::Result<()> {
+    fn sync(&mut self) -> anyhow::Result<()> {
         if !std::mem::take(&mut self.is_dirty) {
             return Ok(());
         }
         match &mut self.place {
             Place::Nowhere => Ok(()),
-            Place::File {
-                path,
-                file,
-                is_regular,
-            } => {
-                let mut synced = file.flush();
-                if *is_regular {
-                    synced = synced.and_then(|()| file.get_ref().sync_data());
-                }
-                synced.map_err(|error| cannot_write(path, &error))
-            }
+            Place::File(file) => file
+                .sync()
+                .map_err(|error| cannot_write(file.path(), &error)),
             Place::Topic(producer) => producer.flush(),
         }
     }
@@ -404,20 +447,6 @@ impl Source for Replay {
                 return Ok(false);
             }
         }
-    }
-}
-
-/// Ends a letter that a killed program has left half written, so that the next one is whole.
-fn end_last_line(path: &Path, mut file: &File) -> std::io::Result<()> {
-    let n_bytes = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if n_bytes > 0 {
-        File::open(path)?.read_exact_at(&mut last, n_bytes - 1)?;
-    }
-    if last == [b'\n'] {
-        Ok(())
-    } else {
-        file.write_all(b"\n")
     }
 }
 

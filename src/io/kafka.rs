@@ -23,7 +23,7 @@ use crate::engine::TaskStore;
 
 pub use committer::Committer;
 pub use consumer::open;
-pub use producer::{Acks, ByUser, Producer};
+pub use producer::{Acks, ByUser, Producer, is_of_message};
 pub use start::Start;
 
 /// How to reach a cluster.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::files::{STDIN, is_compressed};
 use super::lines::start_of;
 use crate::batch::{Medium, Origin};
+use crate::record::text::hex;
 
 /// Bytes at the start of a file, and before the position, that tell it from another one.
 const SAMPLE_BYTES_MAX: u64 = 1024;
@@ -264,9 +265,7 @@ fn sample(file: &File, offset: u64, n_bytes: u64) -> std::io::Result<Vec<u8>> {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -183,3 +183,11 @@ pub struct IncidentRecord {
     /// Their users.
     pub users: u32,
 }
+
+impl IncidentRecord {
+    /// Whether the anomaly has opened the incident or made it worse.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.state != "more"
+    }
+}

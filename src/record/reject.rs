@@ -23,6 +23,8 @@ pub enum Code {
     OutOfRange,
     /// A string that does not say what the field needs.
     InvalidValue,
+    /// It is an event, but whoever was to be told of its anomaly will not have it.
+    AlertRefused,
 }
 
 impl Code {
@@ -39,6 +41,7 @@ impl Code {
             Self::WrongType => "wrong_type",
             Self::OutOfRange => "out_of_range",
             Self::InvalidValue => "invalid_value",
+            Self::AlertRefused => "alert_refused",
         }
     }
 }

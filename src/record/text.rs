@@ -96,6 +96,14 @@ pub fn rounded(number: f64) -> f64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(number)
 }
 
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// `text` with at most `chars_max` characters, and an ellipsis where some were cut off.
 #[must_use]
 pub fn shorten(text: &str, chars_max: usize) -> std::borrow::Cow<'_, str> {

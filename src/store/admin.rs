@@ -71,7 +71,8 @@ impl Store {
     }
 
     /// Reads everything: checksums, that events are events and are found by every index, that
-    /// indexes, anomalies and verdicts belong to events, and that the counters are right.
+    /// indexes, anomalies and verdicts belong to events, that alerts are alerts, and that the counters
+    /// are right.
     ///
     /// # Errors
     /// If the store cannot be read on; what was found until then is lost.
@@ -87,6 +88,7 @@ impl Store {
         self.verify_index_sizes(&mut verified)?;
         self.verify_baselines(&mut verified)?;
         self.verify_feedback(&mut verified)?;
+        self.verify_alerts(&mut verified)?;
         if kept != counters {
             verified.find(format!(
                 "the counters say {} events and {} anomalies, there are {} and {}; \

@@ -10,6 +10,7 @@ use super::counters::BySeverity;
 use super::merge::Merge;
 use super::writer::anomaly_of;
 use crate::engine::TaskStore as _;
+use crate::record::text::hex;
 use crate::schema;
 
 /// SHA-256 of what stores hold.
@@ -56,7 +57,7 @@ impl Digest {
         parts.push((schema::META_COUNTERS, hex(&sum)));
         Ok(Self {
             parts,
-            total: hex(&total.finalize().into()),
+            total: hex(&total.finalize()),
             baselines: baselines(stores)?,
         })
     }
@@ -108,7 +109,7 @@ fn baselines(stores: &[Store]) -> anyhow::Result<String> {
             })?;
         }
     }
-    Ok(hex(&sum.finalize().into()))
+    Ok(hex(&sum.finalize()))
 }
 
 fn add(sum: &mut Sha256, key: &[u8], value: &[u8]) {
@@ -116,9 +117,4 @@ fn add(sum: &mut Sha256, key: &[u8], value: &[u8]) {
         sum.update((bytes.len() as u64).to_be_bytes());
         sum.update(bytes);
     }
-}
-
-fn hex(sum: &[u8; 32]) -> String {
-    sum.iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -1,4 +1,4 @@
-//! Writes batches: events, indexes, anomalies and counters of what was gathered go into one
+//! Writes batches: events, indexes, anomalies, alerts and counters of what was gathered go into one
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
@@ -12,7 +12,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::counters::Counters;
 use super::recent::Recent;
-use super::{Pipe, Store};
+use super::{Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
@@ -45,6 +45,8 @@ pub struct WriterOptions {
     pub rescore: bool,
     /// The pipe that ends here, if its programs go on where they were.
     pub pipe: Option<Pipe>,
+    /// Put alerts there, if somebody is told of them.
+    pub outbox: Option<Outbox>,
     /// Pass the lines on once they are stored.
     pub tee: Option<NdjsonSink>,
 }
@@ -177,6 +179,9 @@ impl Writer {
             .add_event(block.text(event.kind), event.is_failure);
         if let Some(severity) = severity {
             *self.counters.anomalies.of_mut(severity) += 1;
+        }
+        if let (Some(outbox), Some(anomaly)) = (&mut self.options.outbox, anomaly) {
+            outbox.put(key, &anomaly, families.meta, writes);
         }
     }
 
@@ -375,6 +380,9 @@ impl Writer {
             self.store
                 .write(std::mem::take(writes), self.options.sync)?;
             *writes = WriteBatch::with_capacity_bytes(WRITES_BYTES);
+        }
+        if let Some(outbox) = &self.options.outbox {
+            outbox.is_written();
         }
         self.pending.clear();
         Ok(())

@@ -1,6 +1,7 @@
 //! Programs on a real Apache Kafka, which `scripts/kafka` starts, or the one that `SG_KAFKA_BROKERS`
 //! names.
 
+mod alerts;
 mod broker;
 mod consume;
 mod pipe;

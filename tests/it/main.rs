@@ -12,6 +12,7 @@ mod mmdb;
 mod tools;
 
 mod adaptive;
+mod alerts;
 mod classic_model;
 mod clock;
 mod consume;

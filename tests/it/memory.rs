@@ -181,6 +181,7 @@ fn full_database(path: &Path, record: &[u8]) {
         with_positions: false,
         n_kept: Arc::default(),
         keeper: None,
+        outbox: None,
         rescore: false,
         pipe: None,
         tee: None,

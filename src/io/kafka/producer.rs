@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Cluster;
 use super::client::{Ear, reach};
-use super::deliveries::Deliveries;
+use super::deliveries::{Deliveries, Undelivered, is_about_message};
 use crate::shutdown::Shutdown;
 
 /// Librdkafka's settings.
@@ -104,7 +104,8 @@ impl Producer {
                 Err((error, record)) => {
                     let code = error.rdkafka_error_code();
                     if code != Some(RDKafkaErrorCode::QueueFull) {
-                        return Err(error).context(self.cannot_send());
+                        let is_message = is_about_message(&error);
+                        return Err(self.undelivered(error.to_string(), is_message).into());
                     }
                     record
                 }
@@ -132,26 +133,56 @@ impl Producer {
         if self.shutdown.is_requested() {
             let deadline = deadline.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
             if Instant::now() > *deadline {
-                bail!("{}: the brokers do not answer", self.cannot_send());
+                let why = "the brokers do not answer".to_owned();
+                return Err(self.undelivered(why, false).into());
             }
         }
         self.check()
     }
 
+    /// Waits until it is clear what becomes of each message, and forgets those that were not delivered.
+    ///
+    /// # Errors
+    /// If it does not become clear.
+    pub fn forgive(&self) -> anyhow::Result<()> {
+        let mut deadline = None;
+        loop {
+            self.client.context().forgive();
+            if self.client.in_flight_count() == 0 {
+                return Ok(());
+            }
+            match self.wait(&mut deadline) {
+                Err(error) if !is_of_message(&error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let context = self.client.context();
         if let Some(why) = context.ear.is_refused() {
-            bail!("{}: {why}", self.cannot_send());
+            return Err(self.undelivered(why, false).into());
         }
-        match context.failure() {
-            Some(why) => bail!("{}: {why}", self.cannot_send()),
+        match context.failure_and_kind() {
+            Some((why, is_message)) => Err(self.undelivered(why, is_message).into()),
             None => Ok(()),
         }
     }
 
-    fn cannot_send(&self) -> String {
-        format!("cannot send to topic {}", self.topic)
+    fn undelivered(&self, why: String, is_message: bool) -> Undelivered {
+        Undelivered {
+            topic: self.topic.clone(),
+            why,
+            is_message,
+        }
     }
+}
+
+/// Whether an error of a producer is about a message that no broker will ever take.
+#[must_use]
+pub fn is_of_message(error: &anyhow::Error) -> bool {
+    let undelivered = error.downcast_ref::<Undelivered>();
+    undelivered.is_some_and(|undelivered| undelivered.is_message)
 }
 
 /// Takes whole lines, each an event, and sends them under their user's name.

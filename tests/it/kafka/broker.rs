@@ -99,7 +99,25 @@ pub(crate) fn topic_at(address: &str, n_partitions: i32, replicas: i32) -> Strin
 }
 
 pub(crate) fn make_topic(address: &str, name: &str, n_partitions: i32, replicas: i32) {
+    make_topic_with(
+        address,
+        name,
+        n_partitions,
+        replicas,
+        ("retention.ms", "-1"),
+    );
+}
+
+/// The same with a setting of the topic.
+pub(crate) fn make_topic_with(
+    address: &str,
+    name: &str,
+    n_partitions: i32,
+    replicas: i32,
+    (key, value): (&str, &str),
+) {
     let topic = NewTopic::new(name, n_partitions, TopicReplication::Fixed(replicas));
+    let topic = topic.set(key, value);
     let made = pollster::block_on(admin(address).create_topics([&topic], &options())).unwrap();
     assert_eq!(made, [Ok(name.to_owned())]);
 }
