@@ -160,8 +160,8 @@ impl Alerts {
         Ok((alerts, outbox))
     }
 
-    /// Lets what waits be told, as long as it gets through and some time more, and says what has become of it; whether everybody was
-    /// told of everything.
+    /// Lets what waits be told, as long as it gets through and some time more, and says what has become of
+    /// it; whether everybody was told of everything.
     ///
     /// # Errors
     /// If a thread has panicked.

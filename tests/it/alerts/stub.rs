@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -64,6 +64,7 @@ pub(crate) struct Stub {
     scheme: &'static str,
     messages: Arc<Mutex<Vec<Message>>>,
     is_over: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Stub {
@@ -95,14 +96,15 @@ impl Stub {
         behave: Arc<Behaviour>,
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let stub = Self {
+        let mut stub = Self {
             address: listener.local_addr().unwrap(),
             scheme: if tls.is_some() { "https" } else { "http" },
             messages: Arc::default(),
             is_over: Arc::default(),
+            listening: None,
         };
         let (messages, is_over) = (Arc::clone(&stub.messages), Arc::clone(&stub.is_over));
-        thread::spawn(move || {
+        let listening = thread::spawn(move || {
             for stream in listener.incoming() {
                 if is_over.load(Ordering::Relaxed) {
                     return;
@@ -120,6 +122,7 @@ impl Stub {
                 });
             }
         });
+        stub.listening = Some(listening);
         stub
     }
 
@@ -146,6 +149,10 @@ impl Drop for Stub {
         self.is_over.store(true, Ordering::Relaxed);
         // Whoever waits for a connection gets one.
         let _ = TcpStream::connect(self.address);
+        // Another one may be at this address next.
+        if let Some(listening) = self.listening.take() {
+            let _ = listening.join();
+        }
     }
 }
 

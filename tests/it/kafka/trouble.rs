@@ -108,7 +108,7 @@ impl Site {
 #[test]
 fn a_broker_may_go_away_for_a_while() {
     let site = Site::new(&[], 2, 1);
-    let running = site.start("db", &["-G", "g"]);
+    let running = site.start("db", &["-G", "g", "--tee"]);
     let says = |words: &str| {
         let has_said = wait_long(|| running.stderr().contains(words));
         assert!(has_said, "{}", running.stderr());
@@ -122,7 +122,8 @@ fn a_broker_may_go_away_for_a_while() {
     }
     site.send(5_000, 245);
     says("Kafka is back");
-    std::thread::sleep(Duration::from_secs(2));
+    let n_stored = || n_lines(running.stdout().as_bytes());
+    assert!(wait_long(|| n_stored() >= 15_000), "{}", n_stored());
     running.signal(Signal::TERM);
     let ran = running.end().expect_code(0);
     assert!(
