@@ -103,7 +103,7 @@ pub(super) struct DatabaseArgs {
 #[command(next_help_heading = "Tuning")]
 pub struct TuningArgs {
     /// MiB of events gathered in memory before they become a file
-    #[arg(long, value_name = "MIB", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
     memtable_mib: u16,
 
     /// MiB of blocks kept in memory for reads [default: 512; in sg-run an eighth of --memory-limit, if
