@@ -320,7 +320,7 @@ fn what_does_not_fit_into_the_limit_is_refused() {
         (
             "sg-run",
             "--cache-mib=1000",
-            "--cache-mib 1000 does not fit into --memory-limit 256MiB: 88 would, or a limit of ",
+            "--cache-mib 1000 does not fit into --memory-limit 256MiB: 80 would, or a limit of ",
         ),
         ("sg-run", "--line-bytes-max=16777217", "16777216 would"),
         ("sg-score", "--line-bytes-max=100000000", "16777216 would"),
@@ -339,7 +339,7 @@ fn what_does_not_fit_into_the_limit_is_refused() {
         &db,
     ];
     run("sg-run", &args, b"").expect_code(0);
-    let args = [LIMIT, "--cache-mib=88", "-q", &db];
+    let args = [LIMIT, "--cache-mib=80", "-q", &db];
     run("sg-run", &args, b"").expect_code(0);
 }
 
