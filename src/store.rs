@@ -84,7 +84,7 @@ const LOCK_FILE: &str = "streamguard.lock";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memtables of index families: small ones stay in the processor's cache, where keys in random
 /// order are inserted twice as fast.
-const INDEX_MEMTABLE_BYTES: usize = 4 << 20;
+const INDEX_MEMTABLE_BYTES: usize = 8 << 20;
 /// Log of writes not yet in files; beyond it the oldest memtables are flushed.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 
@@ -339,8 +339,9 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
     };
     options.set_write_buffer_size(memtable_bytes);
     options.set_max_write_buffer_number(3);
-    // Small index memtables are merged before they become files, or there would be many files.
-    options.set_min_write_buffer_number_to_merge(if is_index { 2 } else { 1 });
+    // Not to be merged before they become files: now and then RocksDB then forgot one that it was told to
+    // write out, and waited for it without end.
+    options.set_min_write_buffer_number_to_merge(1);
     options
 }
 

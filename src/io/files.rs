@@ -92,7 +92,12 @@ impl Source for Files {
             let Some(input) = self.inputs.next() else {
                 return Ok(false);
             };
-            self.current = Some(self.open_input(&input)?);
+            self.current = match self.open_input(&input) {
+                // A decompressor takes being stopped for a truncated file, also while it skips what was
+                // read before.
+                Err(_) if self.shutdown.is_requested() => return Ok(false),
+                opened => Some(opened?),
+            };
         }
     }
 }

@@ -134,21 +134,23 @@ impl Source for Marked {
                      and it goes on at the last one"
                 );
             }
-            self.split(block);
-            if self.split.is_empty() {
+            if !self.split(block) {
                 return Ok(true);
             }
+            // It may have held nothing but lines of ours.
+            block.clear();
         }
     }
 }
 
 impl Marked {
-    /// Says whose events a block holds; if there are lines of ours among them, splits it there.
-    fn split(&mut self, block: &mut Block) {
+    /// Says whose events a block holds; if there are lines of ours among them, splits it there. Whether
+    /// there are.
+    fn split(&mut self, block: &mut Block) -> bool {
         block.task = Arc::clone(&self.task);
         self.is_kept = false;
         if block.part.is_some() {
-            return;
+            return false;
         }
         let mut from = 0;
         let mut next = 0;
@@ -174,6 +176,7 @@ impl Marked {
         if from > 0 {
             self.push(block, from, block.lines.len());
         }
+        from > 0
     }
 
     fn is_ours(&self, said: &Said) -> bool {
@@ -215,5 +218,68 @@ impl Marked {
         part.lines = block.lines[from..end].to_vec();
         part.task = Arc::clone(&self.task);
         self.split.push_back(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::lines::{LineReader, start_of};
+    use crate::shutdown::Shutdown;
+
+    /// One line a read.
+    struct LineByLine(VecDeque<&'static str>);
+
+    impl std::io::Read for LineByLine {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let line = self.0.pop_front().unwrap_or_default();
+            buffer[..line.len()].copy_from_slice(line.as_bytes());
+            Ok(line.len())
+        }
+    }
+
+    struct Lines(LineReader);
+
+    impl Source for Lines {
+        fn fill(&mut self, block: &mut Block) -> anyhow::Result<bool> {
+            Ok(self.0.fill(block)? || self.0.fill_rest(block))
+        }
+    }
+
+    /// A line of ours that came alone was taken for one of an event.
+    #[test]
+    fn lines_of_ours_may_come_alone() {
+        let lines = [
+            "{\"sg\":{\"db\":\"d\",\"resume\":0}}\n",
+            "{\"sg\":{\"db\":\"d\",\"from\":\"t\"}}\n",
+            "one\n",
+            "{\"sg\":{\"db\":\"other\",\"checkpoint\":1,\"positions\":{}}}\n",
+            "{\"sg\":{\"db\":\"d\",\"checkpoint\":1,\"positions\":{}}}\n",
+        ];
+        let reader = LineReader::new(
+            Box::new(LineByLine(VecDeque::from(lines))),
+            start_of("-"),
+            100,
+        );
+        let shutdown = Shutdown::default();
+        let (mut source, resume) = open(Box::new(Lines(reader)), &shutdown);
+        assert_eq!(resume.map(|resume| resume.checkpoint), Some(0));
+        let mut found = Vec::new();
+        let mut block = Block::new();
+        while source.fill(&mut block).expect("all is well") {
+            let lines = String::from_utf8(block.lines.clone()).expect("text");
+            let marker = block.marker.as_ref().map(|marker| marker.checkpoint);
+            found.push((lines, block.task.to_string(), block.origin.line, marker));
+            block.clear();
+        }
+        let task = || "t".to_owned();
+        assert_eq!(
+            found,
+            [
+                ("one\n".to_owned(), task(), 3, None),
+                (lines[3].to_owned(), task(), 4, None),
+                (String::new(), String::new(), 1, Some(1)),
+            ]
+        );
     }
 }
