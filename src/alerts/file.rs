@@ -1,10 +1,13 @@
 //! Alerts to a file: their lines appended, and on the disk before they count as told.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use rustix::fs::OFlags;
 
 use super::{Alert, Failure, Named, Target};
 use crate::io::append::AppendFile;
@@ -29,7 +32,7 @@ impl FileTarget {
         let shown = path.display().to_string();
         let cannot = || format!("cannot write alerts to {shown}");
         let path = std::path::absolute(path).with_context(cannot)?;
-        let file = AppendFile::open(&path).with_context(cannot)?;
+        let file = open(&path).with_context(cannot)?;
         let key = path.display().to_string();
         let target = Self {
             path,
@@ -48,7 +51,7 @@ impl FileTarget {
             self.file = None;
         }
         if self.file.is_none() {
-            self.file = Some(AppendFile::open(&self.path)?);
+            self.file = Some(open(&self.path)?);
         }
         self.is_settled = false;
         self.file
@@ -72,6 +75,18 @@ impl FileTarget {
             retry_after: None,
         }
     }
+}
+
+/// Opens a file. A pipe that nobody reads would be waited for without end.
+fn open(path: &Path) -> io::Result<AppendFile> {
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if is_pipe {
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).custom_flags(nonblocking).open(path);
+        opened.map_err(|_| io::Error::other("nobody reads this pipe"))?;
+    }
+    AppendFile::open(path)
 }
 
 impl Target for FileTarget {

@@ -57,6 +57,7 @@ const EXAMPLES: &str = "Examples:
   sg-consume --follow /var/log/app/events.ndjson | sg-score | sg-store --db db
   sg-consume -b localhost:9092 -t events -G streamguard | sg-score | sg-store --db db
   sg-consume -b localhost:9092 -t events -o @24h -e | sg-score --emit anomalies
+  sg-consume events.ndjson --resume-from db | sg-score --state state | sg-store --db db
   sg-consume --replay dead.ndjson --line-bytes-max 8388608 | sg-score | sg-store --db db
 
 Exit codes:

@@ -17,7 +17,7 @@ use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Tuning")]
 pub(super) struct MemoryArgs {
-    /// Memory to take at the most, such as 2GiB: users beyond it are kept on disk while they are not
+    /// Memory to take at the most, in whole MiB or GiB, 256MiB at the least: users beyond it are kept on disk while they are not
     /// active, which is slower and gives the same scores
     #[arg(long, value_name = "SIZE", default_value = "2GiB", env = "SG_MEMORY_LIMIT",
           value_parser = parse_limit)]

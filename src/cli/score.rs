@@ -66,8 +66,9 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "EVENT_ID", conflicts_with_all = ["emit", "report"])]
     explain: Option<String>,
 
-    /// Keep baselines in DIR: what a run has learned is there for the next, once it has come to its end;
-    /// with --report and --explain they are only read
+    /// Keep baselines in DIR: what a run has learned is there for the next, once it has come to its end,
+    /// or with each checkpoint of a pipe from sg-consume --resume-from; with --report and --explain they
+    /// are only read
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 
@@ -132,6 +133,7 @@ enum StateCommand {
 const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score --emit anomalies | jq -c '.anomaly | [.user, .reasons[0]]'
   sg-consume today.ndjson | sg-score --state /var/lib/streamguard/state | sg-store --db db
+  sg-consume events.ndjson --resume-from db | sg-score --state state | sg-store --db db
   sg-consume events.ndjson | sg-score --emit incidents | jq -c '.anomaly | [.user, .incident]'
   sg-score --report --labels attacks.ndjson < events.ndjson
   sg-score --explain evt_1738247260748_0011757 < events.ndjson
@@ -249,6 +251,13 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
             "--report and --explain do not go with sg-consume --resume-from"
         );
         go_back(state.as_deref(), resume, lines.quiet)?;
+    } else if let Some(state) = state.as_deref().filter(|_| !is_question) {
+        ensure!(
+            state.label().checkpoint == 0,
+            "the state folder {} belongs to a pipe from sg-consume --resume-from, which would take back what \
+             is learned here: name another one, or export it into another one",
+            state.path().display()
+        );
     }
     let memory = match &state {
         Some(state) => args.memory.with_state(state, &enrichment)?,
@@ -325,13 +334,20 @@ fn go_back(state: Option<&State>, resume: &Resume, quiet: bool) -> anyhow::Resul
         "a pipe from sg-consume --resume-from goes on where it was: give --state DIR, so that baselines \
          do too",
     )?;
+    let label = state.label();
+    ensure!(
+        label.checkpoint == 0 || label.database == resume.database,
+        "the state folder {} belongs to a pipe into another database, or this one was made anew: name \
+         another one, or remove it, to begin without baselines",
+        state.path().display()
+    );
     let n_epochs = state.roll_back(&Label {
         database: resume.database.clone(),
         checkpoint: resume.checkpoint,
     })?;
     if n_epochs > 0 && !quiet {
         let text = format!(
-            "{n_epochs} checkpoints have not arrived in the database: their events come again"
+            "{n_epochs} of the last checkpoints did not arrive in the database: their events come again"
         );
         say(NAME, &text);
     }

@@ -147,6 +147,7 @@ impl TuningArgs {
 const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score | sg-store --db db
   sg-consume events.ndjson | sg-score | sg-store --db db --tee | jq -c 'select(.anomaly)'
+  sg-consume events.ndjson --resume-from db | sg-score --state state | sg-store --db db
   sg-store verify --db db --digest
   sg-store prune --db db --retain 90d && sg-store compact --db db
   sg-store feedback evt_1738247260748_0011757 --db db --verdict benign --note 'new laptop'

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use crate::database::{admin, lines_of, raw};
 use crate::kills::kill_and_repeat;
-use crate::tools::{Ran, digest, generated, program, run};
+use crate::tools::{Ran, digest, generated, program, run, shell};
 
 /// Settings that find many anomalies in little input.
 const SCORE: [&str; 2] = ["--threshold=0.5", "--min-events=20"];
@@ -267,6 +267,10 @@ fn wrong_targets_are_refused_at_the_start() {
     );
     check(&["--alerts-to", &a, "--suppress=0"], "--alerts anomalies");
     check(&["--alerts-to", "-"], "name of a file");
+    // It would be waited for without end.
+    let pipe = site.text("pipe");
+    shell(&format!("mkfifo {pipe}")).expect_code(0);
+    check(&["--alerts-to", &pipe], "nobody reads this pipe");
     check(&["--alerts-to", "https://u:hunter2@h/"], "webhook:URL");
     check(&["--alerts-to", "kafka:t"], "-b HOST:PORT");
     check(&["--alerts-to", "webhook:ftp://u:hunter2@h"], "https://");

@@ -228,7 +228,7 @@ fn lost_checkpoints_are_told() {
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
     // It goes on after the first one.
     let ran = folder.shell(&pipe("cat")).expect_code(0);
-    let words = "checkpoints have not arrived in the database: their events come again";
+    let words = "of the last checkpoints did not arrive in the database: their events come again";
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
     let quiet = Folder::new(&std::fs::read(folder.0.path().join("in")).unwrap());
     quiet.shell(PIPE).expect_code(0);
@@ -328,6 +328,21 @@ fn what_cannot_go_on_is_refused() {
     let words = "does not know checkpoint 1 of the database";
     refused(&format!("rm -r st; {PIPE}"), words);
     assert_eq!(stats(&folder.db())["events"], 100);
+    // Baselines of another database, or of one that is gone: they would be learned twice.
+    let other = Folder::new(events(100).as_bytes());
+    other.shell(PIPE).expect_code(0);
+    let words = "belongs to a pipe into another database";
+    let state = folder.0.path().join("st");
+    let pipe = PIPE.replace("--state st", &format!("--state {}", state.display()));
+    folder.shell("rm -rf db st").expect_code(0);
+    folder.shell(PIPE).expect_code(0);
+    let ran = other.shell(&pipe).expect_code(2);
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    refused(&format!("rm -r db; {PIPE}"), words);
+    refused(
+        "sg-score --state st < in",
+        "would take back what is learned here",
+    );
 }
 
 /// The database at the end may hold a pipe's checkpoint; those of `sg-run` are its own.
