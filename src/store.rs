@@ -82,9 +82,8 @@ pub enum Access {
 const LOCK_FILE: &str = "streamguard.lock";
 /// How long to wait for another program to let go of the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memtables of index families: small ones stay in the processor's cache, where keys in random
-/// order are inserted twice as fast.
-const INDEX_MEMTABLE_BYTES: usize = 8 << 20;
+/// Memtables of all families but that of events, if those may be that large.
+const SMALL_MEMTABLE_BYTES: usize = 8 << 20;
 /// Log of writes not yet in files; beyond it the oldest memtables are flushed.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 
@@ -186,7 +185,7 @@ impl Store {
     /// is the promise, and back-pressure reaches the reader.
     ///
     /// RocksDB can make writes wait too, but then waits without end if what fills the memory is
-    /// not due to be written out: small memtables that are to be merged, or pinned ones.
+    /// not due to be written out, such as memtables that a walk pins.
     fn write(&self, writes: WriteBatch, sync: bool) -> anyhow::Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
@@ -334,8 +333,7 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
     }
     let memtable_bytes = match name {
         schema::EVENTS => tuning.memtable_bytes,
-        _ if is_index => INDEX_MEMTABLE_BYTES.min(tuning.memtable_bytes),
-        _ => (8 << 20).min(tuning.memtable_bytes),
+        _ => SMALL_MEMTABLE_BYTES.min(tuning.memtable_bytes),
     };
     options.set_write_buffer_size(memtable_bytes);
     options.set_max_write_buffer_number(3);

@@ -1,7 +1,6 @@
 //! How much memory a program that scores may take, and what of it is for what.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use anyhow::ensure;
 use clap::Args;
@@ -10,15 +9,15 @@ use super::LineArgs;
 use super::store::TuningArgs;
 use crate::engine::Options;
 use crate::enrich::Enrichment;
-use crate::stage::Memory;
+use crate::stage::{Memory, Shelves};
 use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 
 /// The limit.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Tuning")]
 pub(super) struct MemoryArgs {
-    /// Memory to take at the most, in whole MiB or GiB, 256MiB at the least: users beyond it are kept on disk while they are not
-    /// active, which is slower and gives the same scores
+    /// Memory to take at the most, in whole MiB or GiB, 256MiB at the least: users beyond it are kept on
+    /// disk while they are not active, which is slower and gives the same scores
     #[arg(long, value_name = "SIZE", default_value = "2GiB", env = "SG_MEMORY_LIMIT",
           value_parser = parse_limit)]
     memory_limit: usize,
@@ -50,14 +49,8 @@ impl MemoryArgs {
     /// If there is no room for what is known of addresses.
     pub(super) fn with_scratch(&self, enrichment: &Enrichment) -> anyhow::Result<Memory> {
         let n_bytes_left = self.left_by(FIXED_BYTES + SCRATCH_BYTES, enrichment)?;
-        Ok(Memory {
-            bytes_max: of_states(n_bytes_left),
-            changed_bytes_max: usize::MAX,
-            step_bytes: self.memory_limit / STEP_SHARE,
-            shelves: Arc::new(Arc::new(Scratch::new(&std::env::temp_dir()))),
-            n_kept: None,
-            n_tasks: Arc::default(),
-        })
+        let scratch = Arc::new(Scratch::new(&std::env::temp_dir()));
+        Ok(self.memory(n_bytes_left, None, Arc::new(scratch)))
     }
 
     /// For a program that keeps baselines in a state folder: the rest is there.
@@ -72,15 +65,7 @@ impl MemoryArgs {
         let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
         // What has changed is handed over with a checkpoint, and freed memory is reused or given back
         // with a delay.
-        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 2);
-        Ok(Memory {
-            bytes_max,
-            changed_bytes_max,
-            step_bytes: self.memory_limit / STEP_SHARE,
-            shelves: Arc::new(Arc::clone(state)),
-            n_kept: Some(Arc::new(AtomicU32::new(0))),
-            n_tasks: Arc::default(),
-        })
+        Ok(self.memory(n_bytes_left, Some(2), Arc::new(Arc::clone(state))))
     }
 
     /// For a program that keeps baselines in a store: the rest is there.
@@ -97,15 +82,28 @@ impl MemoryArgs {
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
         // What has changed is handed over with a checkpoint, copied into its write, and from there into
         // a memtable.
-        let (bytes_max, changed_bytes_max) = split(of_states(n_bytes_left), 3);
-        Ok(Memory {
+        Ok(self.memory(n_bytes_left, Some(3), Arc::new(Arc::clone(store))))
+    }
+
+    /// What is for states of what is left. If they are kept with checkpoints, what has changed is there
+    /// so many times more.
+    fn memory(
+        &self,
+        n_bytes_left: usize,
+        n_times: Option<usize>,
+        shelves: Arc<dyn Shelves>,
+    ) -> Memory {
+        let n_bytes = of_states(n_bytes_left);
+        let (bytes_max, changed_bytes_max) =
+            n_times.map_or((n_bytes, usize::MAX), |n_times| split(n_bytes, n_times));
+        Memory {
             bytes_max,
             changed_bytes_max,
             step_bytes: self.memory_limit / STEP_SHARE,
-            shelves: Arc::new(Arc::clone(store)),
-            n_kept: Some(Arc::new(AtomicU32::new(0))),
+            shelves,
+            n_kept: n_times.map(|_| Arc::default()),
             n_tasks: Arc::default(),
-        })
+        }
     }
 
     /// What is left for states.

@@ -8,6 +8,7 @@ use super::Store;
 use crate::batch::Marker;
 use crate::io::marked;
 use crate::io::position::Position;
+use crate::record::text::hex;
 use crate::schema;
 
 /// Bytes of a database's id.
@@ -43,7 +44,7 @@ impl Store {
         let n_bytes = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
         anyhow::ensure!(n_bytes == ID_BYTES, "the system gives no random bytes");
         let pipe = Pipe {
-            database: format!("{:032x}", u128::from_be_bytes(id)),
+            database: hex(&id),
             checkpoint: 0,
         };
         let mut writes = WriteBatch::default();

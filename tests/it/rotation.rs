@@ -181,3 +181,24 @@ fn compressed_files_are_read_once_too() {
     logs.expect_new(&logs.run(&["c.gz", "b.zst"], "db"), &[]);
     logs.expect_whole("db", 2);
 }
+
+/// A stop while what was read before is skipped passed for a file that is cut off.
+#[test]
+fn a_stop_while_a_compressed_file_is_skipped_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    std::fs::write(folder.path().join("a"), generated(150_000, 20, 93)).unwrap();
+    shell(&format!(
+        "cd {at} && gzip -1 a && sg-run -q a.gz --db db --no-sync"
+    ))
+    .expect_code(0);
+    for delay_ms in (10..90).step_by(5) {
+        // A signal before the program listens ends it by that signal.
+        let script = format!(
+            "cd {at}; sg-run -q a.gz --db db & sleep 0.{delay_ms:03}; kill -TERM $! 2> /dev/null; wait $!"
+        );
+        let ran = shell(&script);
+        assert_eq!(ran.stderr, "", "after {delay_ms} ms");
+        assert_ne!(ran.code, 2);
+    }
+}

@@ -24,20 +24,21 @@ pub struct Resume {
 /// Reads the first lines, and tells whether the first of all is ours; the source over the others.
 #[must_use]
 pub fn open(mut lines: Box<dyn Source>, shutdown: &Shutdown) -> (Box<dyn Source>, Option<Resume>) {
-    let mut first = Block::new();
-    let (mut waiting, mut resume) = (VecDeque::new(), None);
-    match lines.fill(&mut first) {
+    let mut block = Block::new();
+    let (mut first, mut resume) = (None, None);
+    match lines.fill(&mut block) {
         Ok(true) => {
-            resume = take_resume(&mut first);
-            if !first.lines.is_empty() || first.part.is_some() {
-                waiting.push_back(Ok(first));
+            resume = take_resume(&mut block);
+            if !block.lines.is_empty() || block.part.is_some() {
+                first = Some(Ok(block));
             }
         }
         Ok(false) => {}
-        Err(error) => waiting.push_back(Err(error)),
+        Err(error) => first = Some(Err(error)),
     }
+    let lines = Begun { lines, first };
     let Some(resume) = resume else {
-        return (Box::new(Unmarked { lines, waiting }), None);
+        return (Box::new(lines), None);
     };
     let said = Said {
         db: resume.database.clone(),
@@ -46,7 +47,6 @@ pub fn open(mut lines: Box<dyn Source>, shutdown: &Shutdown) -> (Box<dyn Source>
     let begin = said.line();
     let marked = Marked {
         lines,
-        waiting,
         split: VecDeque::new(),
         begin: Finder::new(begin.strip_suffix(b"}}\n").unwrap_or(&begin)).into_owned(),
         database: resume.database.clone(),
@@ -75,15 +75,16 @@ fn take_resume(block: &mut Block) -> Option<Resume> {
     })
 }
 
-/// Lines of which none are ours.
-struct Unmarked {
+/// Lines of which the first ones have been read.
+struct Begun {
     lines: Box<dyn Source>,
-    waiting: VecDeque<anyhow::Result<Block>>,
+    /// What that has brought, if it was not all ours.
+    first: Option<anyhow::Result<Block>>,
 }
 
-impl Source for Unmarked {
+impl Source for Begun {
     fn fill(&mut self, block: &mut Block) -> anyhow::Result<bool> {
-        match self.waiting.pop_front() {
+        match self.first.take() {
             Some(first) => {
                 *block = first?;
                 Ok(true)
@@ -95,8 +96,7 @@ impl Source for Unmarked {
 
 /// Lines of which some are ours.
 struct Marked {
-    lines: Box<dyn Source>,
-    waiting: VecDeque<anyhow::Result<Block>>,
+    lines: Begun,
     /// Blocks and marks that a block was split into.
     split: VecDeque<Block>,
     /// What each of our lines begins with.
@@ -116,13 +116,7 @@ impl Source for Marked {
                 *block = next;
                 return Ok(true);
             }
-            let is_filled = match self.waiting.pop_front() {
-                Some(first) => {
-                    *block = first?;
-                    true
-                }
-                None => self.lines.fill(block)?,
-            };
+            let is_filled = self.lines.fill(block)?;
             if !is_filled && (self.is_kept || self.shutdown.is_requested()) {
                 return Ok(false);
             }

@@ -82,32 +82,13 @@ fn a_topic_gets_the_lines_that_sg_score_emits() {
     send(&input, &events);
     let to = format!("kafka:{alerts}");
     let db = site.text("db2");
-    let args = [
-        "-b",
-        shared(),
-        "-t",
-        &input,
-        "-e",
-        "--db",
-        &db,
-        "--threshold=0.5",
-    ];
-    let args = [&args[..], &["--min-events=20", "--alerts-to", &to]].concat();
-    run("sg-run", &args, b"").expect_code(0);
+    let from_topic = ["-b", shared(), "-t", &input, "-e", "--db", &db];
+    let args = ["--threshold=0.5", "--min-events=20", "--alerts-to", &to];
+    run("sg-run", &[&from_topic[..], &args].concat(), b"").expect_code(0);
     assert_eq!(lines(shared(), &alerts), expected);
     // What is not there is told at the start.
     let check = |to: &str, words: &str| {
-        let args = [
-            "-b",
-            shared(),
-            "-t",
-            &input,
-            "-e",
-            "--db",
-            &db,
-            "--alerts-to",
-            to,
-        ];
+        let args = [&from_topic[..], &["--alerts-to", to]].concat();
         let ran = run("sg-run", &args, b"").expect_code(2);
         assert!(ran.stderr.contains(words), "{}", ran.stderr);
     };
