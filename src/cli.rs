@@ -216,8 +216,9 @@ pub(crate) const PIPE_BATCH_BYTES: usize = 1 << 20;
 /// Bytes of lines that are on their way through a program at the most, whatever it has to keep to.
 const LINES_BYTES_MAX: usize = 128 << 20;
 
-/// Bytes of lines that the store gathers for one write at the most.
-const COMMIT_BYTES: usize = 2 << 20;
+/// Bytes of lines that the store gathers for one write at the most, if they come faster than it writes:
+/// the more there are, the less is merged later.
+const COMMIT_BYTES: usize = 32 << 20;
 
 /// Bytes of lines between two writes of baselines, at the most. After a crash as many are read
 /// again; with 10,000 users all baselines are a tenth of that.

@@ -4,6 +4,7 @@
 //! pipe programs and `sg-run`.
 
 mod keep;
+mod pace;
 mod room;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+use pace::Pace;
 use room::Room;
 
 pub use keep::{Ends, Keeper, Logged, TaskState, TaskStore};
@@ -110,11 +112,6 @@ const N_BATCHES_WAITING: usize = 1;
 const N_BLOCKS_FREE: usize = 16;
 /// How often a stage that is not ready is asked again.
 const READY_INTERVAL: Duration = Duration::from_micros(200);
-/// How long input may be silent before there is a checkpoint of what came before.
-const QUIET_INTERVAL: Duration = Duration::from_secs(1);
-/// How long input that is not silent goes without a checkpoint: a shorter time would write the
-/// baselines of most users again and again, a longer one has more to be read again after a crash.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long input may be silent after a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -325,15 +322,15 @@ struct Input<'a> {
 
 impl Input<'_> {
     /// Blocks only for the first block of a batch, then takes what is waiting already.
-    /// With `is_patient` unset, an input that stays quiet gives an empty batch after a while.
+    /// An input that stays quiet for longer than `patience` gives an empty batch.
     fn next(
         &self,
         batch: &mut Vec<Block>,
         failures: &mut Vec<anyhow::Error>,
-        is_patient: bool,
+        patience: Option<Duration>,
     ) -> bool {
         batch.clear();
-        let first = match self.first(is_patient) {
+        let first = match self.first(patience) {
             First::Arrived(first) => *first,
             First::Quiet => return true,
             First::Over => return false,
@@ -361,13 +358,14 @@ impl Input<'_> {
         true
     }
 
-    fn first(&self, is_patient: bool) -> First {
+    fn first(&self, patience: Option<Duration>) -> First {
         let start = Instant::now();
         loop {
             let timeout = if self.shutdown.is_requested() {
                 DRAIN_TIMEOUT
             } else {
-                Duration::from_millis(200)
+                let short = Duration::from_millis(200);
+                patience.map_or(short, |patience| patience.min(short))
             };
             match self.blocks.recv_timeout(timeout) {
                 Ok(message) => return First::Arrived(Box::new(message)),
@@ -377,7 +375,7 @@ impl Input<'_> {
                     return First::Over;
                 }
                 Err(RecvTimeoutError::Timeout)
-                    if !is_patient && start.elapsed() >= QUIET_INTERVAL =>
+                    if patience.is_some_and(|patience| start.elapsed() >= patience) =>
                 {
                     return First::Quiet;
                 }
@@ -393,59 +391,6 @@ enum First {
     /// Nothing for a while.
     Quiet,
     Over,
-}
-
-/// When what was gathered is kept.
-struct Pace<'a> {
-    options: &'a Options,
-    uncommitted_bytes: usize,
-    unchecked_bytes: usize,
-    last_checkpoint: Instant,
-}
-
-impl<'a> Pace<'a> {
-    fn new(options: &'a Options) -> Self {
-        Self {
-            options,
-            uncommitted_bytes: 0,
-            unchecked_bytes: 0,
-            last_checkpoint: Instant::now(),
-        }
-    }
-
-    fn is_all_kept(&self) -> bool {
-        self.uncommitted_bytes == 0 && self.unchecked_bytes == 0
-    }
-
-    /// Decides what has to be kept with a batch.
-    fn mark(&mut self, batch: &mut Batch, is_quiet: bool, is_last: bool) {
-        let is_wanted = batch.blocks.iter().any(|block| block.wants_checkpoint);
-        for block in &mut batch.blocks {
-            batch.released.append(&mut block.released);
-            // A mark ends its batch: there is one at the most.
-            batch.marker = block.marker.take().or(batch.marker.take());
-        }
-        batch.blocks.retain(|block| !block.is_mark);
-        let blocks = batch.blocks.iter();
-        let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
-        self.uncommitted_bytes += n_bytes;
-        self.unchecked_bytes += n_bytes;
-        batch.is_commit =
-            is_last || is_quiet || self.uncommitted_bytes >= self.options.commit_bytes;
-        batch.is_checkpoint = is_last
-            || is_wanted
-            || batch.blocks.is_empty()
-            || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL
-            || self.unchecked_bytes >= self.options.checkpoint_bytes;
-        if batch.is_checkpoint {
-            batch.is_commit = true;
-            self.unchecked_bytes = 0;
-            self.last_checkpoint = Instant::now();
-        }
-        if batch.is_commit {
-            self.uncommitted_bytes = 0;
-        }
-    }
 }
 
 /// What is done with blocks before the stages get them.
@@ -468,8 +413,7 @@ impl Parser<'_> {
         let mut is_stopped = false;
         while !is_stopped {
             let mut batch = Batch::default();
-            let is_patient = pace.is_all_kept();
-            let is_over = !input.next(&mut batch.blocks, &mut failures, is_patient);
+            let is_over = !input.next(&mut batch.blocks, &mut failures, pace.patience());
             if is_over && pace.is_all_kept() {
                 break;
             }

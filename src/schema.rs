@@ -15,6 +15,7 @@
 //! | `meta` | name | schema version, counters, positions |
 //! | `meta` | `changelog:` and a task | offset in its changelog up to which all is here, decimal |
 //! | `meta` | `restoring:` and a task | nothing: what is here of the task is not whole |
+//! | `meta` | `bulk` | files of a write that the families are to take in, JSON |
 //! | `meta` | `pipe` | the last checkpoint of a pipe that goes on where it was, JSON |
 //! | `meta` | `pipe:` and a source | how far the pipe had read it then, JSON |
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
@@ -82,6 +83,8 @@ pub const META_POSITION_PREFIX: &str = "position:";
 pub const META_LOG_END_PREFIX: &str = "changelog:";
 /// Before the name of a task of which a part was restored.
 pub const META_RESTORING_PREFIX: &str = "restoring:";
+/// There while a write of many events is not complete: older releases pass it over, and miss those.
+pub const META_BULK: &str = "bulk";
 /// The checkpoint of a pipe that ends here, and how far its sources were read for it.
 pub const META_PIPE: &str = "pipe";
 pub const META_PIPE_POSITION_PREFIX: &str = "pipe:";
@@ -138,9 +141,20 @@ pub fn split_event_key(key: &[u8]) -> Option<(i64, &str)> {
     Some((timestamp.parse().ok()?, rest.strip_prefix(':')?))
 }
 
+/// The event id in what [`push_event_key`] has appended.
+#[must_use]
+pub fn event_id_of_key(key: &[u8]) -> &[u8] {
+    &key[TIMESTAMP_DIGITS + 1..]
+}
+
 /// Appends the key of `by_id`.
 pub fn push_id_key(key: &mut Vec<u8>, event_id: &str, timestamp_ms: i64) {
-    key.extend_from_slice(&hash(event_id).to_be_bytes());
+    push_hashed_id_key(key, hash(event_id), timestamp_ms);
+}
+
+/// The same, for an id with that [`hash`].
+pub fn push_hashed_id_key(key: &mut Vec<u8>, event_id: u64, timestamp_ms: i64) {
+    key.extend_from_slice(&event_id.to_be_bytes());
     key.extend_from_slice(&timestamp_ms.to_be_bytes());
 }
 
@@ -158,8 +172,14 @@ pub fn split_id_key(key: &[u8]) -> Option<i64> {
 
 /// Appends the key of `by_user`.
 pub fn push_user_key(key: &mut Vec<u8>, user: &str, timestamp_ms: i64, event_id: &str) {
-    push_user_prefix(key, user, timestamp_ms);
-    key.extend_from_slice(event_id.as_bytes());
+    push_hashed_user_key(key, hash(user), timestamp_ms, event_id.as_bytes());
+}
+
+/// The same, for a user with that [`hash`].
+pub fn push_hashed_user_key(key: &mut Vec<u8>, user: u64, timestamp_ms: i64, event_id: &[u8]) {
+    key.extend_from_slice(&user.to_be_bytes());
+    key.extend_from_slice(&timestamp_ms.to_be_bytes());
+    key.extend_from_slice(event_id);
 }
 
 /// Appends what the `by_user` keys of a user begin with, from a time on.
@@ -320,7 +340,9 @@ pub fn alert_target_key(target: &str) -> String {
     format!("{META_ALERT_TARGET_PREFIX}{target}")
 }
 
-fn hash(text: &str) -> u64 {
+/// What keys have of an event id or of a user.
+#[must_use]
+pub fn hash(text: &str) -> u64 {
     SipHasher13::new().hash(text.as_bytes())
 }
 

@@ -1,9 +1,11 @@
 //! The embedded store. This module and those below it are the only ones that name `rocksdb`.
 
 mod admin;
+mod bulk;
 mod counters;
 mod digest;
 mod feedback;
+mod gathered;
 mod keeping;
 mod merge;
 mod outbox;
@@ -17,6 +19,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +92,8 @@ const WAL_BYTES_MAX: u64 = 256 << 20;
 
 /// Zstandard's fastest level, and what RocksDB takes for all else if nobody says anything.
 const ZSTD_LEVEL: i32 = 1;
+/// What RocksDB takes for a packing's own; LZ4 with a level above 0 is several times as slow.
+const LEVEL: i32 = 32_767;
 const WINDOW_BITS: i32 = -14;
 const STRATEGY: i32 = 0;
 const DICTIONARY_BYTES: i32 = 0;
@@ -100,6 +105,10 @@ pub struct Store {
     /// All memtables together, those being written out too.
     memtables: WriteBufferManager,
     memtables_bytes_max: usize,
+    tuning: Tuning,
+    cache: Cache,
+    /// Bulk writes of this run.
+    n_bulks: AtomicU64,
     // Dropped after the database, so that nobody sees it unlocked and still open.
     _lock: File,
 }
@@ -110,6 +119,19 @@ impl Store {
     /// # Errors
     /// If it is not there, in use, damaged, of another schema version, or cannot be written.
     pub fn open(path: &Path, access: Access, tuning: &Tuning) -> anyhow::Result<Self> {
+        let store = Self::open_as_it_is(path, access, tuning)?;
+        if access != Access::Read {
+            store.recover_bulk()?;
+        } else if store.has_unfinished_bulk()? {
+            drop(store);
+            let finished = Self::open(path, Access::WriteExisting, tuning);
+            drop(finished.context("a write that was interrupted has to be completed first")?);
+            return Self::open_as_it_is(path, access, tuning);
+        }
+        Ok(store)
+    }
+
+    fn open_as_it_is(path: &Path, access: Access, tuning: &Tuning) -> anyhow::Result<Self> {
         let shown = path.display();
         if access == Access::Write {
             std::fs::create_dir_all(path)
@@ -143,6 +165,9 @@ impl Store {
             path: path.to_owned(),
             memtables,
             memtables_bytes_max,
+            tuning: tuning.clone(),
+            cache,
+            n_bulks: AtomicU64::new(0),
             _lock: lock,
         };
         store.check_version(access)?;
@@ -316,11 +341,21 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
 
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
-    options.set_target_file_size_base(64 << 20);
-    options.set_level_zero_file_num_compaction_trigger(8);
+    // The last file of a level is written again with each merge, if events come about in order of time.
+    options.set_target_file_size_base(32 << 20);
     let is_index = matches!(name, schema::BY_ID | schema::BY_USER | schema::BY_SEVERITY);
+    // Files of events overlap little, if at all: many of them are no burden to reads, and the more are
+    // merged at once, the less often. Writes wait when there are several times as many.
+    let n_files = if is_index || name == schema::EVENTS {
+        16
+    } else {
+        8
+    };
+    options.set_level_zero_file_num_compaction_trigger(n_files);
+    options.set_level_zero_slowdown_writes_trigger(n_files * 5);
+    options.set_level_zero_stop_writes_trigger(n_files * 9);
     if is_index {
-        options.set_compression_type(DBCompressionType::Lz4);
+        set_packing(&mut options, DBCompressionType::Lz4);
         if access != Access::Read {
             // Hashes come in random order: appending them and sorting once, when the memtable
             // becomes a file, takes a third of the time of a sorted insert each.
@@ -328,8 +363,7 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
         }
     } else {
         // The same on all levels: a file that need not be merged is moved down as it is.
-        options.set_compression_type(DBCompressionType::Zstd);
-        options.set_compression_options(WINDOW_BITS, ZSTD_LEVEL, STRATEGY, DICTIONARY_BYTES);
+        set_packing(&mut options, DBCompressionType::Zstd);
     }
     let memtable_bytes = match name {
         schema::EVENTS => tuning.memtable_bytes,
@@ -341,6 +375,15 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
     // write out, and waited for it without end.
     options.set_min_write_buffer_number_to_merge(1);
     options
+}
+
+fn set_packing(options: &mut Options, packing: DBCompressionType) {
+    let level = match packing {
+        DBCompressionType::Zstd => ZSTD_LEVEL,
+        _ => LEVEL,
+    };
+    options.set_compression_type(packing);
+    options.set_compression_options(WINDOW_BITS, level, STRATEGY, DICTIONARY_BYTES);
 }
 
 /// What to say when the store cannot be opened.

@@ -150,7 +150,7 @@ impl Sender {
         };
         let mut sent = self.sent;
         let mut last = None;
-        for (number, key) in self.progress.next_alerts(self.place, n_max)? {
+        for (number, key) in (self.progress).next_alerts(self.place, self.bell.last(), n_max)? {
             last = Some(number);
             let Some(found) = query::find(&self.store, key)? else {
                 sent.n_gone += 1;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Args;
 
-use super::LineArgs;
 use super::store::TuningArgs;
+use super::{COMMIT_BYTES, LineArgs};
 use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::{Memory, Shelves};
@@ -25,9 +25,9 @@ pub(super) struct MemoryArgs {
 
 /// What a program takes besides the states of users: lines on their way, threads, what users share.
 const FIXED_BYTES: usize = 96 << 20;
-/// The same for what a store takes besides memtables and blocks: what is to be written, and files that
-/// are written and merged.
-const STORE_BYTES: usize = 32 << 20;
+/// The same for what a store takes besides memtables, blocks and what is gathered for it: files that are
+/// written and merged.
+const STORE_BYTES: usize = 28 << 20;
 /// States that have to fit in, whatever else does not: some batches' worth.
 const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
@@ -41,6 +41,8 @@ const LINES_SHARE: usize = 16;
 const STEP_SHARE: usize = 64;
 /// One in so many bytes of lines goes through the stages at once.
 const BATCH_SHARE: usize = 2048;
+/// One in so many bytes of lines is gathered for the store.
+const COMMIT_SHARE: usize = 64;
 
 impl MemoryArgs {
     /// For a program that keeps nothing: the rest goes to a temporary folder.
@@ -78,7 +80,8 @@ impl MemoryArgs {
         tuning: &Tuning,
         enrichment: &Enrichment,
     ) -> anyhow::Result<Memory> {
-        let of_store = STORE_BYTES + tuning.memtable_bytes * 4 + tuning.cache_bytes;
+        let of_store =
+            STORE_BYTES + self.commit_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
         // What has changed is handed over with a checkpoint, copied into its write, and from there into
         // a memtable.
@@ -106,6 +109,11 @@ impl MemoryArgs {
         }
     }
 
+    /// Bytes of lines that are gathered for the store.
+    fn commit_bytes(&self) -> usize {
+        COMMIT_BYTES.min(self.memory_limit / COMMIT_SHARE)
+    }
+
     /// What is left for states.
     fn left_by(&self, n_bytes: usize, enrichment: &Enrichment) -> anyhow::Result<usize> {
         let of_files = enrichment.n_bytes();
@@ -128,7 +136,7 @@ impl MemoryArgs {
     /// If they do not fit.
     pub(super) fn tuning(&self, asked: &TuningArgs) -> anyhow::Result<Tuning> {
         let tuning = asked.tuning();
-        let others = FIXED_BYTES + STORE_BYTES + STATES_BYTES_MIN;
+        let others = FIXED_BYTES + STORE_BYTES + self.commit_bytes() + STATES_BYTES_MIN;
         let cache_bytes = tuning.cache_bytes.min(self.memory_limit / 8);
         self.fit(
             "--memtable-mib",
@@ -202,6 +210,7 @@ impl MemoryArgs {
     ) -> Options {
         Options {
             lines_bytes_max: self.memory_limit / LINES_SHARE,
+            commit_bytes: self.commit_bytes(),
             ..lines.options(name, batch_bytes.min(self.memory_limit / BATCH_SHARE))
         }
     }

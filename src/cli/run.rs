@@ -121,7 +121,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     };
     let (alerts, outbox) =
         (args.alerts).start(NAME, lines.quiet, &store, targets, &dead_letters)?;
+    let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
     let writer_options = WriterOptions {
+        gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),
         detector: Some(detector),
         with_positions: true,
@@ -133,7 +135,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;
-    let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
         &mut [&mut *look, &mut tasks],

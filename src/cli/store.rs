@@ -221,7 +221,9 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
     let pipe = pipe(&store, resume, lines.quiet)?;
+    let options = lines.options(NAME, STORE_BATCH_BYTES);
     let writer_options = WriterOptions {
+        gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),
         detector: None,
         with_positions: false,
@@ -233,7 +235,6 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         tee: args.tee.then(NdjsonSink::stdout),
     };
     let mut writer = Writer::new(store, writer_options)?;
-    let options = lines.options(NAME, STORE_BATCH_BYTES);
     let outcome = engine::run(
         source,
         &mut [],

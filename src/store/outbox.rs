@@ -169,12 +169,20 @@ impl Progress {
         self.lock().targets[target].1
     }
 
-    /// The next alerts of a target: their numbers and the keys of their events.
+    /// The next alerts of a target, up to that number: their numbers and the keys of their events. What
+    /// comes after the last one that [`Bell::last`] tells of may be there before its event.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn next_alerts(&self, target: usize, n_max: usize) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
-        self.store.alerts_after(self.of(target), n_max)
+    pub fn next_alerts(
+        &self,
+        target: usize,
+        last: u64,
+        n_max: usize,
+    ) -> anyhow::Result<Vec<(u64, Vec<u8>)>> {
+        let mut alerts = self.store.alerts_after(self.of(target), n_max)?;
+        alerts.retain(|(number, _)| *number <= last);
+        Ok(alerts)
     }
 
     /// Keeps that a target has all alerts up to a number, and takes out those that all have. Not synced:

@@ -3,14 +3,14 @@
 //! not written or counted again.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
 
+use super::bulk::BULK_BYTES_MIN;
 use super::counters::Counters;
+use super::gathered::Gathered;
 use super::recent::Recent;
 use super::{Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
@@ -23,11 +23,7 @@ use crate::report::say;
 use crate::schema;
 
 /// Room that a write is given at first: growing by doubling would need three times as much.
-const WRITES_BYTES: usize = 4 << 20;
-
-/// Bytes from which it is written, whatever else is waiting: what is said of an event can be longer than
-/// its line.
-const WRITES_BYTES_MAX: usize = 8 << 20;
+const WRITES_BYTES: usize = 1 << 20;
 
 /// How to write.
 pub struct WriterOptions {
@@ -37,6 +33,8 @@ pub struct WriterOptions {
     pub detector: Option<&'static str>,
     /// Keep how far the sources were read, so that the next run goes on there.
     pub with_positions: bool,
+    /// Bytes of events from which they are written, whatever else is waiting.
+    pub gathered_bytes_max: usize,
     /// Told how many checkpoints have been kept.
     pub n_kept: Arc<AtomicU32>,
     /// Told how far sources were read in them.
@@ -58,23 +56,17 @@ pub struct Writer {
     counters: Counters,
     /// Keys that the store may hold; others are new without looking.
     recent: Recent,
-    pending: Pending,
-    /// What has been gathered since the last commit.
+    /// The last key that the store holds.
+    last_key: Vec<u8>,
+    /// New events since the last commit.
+    gathered: Gathered,
+    /// What else is to be written with them.
     writes: WriteBatch,
+    /// Anomalies in that write by key, for a rescore.
+    anomalies: HashMap<Vec<u8>, Vec<u8>>,
     /// How far each source has been read in what was gathered.
     ends: Ends,
     scratch: Vec<u8>,
-}
-
-/// Keys in the write batch, which reads do not see yet.
-#[derive(Default)]
-struct Pending {
-    keys: Vec<u8>,
-    ends: Vec<usize>,
-    index: HashTable<u32>,
-    hasher: foldhash::fast::RandomState,
-    /// Anomalies in the write batch by key, for a rescore.
-    anomalies: HashMap<u32, Vec<u8>>,
 }
 
 impl Writer {
@@ -84,14 +76,15 @@ impl Writer {
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
         let counters = store.counters()?;
-        let recent = Recent::new(store.last_event_key()?.unwrap_or_default());
-        let pending = Pending::default();
+        let last_key = store.last_event_key()?.unwrap_or_default();
         Ok(Self {
             store,
             options,
             counters,
-            recent,
-            pending,
+            recent: Recent::new(last_key.clone()),
+            last_key,
+            gathered: Gathered::default(),
+            anomalies: HashMap::new(),
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
             ends: Ends::default(),
             scratch: Vec::new(),
@@ -109,7 +102,7 @@ impl Writer {
         for event in &block.events {
             key.clear();
             schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
-            let hash = self.pending.hasher.hash_one(&key[..]);
+            let hash = self.gathered.hash(&key);
             if self.is_known(&key, hash)? {
                 n_duplicates += 1;
                 if self.options.rescore {
@@ -119,6 +112,9 @@ impl Writer {
                 self.recent.insert(&key, hash);
                 self.insert(block, event, (&key, hash), families, writes);
             }
+            if self.n_bytes_gathered(writes) >= self.options.gathered_bytes_max {
+                self.commit(families, writes)?;
+            }
         }
         Ok(n_duplicates)
     }
@@ -127,13 +123,17 @@ impl Writer {
         if !self.recent.may_hold(key, hash) {
             return Ok(false);
         }
-        if self.pending.find(key, hash).is_some() {
+        if self.gathered.find(key, hash).is_some() {
             return Ok(true);
         }
         Ok(self.store.get(schema::EVENTS, key)?.is_some())
     }
 
-    /// Writes an event that the store does not hold.
+    fn n_bytes_gathered(&self, writes: &WriteBatch) -> usize {
+        self.gathered.n_bytes() + writes.size_in_bytes()
+    }
+
+    /// Takes an event that the store does not hold.
     fn insert(
         &mut self,
         block: &Block,
@@ -142,39 +142,32 @@ impl Writer {
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) {
-        let i = self.pending.insert(key, hash);
         let anomaly = anomaly_of_event(block, event);
-        if self.options.rescore
-            && let Some(value) = block.stage_value(event, StageField::Anomaly)
-        {
-            self.pending.anomalies.insert(i, value.to_vec());
-        }
-        let line = &mut self.scratch;
-        line.clear();
-        if anomaly.is_none() && block.stage_value(event, StageField::Anomaly).is_some() {
-            // Not a record of ours after all: it stays a part of the event.
-            line.extend_from_slice(block.bytes(event.line));
-        } else {
-            block.push_bare_line(event, line);
-        }
-        writes.put_cf(families.events, key, line.trim_ascii_end());
-
-        let (event_id, user) = (block.text(event.event_id), block.text(event.user));
-        let index_key = line;
-        index_key.clear();
-        schema::push_id_key(index_key, event_id, event.timestamp_ms);
-        writes.put_cf(families.by_id, &index_key, b"");
-
-        let severity = self.put_stage_values(block, event, key, families, writes);
-        let index_key = &mut self.scratch;
-        index_key.clear();
-        schema::push_user_key(index_key, user, event.timestamp_ms, event_id);
-        writes.put_cf(
-            families.by_user,
-            &index_key,
-            [schema::severity_byte(severity)],
+        let value = block.stage_value(event, StageField::Anomaly);
+        let line_bytes_max = block.bytes(event.line).len();
+        let names = (block.text(event.event_id), block.text(event.user));
+        (self.gathered).insert(
+            (key, hash),
+            event.timestamp_ms,
+            names,
+            line_bytes_max,
+            |line| {
+                if anomaly.is_none() && value.is_some() {
+                    // Not a record of ours after all: it stays a part of the event.
+                    line.extend_from_slice(block.bytes(event.line));
+                } else {
+                    block.push_bare_line(event, line);
+                }
+            },
         );
-
+        if self.options.rescore
+            && let Some(value) = value
+        {
+            self.anomalies.insert(key.to_vec(), value.to_vec());
+        }
+        let severity = self.put_stage_values(block, event, key, families, writes);
+        let i = self.gathered.last();
+        (self.gathered).set_severity(i, schema::severity_byte(severity));
         self.counters
             .add_event(block.text(event.kind), event.is_failure);
         if let Some(severity) = severity {
@@ -201,9 +194,11 @@ impl Writer {
         if anomaly_of_event(block, event).is_none() {
             return Ok(());
         }
-        let old = match self.pending.find(key, hash) {
-            Some(i) => self.pending.anomalies.get(&i).cloned(),
-            None => self.store.get(schema::ANOMALIES, key)?,
+        let gathered = self.gathered.find(key, hash);
+        let old = match (self.anomalies.get(key), gathered) {
+            (Some(old), _) => Some(old.clone()),
+            (None, Some(_)) => None,
+            (None, None) => self.store.get(schema::ANOMALIES, key)?,
         };
         if old.as_deref() == Some(value) {
             return Ok(());
@@ -221,19 +216,16 @@ impl Writer {
         if let Some(severity) = severity {
             *self.counters.anomalies.of_mut(severity) += 1;
         }
-        let index_key = &mut self.scratch;
-        index_key.clear();
-        schema::push_user_key(index_key, user, event.timestamp_ms, event_id);
-        writes.put_cf(
-            families.by_user,
-            &index_key,
-            [schema::severity_byte(severity)],
-        );
-        let i = self
-            .pending
-            .find(key, hash)
-            .unwrap_or_else(|| self.pending.insert(key, hash));
-        self.pending.anomalies.insert(i, value.to_vec());
+        let byte = schema::severity_byte(severity);
+        if let Some(i) = gathered {
+            self.gathered.set_severity(i, byte);
+        } else {
+            let index_key = &mut self.scratch;
+            index_key.clear();
+            schema::push_user_key(index_key, user, event.timestamp_ms, event_id);
+            writes.put_cf(families.by_user, &index_key, [byte]);
+        }
+        self.anomalies.insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
@@ -363,29 +355,63 @@ impl Writer {
 
     /// Says whose anomalies and baselines a write holds: no other detector may go on among them.
     fn put_detector(&self, families: &Families<'_>, writes: &mut WriteBatch) {
-        if let Some(detector) = self.options.detector
-            && !writes.is_empty()
-        {
+        if let Some(detector) = self.options.detector {
             writes.put_cf(families.meta, schema::META_DETECTOR, detector);
         }
     }
 
+    /// Writes what was gathered, all of it or nothing.
     fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
-        self.put_detector(families, writes);
-        if !self.pending.ends.is_empty() {
-            let counters = serde_json::to_vec(&self.counters)?;
-            writes.put_cf(families.meta, schema::META_COUNTERS, counters);
+        if self.gathered.is_empty() && writes.is_empty() {
+            return Ok(());
         }
-        if !writes.is_empty() {
-            self.store
-                .write(std::mem::take(writes), self.options.sync)?;
-            *writes = WriteBatch::with_capacity_bytes(WRITES_BYTES);
+        self.put_detector(families, writes);
+        let counters = serde_json::to_vec(&self.counters)?;
+        writes.put_cf(families.meta, schema::META_COUNTERS, counters);
+        let mut writes = std::mem::replace(writes, WriteBatch::with_capacity_bytes(WRITES_BYTES));
+        let keys = || {
+            self.gathered
+                .entries()
+                .iter()
+                .map(|it| self.gathered.key(it))
+        };
+        let are_newest = keys().all(|key| *key > *self.last_key);
+        if let Some(last) = keys().max()
+            && *last > *self.last_key
+        {
+            self.last_key = last.to_vec();
+        }
+        if self.gathered.n_bytes() >= BULK_BYTES_MIN {
+            (self.store).write_bulk(&self.gathered, writes, are_newest)?;
+        } else {
+            self.put_gathered(families, &mut writes);
+            self.store.write(writes, self.options.sync)?;
         }
         if let Some(outbox) = &self.options.outbox {
             outbox.is_written();
         }
-        self.pending.clear();
+        self.gathered.clear(self.options.gathered_bytes_max);
+        self.anomalies.clear();
         Ok(())
+    }
+
+    /// Puts events into a write: the way for few of them.
+    fn put_gathered(&mut self, families: &Families<'_>, writes: &mut WriteBatch) {
+        let index_key = &mut self.scratch;
+        for entry in self.gathered.entries() {
+            writes.put_cf(
+                families.events,
+                self.gathered.key(entry),
+                self.gathered.line(entry),
+            );
+            index_key.clear();
+            schema::push_hashed_id_key(index_key, entry.id, entry.timestamp_ms);
+            writes.put_cf(families.by_id, &index_key, b"");
+            index_key.clear();
+            let event_id = self.gathered.event_id(entry);
+            schema::push_hashed_user_key(index_key, entry.user, entry.timestamp_ms, event_id);
+            writes.put_cf(families.by_user, &index_key, [entry.severity]);
+        }
     }
 }
 
@@ -401,9 +427,6 @@ impl Sink for Writer {
         for block in &batch.blocks {
             n_out += block.events.len() as u64;
             n_duplicates += self.put_block(block, &families, &mut writes)?;
-            if writes.size_in_bytes() >= WRITES_BYTES_MAX {
-                self.commit(&families, &mut writes)?;
-            }
         }
         if self.options.with_positions {
             self.ends.add(batch);
@@ -440,39 +463,6 @@ impl Sink for Writer {
         }
         Ok(())
     }
-}
-
-impl Pending {
-    fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
-        self.index.find(hash, |&i| self.key(i) == key).copied()
-    }
-
-    fn insert(&mut self, key: &[u8], hash: u64) -> u32 {
-        let i = self.ends.len() as u32;
-        self.keys.extend_from_slice(key);
-        self.ends.push(self.keys.len());
-        let (keys, ends, hasher) = (&self.keys, &self.ends, &self.hasher);
-        let rehash = |&i: &u32| hasher.hash_one(key_at(keys, ends, i));
-        self.index.insert_unique(hash, i, rehash);
-        i
-    }
-
-    fn key(&self, i: u32) -> &[u8] {
-        key_at(&self.keys, &self.ends, i)
-    }
-
-    fn clear(&mut self) {
-        self.keys.clear();
-        self.ends.clear();
-        self.index.clear();
-        self.anomalies.clear();
-    }
-}
-
-fn key_at<'a>(keys: &'a [u8], ends: &[usize], i: u32) -> &'a [u8] {
-    let i = i as usize;
-    let start = i.checked_sub(1).map_or(0, |before| ends[before]);
-    &keys[start..ends[i]]
 }
 
 /// The anomaly in a value that passed for one; none if it is damaged.

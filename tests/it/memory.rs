@@ -176,6 +176,7 @@ fn full_database(path: &Path, record: &[u8]) {
     };
     let store = Arc::new(Store::open(path, Access::Write, &tuning).unwrap());
     let options = WriterOptions {
+        gathered_bytes_max: 2 << 20,
         sync: false,
         detector: Some("adaptive"),
         with_positions: false,

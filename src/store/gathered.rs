@@ -1,0 +1,130 @@
+//! New events that were gathered for a write, with all that their keys are made of. Reads do not see
+//! them yet. How they are written is said in `bulk.rs` and in `writer.rs`.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::schema;
+
+/// Bytes by which the room for events grows: doubling it would take three times as much for a moment.
+const GROWTH_BYTES: usize = 4 << 20;
+/// What is known of an event besides its bytes, and its place in what is sorted.
+const ENTRY_BYTES: usize = 96;
+
+/// Events that are written together.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// Of each event its key, then its line.
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    index: HashTable<u32>,
+    hasher: RandomState,
+}
+
+/// An event.
+pub(super) struct Entry {
+    start: usize,
+    key_len: u16,
+    end: usize,
+    pub(super) timestamp_ms: i64,
+    /// Hash of the event id, and of the user.
+    pub(super) id: u64,
+    pub(super) user: u64,
+    /// See [`schema::severity_byte`].
+    pub(super) severity: u8,
+}
+
+impl Gathered {
+    /// What tells keys apart quickly.
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The place of an event among those gathered.
+    pub(super) fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
+        let is_it = |&i: &u32| self.key(&self.entries[i as usize]) == key;
+        self.index.find(hash, is_it).copied()
+    }
+
+    /// Takes an event that is not there yet; `push_line` appends its line.
+    pub(super) fn insert(
+        &mut self,
+        (key, hash): (&[u8], u64),
+        timestamp_ms: i64,
+        (event_id, user): (&str, &str),
+        line_bytes_max: usize,
+        push_line: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let n_bytes = key.len() + line_bytes_max;
+        if self.bytes.capacity() - self.bytes.len() < n_bytes {
+            self.bytes.reserve_exact(n_bytes.max(GROWTH_BYTES));
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        push_line(&mut self.bytes);
+        let line = &self.bytes[start + key.len()..];
+        let end = start + key.len() + line.trim_ascii_end().len();
+        self.bytes.truncate(end);
+        let i = self.entries.len() as u32;
+        self.entries.push(Entry {
+            start,
+            key_len: key.len() as u16,
+            end,
+            timestamp_ms,
+            id: schema::hash(event_id),
+            user: schema::hash(user),
+            severity: schema::severity_byte(None),
+        });
+        let (bytes, entries, hasher) = (&self.bytes, &self.entries, &self.hasher);
+        let rehash = |&i: &u32| hasher.hash_one(key_of(bytes, &entries[i as usize]));
+        self.index.insert_unique(hash, i, rehash);
+    }
+
+    /// The event that was taken last.
+    pub(super) fn last(&self) -> u32 {
+        self.entries.len() as u32 - 1
+    }
+
+    pub(super) fn set_severity(&mut self, i: u32, severity: u8) {
+        self.entries[i as usize].severity = severity;
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) fn key(&self, entry: &Entry) -> &[u8] {
+        key_of(&self.bytes, entry)
+    }
+
+    pub(super) fn event_id(&self, entry: &Entry) -> &[u8] {
+        schema::event_id_of_key(self.key(entry))
+    }
+
+    pub(super) fn line(&self, entry: &Entry) -> &[u8] {
+        &self.bytes[entry.start + usize::from(entry.key_len)..entry.end]
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of memory that they take, about.
+    pub(super) fn n_bytes(&self) -> usize {
+        self.bytes.len() + self.entries.len() * ENTRY_BYTES
+    }
+
+    /// Begins anew. What a long line has made grow beyond `n_bytes_max` is given back.
+    pub(super) fn clear(&mut self, n_bytes_max: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(n_bytes_max + GROWTH_BYTES);
+        self.entries.clear();
+        self.index.clear();
+    }
+}
+
+fn key_of<'a>(bytes: &'a [u8], entry: &Entry) -> &'a [u8] {
+    &bytes[entry.start..entry.start + usize::from(entry.key_len)]
+}
