@@ -13,6 +13,7 @@
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
 //! | [`enrich`] | what files know of addresses | `batch` |
 //! | [`detect`] | how unusual is an event for its user | `record` |
+//! | [`llm`] | what a language model is told, and what is not for it | nothing |
 //! | [`stage`] | what happens to a batch | `batch`, `enrich`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
@@ -32,6 +33,7 @@ pub mod enrich;
 pub mod evaluate;
 pub mod generate;
 pub mod io;
+pub mod llm;
 pub mod query;
 pub mod record;
 pub mod report;
