@@ -25,6 +25,7 @@
 //! | [`cli`] | what was typed, and what it means | all of them |
 
 pub mod alerts;
+pub mod analyze;
 pub mod batch;
 pub mod cli;
 pub mod detect;
