@@ -2,6 +2,7 @@
 //! ever losing or lowering anything because of it. [`Analyst`] does it; the stages of `sg-analyze` and
 //! whoever reads what is pending bring it the events.
 
+pub mod batches;
 mod breaker;
 mod cache;
 mod call;
@@ -214,6 +215,31 @@ impl Analyst {
         })
     }
 
+    /// How it asks.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// What tells an event from those that have to be asked about on their own.
+    #[must_use]
+    pub fn fingerprint(&self, subject: &Subject) -> String {
+        self.shared.fingerprint(subject)
+    }
+
+    /// Whether the answer is known.
+    #[must_use]
+    pub fn knows(&self, fingerprint: &str) -> bool {
+        self.shared.lock().cache.get(fingerprint).is_some()
+    }
+
+    /// The body of the request that an event is asked about with.
+    #[must_use]
+    pub fn body(&self, subject: &Subject) -> Vec<u8> {
+        let Config { place, model, .. } = &self.shared.config;
+        place.provider.body(subject, model, place.is_vendor())
+    }
+
     /// What is hidden from the service, for whoever makes subjects.
     #[must_use]
     pub fn redact(&self) -> Redact {
@@ -270,11 +296,7 @@ impl Analyst {
     #[must_use]
     pub fn wait(&self, ticket: &Ticket) -> Analysis {
         let analysis = ticket.wait();
-        let mut state = self.shared.lock();
-        let tally = &mut state.tally;
-        *tally.outcomes.entry(analysis.outcome).or_default() += 1;
-        tally.n_hostile += u64::from(ticket.subject.is_hostile());
-        tally.n_raised += u64::from(analysis.anomaly.is_some());
+        self.shared.count(&ticket.subject, &analysis);
         analysis
     }
 
@@ -361,6 +383,13 @@ impl Shared {
             redact: config.redact,
         };
         fingerprint::of(subject, &asked)
+    }
+
+    fn count(&self, subject: &Subject, analysis: &Analysis) {
+        let tally = &mut self.lock().tally;
+        *tally.outcomes.entry(analysis.outcome).or_default() += 1;
+        tally.n_hostile += u64::from(subject.is_hostile());
+        tally.n_raised += u64::from(analysis.anomaly.is_some());
     }
 
     /// Gives out what has come of asking about an event. If that was about this one only, the next of

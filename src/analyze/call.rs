@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Answered, Shared, State};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::{self, Verdict};
-use crate::llm::wire::{End, Fault, Usage};
+use crate::llm::wire::{End, Fault, Reply, Usage};
 use crate::llm::{MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::record::anomaly::Severity;
@@ -105,18 +105,8 @@ fn ask_model(shared: &Shared, subject: &Subject, model: &str) -> Ended {
 
 /// Whether a call may be made now. It counts from here on.
 fn admit(shared: &Shared, subject: &Subject, model: &str) -> Result<SetAside, Outcome> {
-    let price = shared.config.prices.of(model);
-    let cost = |output| {
-        let input = subject.input_tokens();
-        // Written to the service's cache at worst.
-        let usage = Usage {
-            cache_writes: input,
-            output,
-            ..Usage::default()
-        };
-        price.map_or(0, |price| price.micro_usd(usage))
-    };
-    let (at_most, unknown) = (cost(u64::from(MAX_TOKENS)), cost(0));
+    let at_most = cost(shared, subject, model, u64::from(MAX_TOKENS));
+    let unknown = cost(shared, subject, model, 0);
     let state = &mut *shared.lock();
     if !state.breaker.admits(uptime_ms()) {
         return Err(Outcome::BreakerOpen);
@@ -135,8 +125,20 @@ fn admit(shared: &Shared, subject: &Subject, model: &str) -> Result<SetAside, Ou
     })
 }
 
+/// What a question costs whose answer is so long, in millionths of a dollar; 0 if prices are not known.
+pub(super) fn cost(shared: &Shared, subject: &Subject, model: &str, output: u64) -> u64 {
+    // Written to the service's cache at worst.
+    let usage = Usage {
+        cache_writes: subject.input_tokens(),
+        output,
+        ..Usage::default()
+    };
+    let price = shared.config.prices.of(model);
+    price.map_or(0, |price| price.micro_usd(usage))
+}
+
 /// Before a call, so that a killed program has not spent what nobody knows of.
-fn keep_day(shared: &Shared, state: &mut State) {
+pub(super) fn keep_day(shared: &Shared, state: &mut State) {
     if shared.config.limits.are_of_days() {
         let kept = state.cache.put_day(state.spending.day());
         shared.tell_of_notes(state, kept);
@@ -264,23 +266,32 @@ fn read(
     state.tally.output_tokens += usage.output;
     let turned = state.breaker.succeeded();
     shared.tell_of_breaker(turned, "");
-    Tried::Ended(match reply.end {
-        End::Said(text) => match reply::read(&text, subject) {
-            Some(verdict) => {
-                let named = if reply.model.is_empty() {
-                    model
-                } else {
-                    &reply.model
-                };
-                let verdict = verdict.of_model(named, usage.all_input(), usage.output);
-                Ended::Answer(Box::new(verdict))
-            }
-            None => Ended::Not(Outcome::Invalid),
-        },
-        End::Refused => Ended::Not(Outcome::Refused),
-        End::Truncated => Ended::Not(Outcome::Truncated),
-        End::Odd => Ended::Not(Outcome::Invalid),
+    Tried::Ended(match verdict_of(&reply, subject, model) {
+        Ok(verdict) => Ended::Answer(Box::new(verdict)),
+        Err(outcome) => Ended::Not(outcome),
     })
+}
+
+/// What a message of a model says of an event, or how it has ended.
+pub(super) fn verdict_of(
+    reply: &Reply,
+    subject: &Subject,
+    model: &str,
+) -> Result<Verdict, Outcome> {
+    let text = match &reply.end {
+        End::Said(text) => text,
+        End::Refused => return Err(Outcome::Refused),
+        End::Truncated => return Err(Outcome::Truncated),
+        End::Odd => return Err(Outcome::Invalid),
+    };
+    let verdict = reply::read(text, subject).ok_or(Outcome::Invalid)?;
+    let named = if reply.model.is_empty() {
+        model
+    } else {
+        &reply.model
+    };
+    let usage = reply.usage.unwrap_or_default();
+    Ok(verdict.of_model(named, usage.all_input(), usage.output))
 }
 
 /// Waits; false if there is no time left.

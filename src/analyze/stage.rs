@@ -55,6 +55,16 @@ impl Gate {
         found.collect()
     }
 
+    /// Whatever an earlier run, or somebody who would like to be one, has appended is no longer true.
+    pub fn drop_analyses(&self, block: &mut Block) {
+        for i in 0..block.events.len() {
+            let event = &block.events[i];
+            if event.stage_fields != 0 && !self.is_kept(block, event) {
+                block.set_stage_value(i, StageField::Analysis, &[]);
+            }
+        }
+    }
+
     /// Whether an event keeps the analysis that it has.
     fn is_kept(&self, block: &Block, event: &Event) -> bool {
         #[derive(serde::Deserialize)]
@@ -92,7 +102,7 @@ impl Stage for Ask {
             let blocks = batch.blocks.par_iter_mut();
             let found = blocks.map(|block| {
                 let subjects = gate.subjects(block, redact);
-                drop_analyses(block, gate);
+                gate.drop_analyses(block);
                 subjects
             });
             found.collect()
@@ -109,16 +119,6 @@ impl Stage for Ask {
             block.looks = Some(Box::new(tickets));
         }
         Ok(())
-    }
-}
-
-/// Whatever an earlier run, or somebody who would like to be one, has appended is no longer true.
-fn drop_analyses(block: &mut Block, gate: Gate) {
-    for i in 0..block.events.len() {
-        let event = &block.events[i];
-        if event.stage_fields != 0 && !gate.is_kept(block, event) {
-            block.set_stage_value(i, StageField::Analysis, &[]);
-        }
     }
 }
 
