@@ -103,6 +103,10 @@ impl BatchFile {
         }
         // Half a line is what a killed program was about to write.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        ensure!(
+            whole > 0,
+            "{shown} holds something else than batches: name another file"
+        );
         batches.file.set_len(whole as u64)?;
         for (i, line) in text[..whole].lines().enumerate() {
             match (i, serde_json::from_str(line)) {
@@ -112,10 +116,6 @@ impl BatchFile {
                 (_, Err(_)) => bail!("{shown}:{}: damaged", i + 1),
             }
         }
-        ensure!(
-            whole > 0,
-            "{shown} holds something else than batches: name another file"
-        );
         Ok(batches)
     }
 

@@ -1,0 +1,1 @@
+//! Events that are written for the model: they are raised, and nothing that it says lowers anything.
