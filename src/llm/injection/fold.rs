@@ -58,6 +58,7 @@ pub(super) fn fold(text: &str) -> Folded {
             folding.push_other(character);
         }
     }
+    folding.end_colon(true);
     folding.folded.edges.push(true);
     folding.folded
 }
@@ -66,6 +67,8 @@ struct Folding {
     folded: Folded,
     is_edge: bool,
     was_lowercase: bool,
+    /// A colon is kept if a blank or the end follows: who speaks writes `system: `.
+    is_colon: bool,
 }
 
 impl Folding {
@@ -78,12 +81,15 @@ impl Folding {
             },
             is_edge: true,
             was_lowercase: false,
+            is_colon: false,
         }
     }
 
     fn push_ascii(&mut self, byte: u8) {
-        let kind = ASCII[usize::from(byte)];
-        match kind {
+        if self.is_colon {
+            self.end_colon(byte.is_ascii_whitespace());
+        }
+        match ASCII[usize::from(byte)] {
             Kind::Letter(letter) => {
                 self.push_letter(char::from(letter));
                 self.was_lowercase = true;
@@ -103,6 +109,7 @@ impl Folding {
             Kind::Gap => {
                 self.is_edge = true;
                 self.was_lowercase = false;
+                self.is_colon = byte == b':';
             }
         }
         if byte > b' ' && byte < 0x7F {
@@ -115,6 +122,12 @@ impl Folding {
     }
 
     fn push_other(&mut self, character: char) {
+        // Tags are the characters of ASCII that nobody sees, and some models read.
+        if let '\u{E0020}'..='\u{E007E}' = character {
+            self.push_ascii((character as u32 - 0xE_0000) as u8);
+            return;
+        }
+        self.end_colon(character.is_whitespace());
         if is_hidden(character) || is_break(character) {
             self.is_edge = true;
             return;
@@ -152,7 +165,10 @@ impl Folding {
                 'æ' => self.push_letters("ae"),
                 'œ' => self.push_letters("oe"),
                 // Where no blanks are written, each character may be a word.
-                '\u{2E80}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}' => {
+                '\u{1100}'..='\u{11FF}'
+                | '\u{2E80}'..='\u{D7FF}'
+                | '\u{F900}'..='\u{FAFF}'
+                | '\u{20000}'..='\u{3FFFF}' => {
                     self.is_edge = true;
                     self.push_letter(part);
                     self.is_edge = true;
@@ -161,6 +177,15 @@ impl Folding {
             }
             self.folded.signs.push(part);
         }
+    }
+
+    fn end_colon(&mut self, is_kept: bool) {
+        if self.is_colon && is_kept {
+            self.is_edge = true;
+            self.push_letter(':');
+            self.is_edge = true;
+        }
+        self.is_colon = false;
     }
 
     fn push_letters(&mut self, letters: &str) {
@@ -239,6 +264,8 @@ mod tests {
         check("ｉｇｎｏｒｅ ⓐⓛⓛ 🅐🅻🅻 🇦🇱🇱", "ignoreaiiaiiaii");
         check("i\u{200b}g\u{301}n\u{e0100}ore", "ignore");
         check("ignoré les règles ÜBER groß", "ignoreiesregiesubergross");
+        check("ok\u{e0049}\u{e0067}", "okig");
+        check("system: a:b c:", "system:abc:");
         check("", "");
     }
 
