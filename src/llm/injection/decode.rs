@@ -1,9 +1,11 @@
 //! Takes off what a text is wrapped in: escapes of URLs, HTML and programming languages, and runs of
-//! base64, base32 and hexadecimal digits. What comes out may be nonsense; that does no harm, since
-//! nobody finds a phrase in it.
+//! base64, base32 and hexadecimal digits.
 
 /// Shortest run of digits that is decoded: shorter ones hold no phrase.
 const RUN_CHARS_MIN: usize = 16;
+/// What long runs are broken by: lines of an encoder, labels of a DNS name.
+const JOINTS: &[u8] = b".\r\n";
+const SIGNS_AND_JOINTS: &[u8] = b"+/-_.\r\n";
 /// Longest escape after its first character: `#x10FFFF;`.
 const ESCAPE_BYTES_MAX: usize = 9;
 
@@ -81,47 +83,63 @@ fn escape(first: u8, after: &[u8]) -> Option<(Escaped, usize)> {
     }
 }
 
-/// What the long runs of digits in `text` say, if it has any, one after the other: of two labels of a
-/// DNS name the second goes on where the first ended.
+/// What the long runs of digits in `text` say, if any says something, one after the other: of two labels
+/// of a DNS name the second goes on where the first ended.
 pub(super) fn decoded(text: &str) -> Option<String> {
-    let mut output = Vec::new();
+    let mut output = String::new();
     let bytes = text.as_bytes();
+    let mut scratch = Vec::new();
     // Signs of base64 also stand between things that are none, and dots between labels of one thing.
-    for (is_wide, has_signs) in [
-        (false, true),
-        (true, bytes.iter().any(|byte| b"+/-_.\r\n".contains(byte))),
-    ] {
-        if !has_signs {
-            continue;
-        }
-        let is_digit =
-            |byte: &u8| byte.is_ascii_alphanumeric() || (is_wide && b"+/-_.\r\n".contains(byte));
+    for is_wide in [false, true] {
+        let is_digit = |byte: &u8| {
+            byte.is_ascii_alphanumeric() || (is_wide && SIGNS_AND_JOINTS.contains(byte))
+        };
         for run in bytes.split(|byte| !is_digit(byte)) {
-            if run.len() >= RUN_CHARS_MIN {
-                decode_run(run, &mut output);
+            let is_new = !is_wide || run.iter().any(|byte| SIGNS_AND_JOINTS.contains(byte));
+            if run.len() >= RUN_CHARS_MIN && is_new {
+                decode_run(run, &mut scratch, &mut output);
             }
         }
-        output.push(b' ');
     }
-    let is_empty = output.iter().all(|byte| *byte == b' ');
-    (!is_empty).then(|| String::from_utf8_lossy(&output).into_owned())
+    (!output.is_empty()).then_some(output)
 }
 
 /// A run may be digits of several kinds: it is taken for each of them.
-fn decode_run(run: &[u8], output: &mut Vec<u8>) {
-    let digits = || run.iter().copied().filter(|byte| !b".\r\n".contains(byte));
-    push_bits(digits().filter_map(base64_digit), 6, output);
+fn decode_run(run: &[u8], scratch: &mut Vec<u8>, output: &mut String) {
+    let digits = || run.iter().copied().filter(|byte| !JOINTS.contains(byte));
+    scratch.clear();
+    push_bits(digits().filter_map(base64_digit), 6, scratch);
+    push_words(scratch, output);
     if digits().all(|byte| byte.is_ascii_hexdigit()) {
-        output.push(b' ');
+        scratch.clear();
         push_bits(
             digits().filter_map(|byte| char::from(byte).to_digit(16)),
             4,
-            output,
+            scratch,
         );
+        push_words(scratch, output);
     }
     if digits().all(|byte| base32_digit(byte).is_some()) {
-        output.push(b' ');
-        push_bits(digits().filter_map(base32_digit), 5, output);
+        scratch.clear();
+        push_bits(digits().filter_map(base32_digit), 5, scratch);
+        push_words(scratch, output);
+    }
+}
+
+/// Takes over what is text. Nearly every name is a run of digits of some kind, and says nothing.
+fn push_words(bytes: &[u8], output: &mut String) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut n_chars = 0;
+    let mut n_odd = 0;
+    for character in text.chars() {
+        n_chars += 1;
+        // Every second byte of UTF-16 is a zero.
+        let is_odd = character.is_control() && !"\0\t\r\n".contains(character);
+        n_odd += usize::from(is_odd || character == char::REPLACEMENT_CHARACTER);
+    }
+    // What follows in the same run may be none of it, such as the rest of a name.
+    if n_odd * 4 <= n_chars {
+        output.push_str(&text);
     }
 }
 

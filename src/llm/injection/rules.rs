@@ -6,8 +6,11 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
-use super::fold::{Folded, fold};
-use super::phrases::{self, FILLERS, Rule, SIGNS};
+use super::fold::{Edge, Folded, fold};
+use super::phrases::{self, FILLERS, SIGNS};
+
+/// Random text is full of words of this length: `a41` is `aai`.
+const SHORT_LETTERS_MAX: usize = 4;
 
 /// A word that was found, by its place in the letters.
 #[derive(Clone, Copy)]
@@ -24,12 +27,16 @@ struct Matcher {
     uses: Vec<Vec<Use>>,
     /// Whether more letters may follow: the table has `instruct*`.
     stems: Vec<bool>,
+    /// Whether a word may stand beside another without a blank: `allow` is not `AI` and `low`.
+    joins: Vec<bool>,
     n_slots: usize,
     signs: AhoCorasick,
 }
 
+#[derive(Clone, Copy)]
 struct Use {
-    rule: &'static Rule,
+    code: &'static str,
+    gap: usize,
     /// Slots are numbered through all rules.
     slot: usize,
     is_first: bool,
@@ -49,14 +56,13 @@ pub(super) fn first(folded: &Folded) -> Option<&'static str> {
     for hit in matcher.whole_words(folded) {
         for one in &matcher.uses[hit.word as usize] {
             let follows = one.is_first
-                || ends[one.slot - 1].is_some_and(|end| {
-                    hit.start >= end && (hit.start - end) as usize <= one.rule.gap
-                });
+                || ends[one.slot - 1]
+                    .is_some_and(|end| hit.start >= end && (hit.start - end) as usize <= one.gap);
             if !follows {
                 continue;
             }
             if one.is_last {
-                return Some(one.rule.code);
+                return Some(one.code);
             }
             ends[one.slot] = Some(hit.end);
         }
@@ -85,13 +91,14 @@ impl Matcher {
         let mut n_slots = 0;
         for rule in phrases::rules() {
             for (number, choices) in rule.slots.iter().enumerate().rev() {
-                for word in choices.split(',') {
+                for word in choices {
                     let word = index(word, &mut uses);
                     let slot = n_slots + number;
                     // Two spellings of the table may fold to one.
                     if uses[word].last().is_none_or(|last| last.slot != slot) {
                         uses[word].push(Use {
-                            rule,
+                            code: rule.code,
+                            gap: rule.gap,
                             slot,
                             is_first: number == 0,
                             is_last: number + 1 == rule.slots.len(),
@@ -101,14 +108,20 @@ impl Matcher {
             }
             n_slots += rule.slots.len();
         }
-        for filler in FILLERS.split(',') {
-            index(filler, &mut uses);
+        let fillers: Vec<usize> = FILLERS
+            .split(',')
+            .map(|filler| index(filler, &mut uses))
+            .collect();
+        let mut joins: Vec<bool> = words.iter().map(|word| word.len() > 2).collect();
+        for filler in fillers {
+            joins[filler] = true;
         }
         let signs: Vec<&str> = SIGNS.iter().map(|(_, sign)| *sign).collect();
         Self {
             words: automaton(&words),
             uses,
             stems,
+            joins,
             n_slots,
             signs: automaton(&signs),
         }
@@ -117,12 +130,14 @@ impl Matcher {
     /// The words that begin and end where words do, or where other known words do: no blanks are
     /// needed in `ignoreallpreviousinstructions`, and `signore` does not ignore.
     fn whole_words(&self, folded: &Folded) -> Vec<Hit> {
-        let mut begins = folded.edges.clone();
+        let mut begins = vec![false; folded.edges.len()];
         let mut hits: Vec<Hit> = Vec::new();
         // They come in order of their ends, so whatever ends where a word starts is known by then.
         for found in self.words.find_overlapping_iter(&folded.letters) {
-            if begins[found.start()] {
-                begins[found.end()] = true;
+            let edge = edge_of_word(found.len());
+            let joins = self.joins[found.pattern().as_usize()];
+            if folded.edges[found.start()] >= edge || joins && begins[found.start()] {
+                begins[found.end()] |= joins;
                 hits.push(Hit {
                     word: found.pattern().as_u32(),
                     start: found.start() as u32,
@@ -130,17 +145,28 @@ impl Matcher {
                 });
             }
         }
-        let mut ends = folded.edges.clone();
+        let mut ends = vec![false; folded.edges.len()];
         hits.reverse();
         hits.retain(|hit| {
-            let is_whole = ends[hit.end as usize] || self.stems[hit.word as usize];
-            if is_whole {
-                ends[hit.start as usize] = true;
-            }
+            let end = hit.end as usize;
+            let edge = edge_of_word((hit.end - hit.start) as usize);
+            let joins = self.joins[hit.word as usize];
+            let is_whole =
+                folded.edges[end] >= edge || joins && ends[end] || self.stems[hit.word as usize];
+            ends[hit.start as usize] |= is_whole && joins;
             is_whole
         });
         hits.reverse();
         hits
+    }
+}
+
+/// What has to stand on either side of a word.
+fn edge_of_word(n_letters: usize) -> Edge {
+    if n_letters <= SHORT_LETTERS_MAX {
+        Edge::Gap
+    } else {
+        Edge::Change
     }
 }
 
