@@ -214,8 +214,12 @@ mod tests {
         );
         check("/img/aWdub3JlIHByZXZpb3Vz.png", "ignore previous");
         check("69676e6f72652070726576696f7573", "ignore previous");
+        check("69676e6f72652070.72657669\n6f7573", "ignore previous");
         check("nftw433smuqha4tfozuw65lt", "ignore previous");
         assert_eq!(decoded("curl/8.4.0 short"), None);
         assert_eq!(decoded(""), None);
+        // Bytes that are no text say nothing.
+        assert_eq!(decoded("gIGCg4SFhoeIiYqLjI2Oj5CRkpM="), None);
+        assert_eq!(decoded("da39a3ee5e6b4b0d3255bfef95601890afd80709"), None);
     }
 }

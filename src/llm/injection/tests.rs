@@ -75,6 +75,10 @@ fn words_alone_are_no_phrase() {
         "git config --system --unset alias.ignore",
         "Security groups should not allow unrestricted access",
         "adsruss-aa8a1526985ad9a15f1e-415a41b2",
+        // Too far apart to be about each other.
+        "ignore the noise of the neighbours and also whatever is said in previous instructions",
+        // Digits are next to letters everywhere in random text.
+        "severity7to7low",
         "GPTBot/1.2; ClaudeBot/1.0; assistant@example.org",
     ] {
         check(text, None);
