@@ -60,9 +60,11 @@ fn both_ends(text: &str, n_bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= n_bytes_max {
         return text.into();
     }
-    let first = text.floor_char_boundary(n_bytes_max / 2);
-    let last = text.ceil_char_boundary(text.len() - n_bytes_max / 2);
-    format!("{} {}", &text[..first], &text[last..]).into()
+    // A character that is cut becomes a replacement character, which is no letter.
+    let bytes = text.as_bytes();
+    let first = String::from_utf8_lossy(&bytes[..n_bytes_max / 2]);
+    let last = String::from_utf8_lossy(&bytes[bytes.len() - n_bytes_max / 2..]);
+    format!("{first} {last}").into()
 }
 
 #[cfg(test)]

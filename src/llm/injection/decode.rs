@@ -57,7 +57,7 @@ fn escape(first: u8, after: &[u8]) -> Option<(Escaped, usize)> {
         Some((Escaped::Char(character), from + 4))
     };
     match (first, after.first()?) {
-        (b'%', b'u') | (b'\\', b'u') if after.get(1) != Some(&b'{') => unit(1),
+        (b'%' | b'\\', b'u') if after.get(1) != Some(&b'{') => unit(1),
         (b'%', _) => byte(0),
         (b'\\', b'x') => byte(1),
         (b'\\', b'u') => {

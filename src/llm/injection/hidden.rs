@@ -33,11 +33,7 @@ pub(super) fn is_any(text: &str) -> bool {
                 }
             }
             // Nobody selects a variant of a variant.
-            '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => {
-                if is_selector(previous) {
-                    return true;
-                }
-            }
+            _ if is_selector(character) && is_selector(previous) => return true,
             '\u{202D}' | '\u{202E}' | '\u{E0080}'..='\u{E00FF}' | '\u{E01F0}'..='\u{E0FFF}' => {
                 return true;
             }
