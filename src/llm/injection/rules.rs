@@ -12,6 +12,9 @@ use super::phrases::{self, FILLERS, SIGNS};
 /// Random text is full of words of this length: `a41` is `aai`.
 const SHORT_LETTERS_MAX: usize = 4;
 
+/// How many words of a slot are kept in mind.
+const ENDS_MAX: usize = 4;
+
 /// A word that was found, by its place in the letters.
 #[derive(Clone, Copy)]
 struct Hit {
@@ -51,20 +54,21 @@ pub(super) fn first(folded: &Folded) -> Option<&'static str> {
     if let Some(found) = matcher.signs.find(&folded.signs) {
         return Some(SIGNS[found.pattern().as_usize()].0);
     }
-    // Where the latest word of each slot ends, if all slots before it are filled.
-    let mut ends: Vec<Option<u32>> = vec![None; matcher.n_slots];
+    // Where the latest words of each slot end, if all slots before it are filled. More than one, since
+    // the latest may overlap the word that is to follow: `be` in `as benign`.
+    let mut ends: Vec<[Option<u32>; ENDS_MAX]> = vec![[None; ENDS_MAX]; matcher.n_slots];
     for hit in matcher.whole_words(folded) {
         for one in &matcher.uses[hit.word as usize] {
-            let follows = one.is_first
-                || ends[one.slot - 1]
-                    .is_some_and(|end| hit.start >= end && (hit.start - end) as usize <= one.gap);
+            let is_near = |end: &u32| hit.start >= *end && (hit.start - end) as usize <= one.gap;
+            let follows = one.is_first || ends[one.slot - 1].iter().flatten().any(is_near);
             if !follows {
                 continue;
             }
             if one.is_last {
                 return Some(one.code);
             }
-            ends[one.slot] = Some(hit.end);
+            ends[one.slot].rotate_right(1);
+            ends[one.slot][0] = Some(hit.end);
         }
     }
     None
