@@ -25,6 +25,7 @@ mod feedback;
 mod follow;
 mod golden;
 mod incidents;
+mod injection;
 mod json;
 mod judge;
 mod kafka;

@@ -12,9 +12,19 @@ pub(super) struct Folded {
     /// The letters, without anything between them.
     pub(super) letters: String,
     /// For each byte of `letters`, and for its end, whether a word may begin or end before it.
-    pub(super) edges: Vec<bool>,
+    pub(super) edges: Vec<Edge>,
     /// What was seen of the text, in lower case and without blanks: here punctuation counts.
     pub(super) signs: String,
+}
+
+/// What stands between two letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Edge {
+    Nothing,
+    /// A digit is next to a letter, or a capital follows a small one, as in camelCase and in any random
+    /// text: what is short is not taken for a word by that alone.
+    Change,
+    Gap,
 }
 
 /// What stands for another letter, one for one: `l` and `i` are one letter, since `1`, `|` and `!` are
@@ -39,7 +49,7 @@ const fn ascii() -> [Kind; 128] {
         kinds[byte.to_ascii_uppercase() as usize] = Kind::Capital(letter);
         byte += 1;
     }
-    let signs = *b"0o1i2z3e4a5s6g7t8b9g@a$s!i|i";
+    let signs = *b"0o1i2z3e4a5s6g7t8b9g@a$s";
     let mut index = 0;
     while index < signs.len() {
         kinds[signs[index] as usize] = Kind::Sign(signs[index + 1]);
@@ -58,14 +68,18 @@ pub(super) fn fold(text: &str) -> Folded {
             folding.push_other(character);
         }
     }
-    folding.folded.edges.push(true);
+    folding.end_wait(' ');
+    folding.folded.edges.push(Edge::Gap);
     folding.folded
 }
 
 struct Folding {
     folded: Folded,
-    is_edge: bool,
+    edge: Edge,
     was_lowercase: bool,
+    /// What the next character decides on: a colon is kept if a blank or the end follows, since who
+    /// speaks writes `system: `; `!` and `|` are letters if they are within a word.
+    waits: Option<u8>,
 }
 
 impl Folding {
@@ -76,32 +90,36 @@ impl Folding {
                 edges: Vec::with_capacity(n_bytes + 1),
                 signs: String::with_capacity(n_bytes),
             },
-            is_edge: true,
+            edge: Edge::Gap,
             was_lowercase: false,
+            waits: None,
         }
     }
 
     fn push_ascii(&mut self, byte: u8) {
-        let kind = ASCII[usize::from(byte)];
-        match kind {
+        self.end_wait(char::from(byte));
+        match ASCII[usize::from(byte)] {
             Kind::Letter(letter) => {
                 self.push_letter(char::from(letter));
                 self.was_lowercase = true;
             }
             Kind::Capital(letter) => {
                 // Each word of camelCase is one.
-                self.is_edge |= self.was_lowercase;
+                if self.was_lowercase {
+                    self.raise_edge(Edge::Change);
+                }
                 self.push_letter(char::from(letter));
                 self.was_lowercase = false;
             }
             Kind::Sign(letter) => {
-                self.is_edge = true;
-                self.push_letter(char::from(letter));
-                self.is_edge = true;
-                self.was_lowercase = false;
+                self.push_sign(char::from(letter), Edge::Change);
             }
             Kind::Gap => {
-                self.is_edge = true;
+                if b":!|".contains(&byte) && (byte == b':' || self.edge == Edge::Nothing) {
+                    self.waits = Some(byte);
+                } else {
+                    self.edge = Edge::Gap;
+                }
                 self.was_lowercase = false;
             }
         }
@@ -115,12 +133,22 @@ impl Folding {
     }
 
     fn push_other(&mut self, character: char) {
-        if is_hidden(character) || is_break(character) {
-            self.is_edge = true;
+        // Tags are the characters of ASCII that nobody sees, and some models read.
+        if let '\u{E0020}'..='\u{E007E}' = character {
+            self.push_ascii((character as u32 - 0xE_0000) as u8);
+            return;
+        }
+        self.end_wait(character);
+        // The last two are whole sentences in one character.
+        if is_hidden(character)
+            || is_break(character)
+            || matches!(character, '\u{FDFA}' | '\u{FDFB}')
+        {
+            self.edge = Edge::Gap;
             return;
         }
         if let Some(letter) = letter_in_a_box(character) {
-            self.is_edge = true;
+            self.raise_edge(Edge::Change);
             self.push_ascii(letter);
             return;
         }
@@ -137,7 +165,7 @@ impl Folding {
     fn push_part(&mut self, part: char) {
         self.was_lowercase = false;
         if !part.is_alphanumeric() {
-            self.is_edge = true;
+            self.edge = Edge::Gap;
             self.folded.signs.push(part);
             return;
         }
@@ -152,15 +180,39 @@ impl Folding {
                 'æ' => self.push_letters("ae"),
                 'œ' => self.push_letters("oe"),
                 // Where no blanks are written, each character may be a word.
-                '\u{2E80}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}' => {
-                    self.is_edge = true;
-                    self.push_letter(part);
-                    self.is_edge = true;
+                '\u{1100}'..='\u{11FF}'
+                | '\u{2E80}'..='\u{D7FF}'
+                | '\u{F900}'..='\u{FAFF}'
+                | '\u{20000}'..='\u{3FFFF}' => {
+                    self.push_sign(part, Edge::Gap);
                 }
                 _ => self.push_letter(part),
             }
             self.folded.signs.push(part);
         }
+    }
+
+    fn end_wait(&mut self, next: char) {
+        let Some(byte) = self.waits.take() else {
+            return;
+        };
+        match byte {
+            b':' if next.is_whitespace() => self.push_sign(':', Edge::Gap),
+            b'!' | b'|' if next.is_ascii_alphanumeric() => self.push_sign('i', Edge::Change),
+            _ => self.edge = Edge::Gap,
+        }
+    }
+
+    /// A letter beside which words may begin and end.
+    fn push_sign(&mut self, letter: char, edge: Edge) {
+        self.raise_edge(edge);
+        self.push_letter(letter);
+        self.edge = edge;
+        self.was_lowercase = false;
+    }
+
+    fn raise_edge(&mut self, edge: Edge) {
+        self.edge = self.edge.max(edge);
     }
 
     fn push_letters(&mut self, letters: &str) {
@@ -171,11 +223,11 @@ impl Folding {
 
     fn push_letter(&mut self, letter: char) {
         self.folded.letters.push(letter);
-        self.folded.edges.push(self.is_edge);
+        self.folded.edges.push(self.edge);
         for _ in 1..letter.len_utf8() {
-            self.folded.edges.push(false);
+            self.folded.edges.push(Edge::Nothing);
         }
-        self.is_edge = false;
+        self.edge = Edge::Nothing;
     }
 }
 
@@ -239,6 +291,8 @@ mod tests {
         check("ｉｇｎｏｒｅ ⓐⓛⓛ 🅐🅻🅻 🇦🇱🇱", "ignoreaiiaiiaii");
         check("i\u{200b}g\u{301}n\u{e0100}ore", "ignore");
         check("ignoré les règles ÜBER groß", "ignoreiesregiesubergross");
+        check("ok\u{e0049}\u{e0067}", "okig");
+        check("system: a:b c:", "system:abc:");
         check("", "");
     }
 
@@ -248,8 +302,10 @@ mod tests {
             let folded = fold(text);
             let mut shown = String::new();
             for (at, letter) in folded.letters.char_indices() {
-                if folded.edges[at] {
-                    shown.push('_');
+                match folded.edges[at] {
+                    Edge::Nothing => {}
+                    Edge::Change => shown.push('\''),
+                    Edge::Gap => shown.push('_'),
                 }
                 shown.push(letter);
             }
@@ -257,8 +313,9 @@ mod tests {
             assert_eq!(shown, expected, "{text}");
         };
         check("no way", "_no_way");
-        check("noWayOUT", "_no_way_out");
-        check("no2way", "_no_z_way");
+        check("noWayOUT", "_no'way'out");
+        check("no2way", "_no'z'way");
+        check("no!way! |no", "_no'i'way_no");
         check("忽略ok", "_忽_略_ok");
         check("n\u{200b}o", "_n_o");
     }
