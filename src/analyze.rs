@@ -12,7 +12,6 @@ mod service;
 mod stage;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -42,8 +41,10 @@ pub use stage::{Ask, Attach, Gate};
 /// How to ask, and how often.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who says what is wrong with the service; nobody if there is none.
-    pub name: Option<&'static str>,
+    /// Who says what is wrong with the service.
+    pub name: &'static str,
+    /// Says only what does not pass by itself.
+    pub quiet: bool,
     pub place: Place,
     pub model: String,
     /// Asked once more about what the first one holds for high or critical.
@@ -127,7 +128,6 @@ struct Shared {
     /// Wakes whoever waits between two tries.
     stopped: Condvar,
     shutdown: Shutdown,
-    has_failed: AtomicBool,
 }
 
 struct State {
@@ -200,7 +200,6 @@ impl Analyst {
             state: Mutex::new(state),
             stopped: Condvar::new(),
             shutdown: shutdown.clone(),
-            has_failed: AtomicBool::new(false),
         });
         let start = |_| {
             let (shared, received) = (Arc::clone(&shared), Arc::clone(&received));
@@ -433,8 +432,8 @@ impl Shared {
     fn tell_of_notes(&self, state: &mut State, kept: anyhow::Result<()>) {
         if let (Err(error), false) = (kept, state.is_told.notes) {
             state.is_told.notes = true;
-            self.has_failed.store(true, Ordering::Relaxed);
-            self.say(&format!("what is found is not kept: {error:#}"));
+            let text = format!("what is found is not kept: {error:#}");
+            say(self.config.name, &text);
         }
     }
 
@@ -451,8 +450,8 @@ impl Shared {
     }
 
     fn say(&self, text: &str) {
-        if let Some(name) = self.config.name {
-            say(name, text);
+        if !self.config.quiet {
+            say(self.config.name, text);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::llm::wire::{End, Fault, Reply, Usage};
 use crate::llm::{MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::record::anomaly::Severity;
+use crate::report::say;
 use crate::time::{now_ms, uptime_ms};
 
 /// Waits between tries, if the service does not say how long: those of the vendor's own clients.
@@ -222,9 +223,10 @@ fn judge(
             let is_new = !std::mem::replace(&mut state.is_told.refusal, true);
             if is_new {
                 let place = shared.service.place.shown();
-                shared.say(&format!(
+                let text = format!(
                     "{place} refuses every question, {why}; events pass on without an analysis"
-                ));
+                );
+                say(shared.config.name, &text);
             } else {
                 shared.tell_of_breaker(turned, &why);
             }

@@ -123,12 +123,7 @@ impl Service {
         body: Option<&[u8]>,
         timeout: Duration,
     ) -> Result<Answer, NoAnswer> {
-        self.with_request(
-            path,
-            body,
-            (timeout, ANSWER_BYTES_MAX),
-            |client, request| client.exchange(request),
-        )
+        self.with_request(path, body, (timeout, ANSWER_BYTES_MAX), Client::exchange)
     }
 
     /// Gets what is too long to be held whole.

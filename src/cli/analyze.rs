@@ -3,6 +3,7 @@
 mod batch;
 mod question;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub const NAME: &str = "sg-analyze";
 /// severity can be raised by it, and is never lowered. Events that are alike are asked about once.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct AnalyzeArgs {
     /// Analyse events with this threat score at least, anomalies or not
     #[arg(long, value_name = "SCORE", default_value_t = THREAT_SCORE_HIGH, value_parser = super::parse_score)]
@@ -112,9 +114,8 @@ Exit codes:
 pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
     // Lines were checked against a limit that is not known here, and have grown since.
     let lines = args.lines.clone().after_others();
-    let name = (!lines.quiet).then_some(NAME);
     let is_asking = !args.dry_run && !args.show_prompt;
-    let config = args.model.config(name, is_asking)?;
+    let config = args.model.config(NAME, lines.quiet, is_asking)?;
     let gate = Gate {
         severity_min: args.min_severity,
         threat_score_min: args.min_threat_score,
@@ -168,7 +169,7 @@ impl Run<'_> {
         }
         let ended = self.pass(&mut stages)?;
         if !self.args.dry_run {
-            self.tell(&self.analyst.tally());
+            self.tell(&self.analyst.tally())?;
         }
         Ok(ended)
     }
@@ -227,9 +228,9 @@ impl Run<'_> {
     }
 
     /// What it has come to.
-    fn tell(&self, tally: &Tally) {
+    fn tell(&self, tally: &Tally) -> anyhow::Result<()> {
         if self.lines.quiet || tally.outcomes.is_empty() {
-            return;
+            return Ok(());
         }
         let outcomes = tally.outcomes.iter();
         let outcomes = outcomes.map(|(outcome, n)| format!("{} {n}", outcome.name()));
@@ -242,12 +243,13 @@ impl Run<'_> {
             tally.output_tokens
         );
         if let Some(micro_usd) = tally.micro_usd.filter(|_| tally.n_calls > 0) {
-            text += &format!(", {:.4} USD", micro_usd as f64 / 1e6);
+            write!(text, ", {:.4} USD", micro_usd as f64 / 1e6)?;
         }
-        text += &format!("; severities raised {}", tally.n_raised);
+        write!(text, "; severities raised {}", tally.n_raised)?;
         if tally.n_hostile > 0 {
-            text += &format!("; events that talk to the model {}", tally.n_hostile);
+            write!(text, "; events that talk to the model {}", tally.n_hostile)?;
         }
         say(NAME, &text);
+        Ok(())
     }
 }

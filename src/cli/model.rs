@@ -23,8 +23,12 @@ pub(super) struct ModelArgs {
     #[arg(long, value_enum, default_value_t = Provider::Anthropic, env = "SG_PROVIDER")]
     provider: Provider,
 
-    /// Where the service is [default: ANTHROPIC_BASE_URL or OPENAI_BASE_URL, or the vendor's]
-    #[arg(long, value_name = "URL")]
+    /// Where the service is
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where the service is [default: ANTHROPIC_BASE_URL or OPENAI_BASE_URL, or the vendor's]"
+    )]
     base_url: Option<String>,
 
     /// The model to ask [default: claude-haiku-5-5; --provider openai has none]
@@ -35,8 +39,12 @@ pub(super) struct ModelArgs {
     #[arg(long, value_name = "MODEL", env = "SG_ESCALATE_MODEL")]
     escalate_model: Option<String>,
 
-    /// A file with the key [default: what is in ANTHROPIC_API_KEY or OPENAI_API_KEY]
-    #[arg(long, value_name = "FILE")]
+    /// A file with the key
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "A file with the key [default: what is in ANTHROPIC_API_KEY or OPENAI_API_KEY]"
+    )]
     api_key_file: Option<PathBuf>,
 
     /// Hide names of users and addresses from the service: user, ip, or both with a comma between them
@@ -98,7 +106,8 @@ impl ModelArgs {
     /// What it comes to. `is_asking` tells whether anything is sent.
     pub(super) fn config(
         &self,
-        name: Option<&'static str>,
+        name: &'static str,
+        quiet: bool,
         is_asking: bool,
     ) -> anyhow::Result<Config> {
         let model = match (&self.model, self.provider) {
@@ -122,6 +131,7 @@ impl ModelArgs {
         }
         Ok(Config {
             name,
+            quiet,
             place: self.place(is_asking)?,
             model,
             escalate_model: self.escalate_model.clone(),

@@ -64,12 +64,14 @@ struct Part {
 
 #[derive(Deserialize)]
 struct Tokens {
-    input_tokens: u64,
-    output_tokens: u64,
-    #[serde(default)]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_read_input_tokens: Option<u64>,
+    #[serde(rename = "input_tokens")]
+    input: u64,
+    #[serde(rename = "output_tokens")]
+    output: u64,
+    #[serde(rename = "cache_creation_input_tokens", default)]
+    cache_writes: Option<u64>,
+    #[serde(rename = "cache_read_input_tokens", default)]
+    cache_reads: Option<u64>,
 }
 
 pub(super) fn read(body: &[u8]) -> Option<Reply> {
@@ -90,10 +92,10 @@ pub(super) fn read(body: &[u8]) -> Option<Reply> {
             _ => End::Odd,
         },
         usage: message.usage.map(|tokens| Usage {
-            input: tokens.input_tokens,
-            cache_writes: tokens.cache_creation_input_tokens.unwrap_or_default(),
-            cache_reads: tokens.cache_read_input_tokens.unwrap_or_default(),
-            output: tokens.output_tokens,
+            input: tokens.input,
+            cache_writes: tokens.cache_writes.unwrap_or_default(),
+            cache_reads: tokens.cache_reads.unwrap_or_default(),
+            output: tokens.output,
         }),
     })
 }

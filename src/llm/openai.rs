@@ -1,4 +1,4 @@
-//! Chat completions, as OpenAI's service and those that are compatible with it speak them.
+//! Chat completions, as their vendor's service and many others speak them.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -63,11 +63,12 @@ struct Message {
 
 #[derive(Deserialize)]
 struct Tokens {
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
-    #[serde(default)]
-    prompt_tokens_details: Option<Details>,
+    #[serde(rename = "prompt_tokens")]
+    input: u64,
+    #[serde(rename = "completion_tokens", default)]
+    output: u64,
+    #[serde(rename = "prompt_tokens_details", default)]
+    details: Option<Details>,
 }
 
 #[derive(Deserialize)]
@@ -90,14 +91,13 @@ pub(super) fn read(body: &[u8]) -> Option<Reply> {
             _ => End::Odd,
         },
         usage: completion.usage.map(|tokens| {
-            let details = tokens.prompt_tokens_details;
-            let cached = details.and_then(|details| details.cached_tokens);
-            let cached = cached.unwrap_or_default().min(tokens.prompt_tokens);
+            let cached = tokens.details.and_then(|details| details.cached_tokens);
+            let cached = cached.unwrap_or_default().min(tokens.input);
             Usage {
-                input: tokens.prompt_tokens - cached,
+                input: tokens.input - cached,
                 cache_writes: 0,
                 cache_reads: cached,
-                output: tokens.completion_tokens,
+                output: tokens.output,
             }
         }),
     })

@@ -5,7 +5,7 @@
 mod check;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -367,7 +367,7 @@ fn batches(asked: &Asked, shared: &Shared) -> Vec<u8> {
                 "processing": processing, "succeeded": succeeded, "errored": 0, "canceled": 0, "expired": 0
             },
             "created_at": "2026-11-25T00:00:00Z", "expires_at": "2026-11-26T00:00:00Z",
-            "results_url": has_ended.then(|| "https://elsewhere.example/steals/keys")
+            "results_url": has_ended.then_some("https://elsewhere.example/steals/keys")
         })
         .to_string()
     };
@@ -414,7 +414,8 @@ fn batches(asked: &Asked, shared: &Shared) -> Vec<u8> {
             Reply::Expires => json!({"type": "expired"}),
             other => panic!("{other:?} in a batch"),
         };
-        lines += &format!("{}\n", json!({"custom_id": custom_id, "result": result}));
+        lines += &json!({"custom_id": custom_id, "result": result}).to_string();
+        lines += "\n";
     }
     http(200, "", &lines)
 }

@@ -1,5 +1,6 @@
 //! Batches: what is submitted in one run is collected in another.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -64,13 +65,13 @@ impl Run<'_> {
         if !options.quiet {
             let mut text = format!("submitted {}", sink.n_submitted);
             if sink.n_known > 0 {
-                text += &format!("; submitted before {}", sink.n_known);
+                write!(text, "; submitted before {}", sink.n_known)?;
             }
             if sink.questions.n_cached > 0 {
-                text += &format!("; answered before {}", sink.questions.n_cached);
+                write!(text, "; answered before {}", sink.questions.n_cached)?;
             }
             if sink.n_over_budget > 0 {
-                text += &format!("; over budget {}", sink.n_over_budget);
+                write!(text, "; over budget {}", sink.n_over_budget)?;
             }
             say(NAME, &text);
         }
@@ -123,7 +124,7 @@ impl Run<'_> {
             collected,
         };
         let ended = self.pass(&mut [&mut stage])?;
-        self.tell(&self.analyst.tally());
+        self.tell(&self.analyst.tally())?;
         Ok(match ended {
             Ended::Done if !is_whole => Ended::Partly,
             ended => ended,

@@ -188,21 +188,20 @@ fn a_pipe_goes_on_where_it_was_with_analyses() {
     );
     shell(&pipe).expect_code(0);
     let n_asked = desk.stub.n_asked();
-    assert!((1..500).contains(&n_asked), "{n_asked}");
+    assert!(n_asked > 10, "{n_asked}");
     let before = crate::tools::digest(&desk.path("db"));
     shell(&pipe).expect_code(0);
     assert_eq!(crate::tools::digest(&desk.path("db")), before);
     assert_eq!(desk.stub.n_asked(), n_asked);
-    let ask = format!(
-        "cd {folder} && sg-query anomalies --db db --limit 0 --json 2>/dev/null || sg-query anomalies --db db"
-    );
-    let found = shell(&ask).expect_code(0);
+    let db = desk.text("db");
+    let args = ["anomalies", "--db", &db, "--limit=1000000"];
+    let found = crate::tools::run("sg-query", &args, b"").expect_code(0);
     let lines = found.json_lines();
-    assert!(lines.len() > 50);
+    assert!(lines.len() >= n_asked, "{}", lines.len());
     for line in &lines {
-        let severity = line["anomaly"]["severity"]
+        let severity = line["severity"]
             .as_str()
-            .or(line["severity"].as_str());
+            .or(line["anomaly"]["severity"].as_str());
         assert_eq!(severity, Some("critical"), "{line}");
     }
 }
