@@ -27,6 +27,7 @@ use crate::record::analysis::{AnalysisRecord, Outcome};
 use crate::record::anomaly::{Severity, with_severity};
 use crate::report::say;
 use crate::shutdown::Shutdown;
+use crate::time::uptime_ms;
 use breaker::{Breaker, Turned};
 use cache::Cache;
 use limits::Spending;
@@ -323,10 +324,7 @@ impl Analyst {
     /// Whether a call is let through now, or would only be turned away.
     #[must_use]
     pub fn is_reachable(&self) -> bool {
-        self.shared
-            .lock()
-            .breaker
-            .is_passable(crate::time::uptime_ms())
+        self.shared.lock().breaker.is_passable(uptime_ms())
     }
 }
 
@@ -358,8 +356,12 @@ fn work(shared: &Shared, jobs: &Mutex<Receiver<Job>>) {
         };
         loop {
             let ask = std::panic::AssertUnwindSafe(|| call::ask(shared, &waiting.subject));
-            // Whoever waits must hear of something.
-            let answered = std::panic::catch_unwind(ask).unwrap_or(UNAVAILABLE);
+            // Whoever waits must hear of something, and the call may have been one that was to tell
+            // whether the service is back.
+            let answered = std::panic::catch_unwind(ask).unwrap_or_else(|_| {
+                shared.lock().breaker.failed(uptime_ms());
+                UNAVAILABLE
+            });
             match shared.land(&fingerprint, &waiting, &answered) {
                 Some(next) => waiting = next,
                 None => break,

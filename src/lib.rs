@@ -13,7 +13,7 @@
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
 //! | [`enrich`] | what files know of addresses | `batch` |
 //! | [`detect`] | how unusual is an event for its user | `record` |
-//! | [`llm`] | what a language model is told, and what is not for it | nothing |
+//! | [`llm`] | what a language model is told and answers, and what is not for it | `batch` |
 //! | [`stage`] | what happens to a batch | `batch`, `enrich`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
@@ -21,6 +21,7 @@
 //! | [`store`] | RocksDB: write, read, verify, prune | `schema`, `batch` |
 //! | [`query`] | questions to a store | `store` |
 //! | [`alerts`] | tells targets of new anomalies | `query`, `store`, `io` |
+//! | [`analyze`] | asks a model about events: limits, cache, breaker | `llm`, `engine`, `io` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
 //! | [`cli`] | what was typed, and what it means | all of them |
 

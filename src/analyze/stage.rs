@@ -35,6 +35,12 @@ impl Gate {
         is_anomaly || self.is_threat(subject.threat_score())
     }
 
+    /// Whether it takes a look at an event to know that.
+    fn may_admit(&self, block: &Block, event: &Event) -> bool {
+        let has_anomaly = block.stage_value(event, StageField::Anomaly).is_some();
+        has_anomaly || self.is_threat(event.threat_score)
+    }
+
     fn is_threat(&self, threat_score: Option<f64>) -> bool {
         threat_score.is_some_and(|score| score >= self.threat_score_min)
     }
@@ -44,9 +50,8 @@ impl Gate {
     pub fn subjects(&self, block: &Block, redact: Redact) -> Vec<(usize, Subject)> {
         let events = block.events.iter().enumerate();
         let found = events.filter_map(|(i, event)| {
-            let has_anomaly = block.stage_value(event, StageField::Anomaly).is_some();
-            // Most events are neither, and need no second look.
-            if !has_anomaly && !self.is_threat(event.threat_score) || self.is_kept(block, event) {
+            // Most events need no second look.
+            if !self.may_admit(block, event) || self.is_kept(block, event) {
                 return None;
             }
             let subject = Subject::of_event(block, event, redact);
@@ -95,8 +100,41 @@ impl Ask {
     }
 }
 
+/// Events of a batch that are asked about before the rest of it is: answers come out while others are
+/// waited for, and not many calls are made that nobody wants any more.
+const SUBJECTS_MAX: usize = 128;
+
+impl Ask {
+    /// Leaves what comes after enough events to the next batch.
+    fn cut(&self, batch: &mut Batch) {
+        let mut n_left = SUBJECTS_MAX;
+        for (i, block) in batch.blocks.iter_mut().enumerate() {
+            let events = block.events.iter().enumerate();
+            let wanted = events.filter(|(_, event)| self.gate.may_admit(block, event));
+            let Some((event, _)) = wanted.clone().nth(n_left) else {
+                n_left -= wanted.count();
+                continue;
+            };
+            let rest = block.split_off(event);
+            let after = batch.blocks.split_off(i + 1);
+            // What is to be kept with the batch is to be kept with the last of it.
+            batch.rest = Some(Box::new(Batch {
+                blocks: std::iter::once(rest).chain(after).collect(),
+                is_commit: std::mem::take(&mut batch.is_commit),
+                is_checkpoint: std::mem::take(&mut batch.is_checkpoint),
+                learned: std::mem::take(&mut batch.learned),
+                released: std::mem::take(&mut batch.released),
+                marker: batch.marker.take(),
+                rest: None,
+            }));
+            return;
+        }
+    }
+}
+
 impl Stage for Ask {
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
+        self.cut(batch);
         let (gate, redact) = (self.gate, self.analyst.redact());
         let found: Vec<Vec<(usize, Subject)>> = pool.install(|| {
             let blocks = batch.blocks.par_iter_mut();

@@ -6,6 +6,7 @@ mod question;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
@@ -13,7 +14,8 @@ use clap::{Parser, ValueEnum};
 use super::model::ModelArgs;
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::analyze::{Analyst, Ask, Attach, Gate, Tally};
-use crate::engine::{self, Options};
+use crate::batch::Batch;
+use crate::engine::{self, Flow, Options, Sink};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
 use crate::record::THREAT_SCORE_HIGH;
@@ -140,6 +142,26 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
     }
 }
 
+/// Lines to standard output. Nobody is asked any more once their reader has gone.
+struct Output<'a> {
+    lines: NdjsonSink,
+    analyst: &'a Analyst,
+}
+
+impl Sink for Output<'_> {
+    fn write(&mut self, batch: &mut Batch) -> anyhow::Result<Flow> {
+        let flow = self.lines.write(batch)?;
+        if flow == Flow::Closed {
+            self.analyst.stop_within(Duration::ZERO);
+        }
+        Ok(flow)
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.lines.finish()
+    }
+}
+
 /// A run of the program, whatever it does.
 struct Run<'a> {
     args: &'a AnalyzeArgs,
@@ -179,10 +201,14 @@ impl Run<'_> {
         let mut dead_letters = self.lines.dead_letters()?;
         let source = self.lines.stdin(&self.shutdown)?;
         let (source, resume) = marked::open(source, &self.shutdown);
-        let mut sink = NdjsonSink::stdout();
+        let mut lines = NdjsonSink::stdout();
         if let Some(resume) = &resume {
-            sink.begin(&resume.line)?;
+            lines.begin(&resume.line)?;
         }
+        let mut sink = Output {
+            lines,
+            analyst: &self.analyst,
+        };
         let options = self.options();
         let outcome = engine::run(
             source,
@@ -206,7 +232,7 @@ impl Run<'_> {
         );
         let (analyst, gate) = (&*self.analyst, self.gate);
         let options = self.options();
-        let run = |sink: &mut dyn engine::Sink, dead_letters| {
+        let run = |sink: &mut dyn Sink, dead_letters| {
             engine::run(
                 source,
                 &mut [],

@@ -238,6 +238,25 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!(lines[2], "0", "{}", ran.stderr);
 }
 
+/// A reader that has gone pays for no more calls.
+#[test]
+fn nobody_is_asked_for_a_reader_that_has_gone() {
+    let desk = Desk::new(|_, _| verdict("low"));
+    let input: String = (0..3_000)
+        .map(|i| anomaly(&i.to_string(), &format!("K{i}"), "low"))
+        .collect();
+    std::fs::write(desk.path("in"), input).unwrap();
+    let args = desk.args(&["-q"]).join(" ");
+    let script = format!(
+        "sg-analyze {args} < {} | head -n 1; echo ${{PIPESTATUS[0]}}",
+        desk.text("in")
+    );
+    let ran = shell(&script);
+    assert!(ran.text().ends_with("\n0\n"), "{}", ran.stderr);
+    let n_asked = desk.stub.n_asked();
+    assert!(n_asked < 1_500, "{n_asked}");
+}
+
 /// Whoever asks for the end gets what is there, and does not wait for a service that hangs.
 #[test]
 fn a_signal_ends_it_with_all_events() {
