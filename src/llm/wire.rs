@@ -157,8 +157,9 @@ pub fn words_of(body: &[u8]) -> Option<String> {
 }
 
 fn error_of(body: &[u8]) -> serde_json::Value {
-    let body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    body.map_or(serde_json::Value::Null, |mut body| body["error"].take())
+    let mut body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = body.as_mut().and_then(|body| body.get_mut("error"));
+    error.map_or(serde_json::Value::Null, serde_json::Value::take)
 }
 
 #[cfg(test)]
