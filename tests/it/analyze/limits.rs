@@ -192,6 +192,10 @@ fn answers_are_kept_and_a_torn_or_damaged_file_is_used() {
     assert_eq!(n_of(&outcomes(&ran), "cached"), 3);
     assert!(!ran.stderr.contains("damaged"), "{}", ran.stderr);
     assert_eq!(std::fs::read_to_string(&cache).unwrap().lines().count(), 5);
+    // What was torn is gone, and the next line is whole.
+    let ran = desk.run(&args, &kinds(0..4)).expect_code(0);
+    assert_eq!(n_of(&outcomes(&ran), "cached"), 4);
+    assert!(!ran.stderr.contains("damaged"), "{}", ran.stderr);
     // A line in the middle.
     let damaged = whole.replacen("severity", "sev\u{fffd}rity", 1);
     std::fs::write(&cache, damaged).unwrap();
