@@ -2,6 +2,7 @@
 //! how they end. Each program's own module is below.
 
 mod alerts;
+pub mod analyze;
 mod baselines;
 pub mod consume;
 mod enrich;
@@ -9,6 +10,7 @@ mod feedback;
 pub mod generate;
 mod kafka;
 mod memory;
+mod model;
 mod output;
 pub mod query;
 pub mod run;

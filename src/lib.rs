@@ -13,6 +13,7 @@
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
 //! | [`enrich`] | what files know of addresses | `batch` |
 //! | [`detect`] | how unusual is an event for its user | `record` |
+//! | [`llm`] | what a language model is told and answers, and what is not for it | `batch` |
 //! | [`stage`] | what happens to a batch | `batch`, `enrich`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
@@ -20,10 +21,12 @@
 //! | [`store`] | RocksDB: write, read, verify, prune | `schema`, `batch` |
 //! | [`query`] | questions to a store | `store` |
 //! | [`alerts`] | tells targets of new anomalies | `query`, `store`, `io` |
+//! | [`analyze`] | asks a model about events: limits, cache, breaker | `llm`, `engine`, `io` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
 //! | [`cli`] | what was typed, and what it means | all of them |
 
 pub mod alerts;
+pub mod analyze;
 pub mod batch;
 pub mod cli;
 pub mod detect;
@@ -32,6 +35,7 @@ pub mod enrich;
 pub mod evaluate;
 pub mod generate;
 pub mod io;
+pub mod llm;
 pub mod query;
 pub mod record;
 pub mod report;

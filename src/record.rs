@@ -1,11 +1,12 @@
 //! The event as it travels: one JSON object a line. This module knows what a valid event is
 //! and how to read one without copying; it knows nothing of files, threads or stores.
 
+pub mod analysis;
 pub mod anomaly;
 pub mod feedback;
 mod parse;
 mod reject;
-mod scan;
+pub(crate) mod scan;
 pub mod text;
 
 pub use parse::{StageField, StageFields, parse};

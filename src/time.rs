@@ -1,5 +1,8 @@
 //! Points in time as people write them, and back.
 
+use std::sync::OnceLock;
+use std::time::Instant;
+
 use jiff::Timestamp;
 
 /// Milliseconds since 1970 of `2026-11-24T08:00:00Z`, `2026-11-24` (midnight UTC), a number of
@@ -77,6 +80,13 @@ pub fn hour_of_day(timestamp_ms: i64) -> usize {
 #[must_use]
 pub fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
+}
+
+/// Milliseconds since this was asked first: a clock that nobody sets.
+#[must_use]
+pub fn uptime_ms() -> i64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as i64
 }
 
 #[cfg(test)]

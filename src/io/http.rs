@@ -1,6 +1,7 @@
 //! HTTP requests, and where they go. The only code that names `ureq`; it does not know what is said.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ureq::http::{Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Error};
+use ureq::{Agent, Body, Error, RequestBuilder};
 
 use crate::time::{now_ms, parse_http_date};
 
@@ -88,8 +89,38 @@ pub struct Answer {
     pub status: u16,
     /// How long it wants to be left alone.
     pub retry_after: Option<Duration>,
+    /// Whether it wants to be asked again, if it says so.
+    pub should_retry: Option<bool>,
     /// The beginning of what it says; nothing, if it does not come to an end in time.
     pub body: Vec<u8>,
+}
+
+/// What is asked.
+pub struct Request<'a> {
+    pub url: &'a Url,
+    pub headers: &'a [(&'a str, &'a str)],
+    /// What is posted; without it something is got.
+    pub body: Option<&'a [u8]>,
+    /// From the look-up of the name to the end of the answer.
+    pub timeout: Duration,
+    /// An answer that is longer counts as none.
+    pub answer_bytes_max: u64,
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Debug)]
+pub struct NoAnswer {
+    /// Nothing of the URL is repeated.
+    pub words: String,
+    pub is_timeout: bool,
+    /// What was asked may have arrived.
+    pub may_have_arrived: bool,
+}
+
+/// An answer of which the body is yet to be read.
+pub struct Stream {
+    pub status: u16,
+    pub body: Box<dyn Read + Send>,
 }
 
 /// Makes requests; connections are used again.
@@ -136,24 +167,128 @@ impl Client {
         }
         let request = request.config().timeout_global(Some(timeout)).build();
         let mut response = request.send(body).map_err(|error| words(&error, timeout))?;
-        let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let mut answer = head(&response);
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-        Ok(Answer {
+        answer.body = body.read_to_vec().unwrap_or_default();
+        Ok(answer)
+    }
+
+    /// Asks, and waits for a whole answer of whatever kind.
+    ///
+    /// # Errors
+    /// If there is none, or it breaks off.
+    pub fn exchange(&self, request: &Request<'_>) -> Result<Answer, NoAnswer> {
+        let none = |error: &Error| NoAnswer {
+            words: words(error, request.timeout),
+            is_timeout: is_timeout(error),
+            may_have_arrived: !is_before(error),
+        };
+        let mut response = self.send(request).map_err(|error| none(&error))?;
+        let mut answer = head(&response);
+        let body = response.body_mut().with_config();
+        let body = body.limit(request.answer_bytes_max).read_to_vec();
+        answer.body = body.map_err(|error| NoAnswer {
+            may_have_arrived: true,
+            ..none(&error)
+        })?;
+        Ok(answer)
+    }
+
+    /// Asks for something that is too long to be held whole.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn stream(&self, request: &Request<'_>) -> Result<Stream, NoAnswer> {
+        let response = self.send(request).map_err(|error| NoAnswer {
+            words: words(&error, request.timeout),
+            is_timeout: is_timeout(&error),
+            may_have_arrived: !is_before(&error),
+        })?;
+        let status = response.status().as_u16();
+        let body = response.into_body().into_with_config();
+        Ok(Stream {
             status,
-            retry_after,
-            body: body.read_to_vec().unwrap_or_default(),
+            body: Box::new(body.limit(request.answer_bytes_max).reader()),
         })
+    }
+
+    fn send(&self, request: &Request<'_>) -> Result<Response<Body>, Error> {
+        fn prepare<B>(builder: RequestBuilder<B>, request: &Request<'_>) -> RequestBuilder<B> {
+            let headers = request.headers.iter();
+            let builder = headers.fold(builder, |builder, (name, value)| {
+                builder.header(*name, *value)
+            });
+            let timeout = Some(request.timeout);
+            builder.config().timeout_global(timeout).build()
+        }
+        let text = request.url.secret_text();
+        match request.body {
+            Some(body) => prepare(self.agent.post(text), request).send(body),
+            None => prepare(self.agent.get(text), request).call(),
+        }
     }
 }
 
-/// Seconds, or a date.
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let value = response.headers().get("retry-after")?.to_str().ok()?.trim();
-    if let Ok(n_seconds) = value.parse() {
-        return Some(Duration::from_secs(n_seconds));
+/// All of an answer but its body.
+fn head(response: &Response<Body>) -> Answer {
+    let header = |name| {
+        let value = response.headers().get(name)?.to_str().ok()?;
+        Some(value.trim())
+    };
+    Answer {
+        status: response.status().as_u16(),
+        retry_after: retry_after(header("retry-after-ms"), header("retry-after")),
+        should_retry: match header("x-should-retry") {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => None,
+        },
+        body: Vec::new(),
+    }
+}
+
+/// Milliseconds, seconds with or without a fraction, or a date.
+fn retry_after(in_ms: Option<&str>, value: Option<&str>) -> Option<Duration> {
+    let seconds = |text: &str, unit: f64| {
+        let number: f64 = text.parse().ok()?;
+        Duration::try_from_secs_f64(number * unit).ok()
+    };
+    if let Some(time) = in_ms.and_then(|text| seconds(text, 1e-3)) {
+        return Some(time);
+    }
+    let value = value?;
+    if let Some(time) = seconds(value, 1.0) {
+        return Some(time);
     }
     let left_ms = parse_http_date(value)? - now_ms();
     Some(Duration::from_millis(left_ms.max(0) as u64))
+}
+
+fn is_timeout(error: &Error) -> bool {
+    match error {
+        Error::Timeout(_) => true,
+        // What a body that is read says instead.
+        Error::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
+        _ => false,
+    }
+}
+
+/// Whether nothing can have been sent yet.
+fn is_before(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        Error::Timeout(which) => matches!(
+            which,
+            ureq::Timeout::Resolve | ureq::Timeout::Connect | ureq::Timeout::SendRequest
+        ),
+        Error::HostNotFound
+        | Error::ConnectionFailed
+        | Error::Rustls(_)
+        | Error::Tls(_)
+        | Error::ConnectProxyFailed(_)
+        | Error::InvalidProxyUrl => true,
+        _ => false,
+    }
 }
 
 /// What to say of an error: its own words may hold the URL.
@@ -161,6 +296,8 @@ fn words(error: &Error, timeout: Duration) -> String {
     match error {
         Error::Io(error) => error.to_string(),
         Error::Timeout(_) => format!("no answer within {} s", timeout.as_secs().max(1)),
+        Error::BodyExceedsLimit(_) => "the answer is too long".to_owned(),
+        Error::ConnectionFailed => "cannot connect".to_owned(),
         Error::HostNotFound => "there is no such host".to_owned(),
         Error::Rustls(error) => format!("TLS: {error}"),
         Error::Tls(error) => format!("TLS: {error}"),
@@ -201,6 +338,20 @@ fn trusted() -> anyhow::Result<RootCerts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_say_how_long_to_wait() {
+        let ms = |in_ms, value| retry_after(in_ms, value).map(|time| time.as_millis());
+        assert_eq!(ms(None, Some("2")), Some(2_000));
+        assert_eq!(ms(None, Some("0.25")), Some(250));
+        assert_eq!(ms(Some("40"), Some("2")), Some(40));
+        assert_eq!(ms(Some("x"), Some("2")), Some(2_000));
+        let past = "Wed, 01 Jan 2025 00:00:00 GMT";
+        assert_eq!(ms(None, Some(past)), Some(0));
+        for value in ["-1", "soon", "NaN", "1e30", ""] {
+            assert_eq!(ms(None, Some(value)), None, "{value}");
+        }
+    }
 
     #[test]
     fn urls_are_shown_without_what_may_be_secret() {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::EventView;
+use super::scan::{Scanner, Value};
 use super::text::{push_integer, push_json_string, push_number};
 
 /// How bad an anomaly is, by thresholds on its score.
@@ -149,6 +150,24 @@ pub fn write_context<T: AsRef<str>>(
     output.push(b'}');
 }
 
+/// An anomaly record with another severity, every other byte as it was; none if it has no severity.
+#[must_use]
+pub fn with_severity(anomaly: &str, severity: Severity) -> Option<Vec<u8>> {
+    let mut scanner = Scanner::new(anomaly);
+    let mut has_next = scanner.open_object().ok()?;
+    while has_next {
+        let key = scanner.key().ok()?;
+        let value = scanner.value(1).ok()?;
+        if let ("severity", Value::String(quoted)) = (scanner.get(key.span), value) {
+            let (start, end) = (quoted.span.start as usize, quoted.span.end as usize);
+            let parts = [&anomaly[..start], severity.name(), &anomaly[end..]];
+            return Some(parts.concat().into_bytes());
+        }
+        has_next = scanner.next_member().ok()?;
+    }
+    None
+}
+
 /// An anomaly record as it is read back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AnomalyRecord {
@@ -189,5 +208,28 @@ impl IncidentRecord {
     #[must_use]
     pub fn is_news(&self) -> bool {
         self.state != "more"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_the_severity_is_replaced() {
+        let check = |anomaly: &str, expected: Option<&str>| {
+            let found = with_severity(anomaly, Severity::High);
+            let found = found.map(|found| String::from_utf8(found).expect("text"));
+            assert_eq!(found.as_deref(), expected, "{anomaly}");
+        };
+        check(
+            r#"{"reasons":["\"severity\":\"low\"",{"severity":"low"}], "severity" : "low","n":1.50}"#,
+            Some(
+                r#"{"reasons":["\"severity\":\"low\"",{"severity":"low"}], "severity" : "high","n":1.50}"#,
+            ),
+        );
+        check(r#"{"severity":3}"#, None);
+        check("{}", None);
+        check("[]", None);
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Where a new test goes: by the program whose promise it holds; what several programs promise
 //! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`, those around
-//! databases in `database.rs`; `kafka.rs` has those that need a broker; `mmdb.rs` writes files to look addresses up in. A test runs the
+//! databases in `database.rs`; `kafka.rs` has those that need a broker; `mmdb.rs` writes files to look addresses up in; `llm_stub.rs` is a service that a model is asked at. A test runs the
 //! program, and looks at its standard output, its standard error and its exit code.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod database;
+mod llm_stub;
 mod mmdb;
 mod tools;
 
 mod adaptive;
 mod alerts;
+mod analyze;
 mod classic_model;
 mod clock;
 mod consume;
@@ -23,6 +25,7 @@ mod feedback;
 mod follow;
 mod golden;
 mod incidents;
+mod injection;
 mod json;
 mod judge;
 mod kafka;

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 
 use crate::tools::{Running, event, generated, n_lines, program, run, shell, wait_for};
 
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
+    "sg-analyze",
     "sg-consume",
     "sg-gen",
     "sg-query",

@@ -48,6 +48,7 @@ impl Ran {
 /// A program by its name.
 pub(crate) fn program(name: &str) -> Command {
     let path = match name {
+        "sg-analyze" => env!("CARGO_BIN_EXE_sg-analyze"),
         "sg-consume" => env!("CARGO_BIN_EXE_sg-consume"),
         "sg-gen" => env!("CARGO_BIN_EXE_sg-gen"),
         "sg-query" => env!("CARGO_BIN_EXE_sg-query"),
@@ -58,6 +59,11 @@ pub(crate) fn program(name: &str) -> Command {
     };
     let mut command = Command::new(path);
     command.env_remove("SG_DB").env("SG_DETECTOR", "classic");
+    // Nobody's service is asked by a test.
+    for variable in ["API_KEY", "BASE_URL"] {
+        command.env_remove(format!("ANTHROPIC_{variable}"));
+        command.env_remove(format!("OPENAI_{variable}"));
+    }
     command
 }
 
