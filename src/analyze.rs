@@ -7,6 +7,7 @@ mod breaker;
 mod cache;
 mod call;
 mod file;
+mod follow;
 mod limits;
 mod service;
 mod stage;
@@ -35,6 +36,7 @@ use service::Service;
 
 pub use cache::{ANSWERS_MAX, Note, Notebook};
 pub use file::NoteFile;
+pub use follow::{Followed, Follower, StoreNotes};
 pub use limits::{Day, Limits};
 pub use service::{Key, Place};
 pub use stage::{Ask, Attach, Gate};

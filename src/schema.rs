@@ -15,6 +15,9 @@
 //! | `meta` | name | schema version, counters, positions |
 //! | `meta` | `changelog:` and a task | offset in its changelog up to which all is here, decimal |
 //! | `meta` | `restoring:` and a task | nothing: what is here of the task is not whole |
+//! | `meta` | `raised` | by how many the counters of anomalies are off, by severity, JSON |
+//! | `meta` | `analysis:` and a fingerprint | what a model has said of events that are alike, JSON |
+//! | `meta` | `analysis:day` | what was asked and spent that day, JSON |
 //! | `meta` | `bulk` | files of a write that the families are to take in, JSON |
 //! | `meta` | `pipe` | the last checkpoint of a pipe that goes on where it was, JSON |
 //! | `meta` | `pipe:` and a source | how far the pipe had read it then, JSON |
@@ -83,6 +86,10 @@ pub const META_POSITION_PREFIX: &str = "position:";
 pub const META_LOG_END_PREFIX: &str = "changelog:";
 /// Before the name of a task of which a part was restored.
 pub const META_RESTORING_PREFIX: &str = "restoring:";
+/// What analyses have changed of the counters. Older releases pass it over, and count wrongly then.
+pub const META_RAISED: &str = "raised";
+/// Before the name of a note on analyses. Older releases pass these over.
+pub const META_ANALYSIS_PREFIX: &str = "analysis:";
 /// There while a write of many events is not complete: older releases pass it over, and miss those.
 pub const META_BULK: &str = "bulk";
 /// The checkpoint of a pipe that ends here, and how far its sources were read for it.
@@ -332,6 +339,18 @@ pub fn alert_key(number: u64) -> String {
 pub fn split_alert_key(key: &[u8]) -> Option<u64> {
     let digits = key.strip_prefix(META_ALERT_PREFIX.as_bytes())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The name in `meta` of a note on analyses.
+#[must_use]
+pub fn analysis_note_key(name: &str) -> String {
+    format!("{META_ANALYSIS_PREFIX}{name}")
+}
+
+/// Where such names begin, and what sorts behind all of them: `;` comes after `:`.
+#[must_use]
+pub fn analysis_note_range() -> (&'static str, &'static str) {
+    (META_ANALYSIS_PREFIX, "analysis;")
 }
 
 /// The name in `meta` of how far a target of alerts has come.

@@ -1,6 +1,7 @@
 //! The embedded store. This module and those below it are the only ones that name `rocksdb`.
 
 mod admin;
+mod analysis;
 mod bulk;
 mod counters;
 mod digest;
@@ -32,6 +33,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use admin::parse_event;
 pub use admin::{Pruned, Verified};
+pub use analysis::{Analysed, Notice, PendingEvent};
 pub use counters::Counters;
 pub use digest::Digest;
 pub use feedback::FeedbackWalk;
@@ -122,6 +124,7 @@ impl Store {
         let store = Self::open_as_it_is(path, access, tuning)?;
         if access != Access::Read {
             store.recover_bulk()?;
+            store.fold_raised()?;
         } else if store.has_unfinished_bulk()? {
             drop(store);
             let finished = Self::open(path, Access::WriteExisting, tuning);

@@ -3,7 +3,6 @@
 mod batch;
 mod question;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +10,18 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 
-use super::model::ModelArgs;
+use super::model::{ModelArgs, end, tell};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
-use crate::analyze::{Analyst, Ask, Attach, Gate, Tally};
+use crate::analyze::{Analyst, Ask, Attach, Gate};
 use crate::batch::Batch;
 use crate::engine::{self, Flow, Options, Sink};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
 use crate::record::THREAT_SCORE_HIGH;
 use crate::record::anomaly::Severity;
-use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+use crate::store::{Access, Store, Tuning};
 use question::{Estimate, Prompts};
 
 pub const NAME: &str = "sg-analyze";
@@ -81,6 +80,15 @@ pub struct AnalyzeArgs {
     #[arg(long, value_name = "FILE")]
     batch_state: Option<PathBuf>,
 
+    /// Analyse what waits in a database, in place of lines: events that came while the service was away,
+    /// or a limit was reached. No other program may use the database meanwhile
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["keep", "unordered", "dry_run", "show_prompt", "batch", "cache", "min_severity", "min_threat_score"]
+    )]
+    db: Option<PathBuf>,
+
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -100,12 +108,13 @@ const EXAMPLES: &str = "Examples:
   sg-score < events.ndjson | sg-analyze --show-prompt --redact user,ip | head -n 1 | jq .
   sg-score < events.ndjson | sg-analyze --provider openai --base-url http://localhost:11434 --model llama3
   sg-score < events.ndjson > scored && sg-analyze --batch submit --batch-state batches < scored
+  sg-analyze --db db --budget-usd 2
   sg-analyze --batch status --batch-state batches
   sg-analyze --batch collect --batch-state batches < scored | sg-store --db db
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected; batches that have not ended, or not all of whose answers came
+  1  ran, but lines were rejected, or events still wait; batches that have not ended, or not all of whose answers came
   2  trouble: wrong usage, a failure
 ";
 
@@ -124,6 +133,11 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
         keeps: args.keep,
     };
     let shutdown = Shutdown::install()?;
+    if let Some(db) = &args.db {
+        let store = Arc::new(Store::open(db, Access::WriteExisting, &Tuning::default())?);
+        let (follower, _) = args.model.follow(config, &store, &shutdown)?;
+        return end(NAME, lines.quiet, follower);
+    }
     let kept = args.model.kept(NAME, lines.quiet || !is_asking)?;
     let analyst = Arc::new(Analyst::open(config, kept.0, kept.1, &shutdown)?);
     let run = Run {
@@ -191,7 +205,9 @@ impl Run<'_> {
         }
         let ended = self.pass(&mut stages)?;
         if !self.args.dry_run {
-            self.tell(&self.analyst.tally())?;
+            if !self.lines.quiet {
+                tell(NAME, &self.analyst.tally());
+            }
         }
         Ok(ended)
     }
@@ -251,31 +267,5 @@ impl Run<'_> {
             outcome
         };
         conclude(&options, &outcome)
-    }
-
-    /// What it has come to.
-    fn tell(&self, tally: &Tally) -> anyhow::Result<()> {
-        if self.lines.quiet || tally.outcomes.is_empty() {
-            return Ok(());
-        }
-        let outcomes = tally.outcomes.iter();
-        let outcomes = outcomes.map(|(outcome, n)| format!("{} {n}", outcome.name()));
-        let outcomes: Vec<_> = outcomes.collect();
-        let mut text = format!(
-            "analysed: {}; calls {}, tokens {} in and {} out",
-            outcomes.join(", "),
-            tally.n_calls,
-            tally.input_tokens,
-            tally.output_tokens
-        );
-        if let Some(micro_usd) = tally.micro_usd.filter(|_| tally.n_calls > 0) {
-            write!(text, ", {:.4} USD", micro_usd as f64 / 1e6)?;
-        }
-        write!(text, "; severities raised {}", tally.n_raised)?;
-        if tally.n_hostile > 0 {
-            write!(text, "; events that talk to the model {}", tally.n_hostile)?;
-        }
-        say(NAME, &text);
-        Ok(())
     }
 }

@@ -1,15 +1,22 @@
 //! Which model is asked, and how often: arguments of every program that has events analysed.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use crate::analyze::{Config, Key, Limits, Note, NoteFile, Notebook, Place};
+use super::Ended;
+use crate::analyze::{
+    Analyst, Config, Follower, Key, Limits, Note, NoteFile, Notebook, Place, StoreNotes, Tally,
+};
 use crate::llm::price::Prices;
 use crate::llm::{Provider, Redact};
 use crate::report::say;
+use crate::shutdown::Shutdown;
+use crate::store::{Notice, Store};
 use crate::time::parse_span;
 
 /// The model of `--provider anthropic`: made for telling things apart, and cheap.
@@ -209,6 +216,67 @@ impl ModelArgs {
         }
         Ok((notes, Some(Box::new(file))))
     }
+
+    /// Begins to analyse what waits in a store. What is found is kept there, too, unless there is a file
+    /// for it.
+    pub(super) fn follow(
+        &self,
+        config: Config,
+        store: &Arc<Store>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<(Follower, Arc<Notice>)> {
+        let (notes, notebook) = if self.cache.is_some() {
+            self.kept(config.name, config.quiet)?
+        } else {
+            let (notebook, notes) = StoreNotes::open(store)?;
+            let notebook: Box<dyn Notebook> = Box::new(notebook);
+            (notes, Some(notebook))
+        };
+        let analyst = Analyst::open(config, notes, notebook, shutdown)?;
+        Follower::start(store, analyst, shutdown)
+    }
+}
+
+/// Waits for the last analyses, and says what has become of them.
+pub(super) fn end(name: &str, quiet: bool, follower: Follower) -> anyhow::Result<Ended> {
+    let followed = follower.end()?;
+    if !quiet {
+        tell(name, &followed.tally);
+    }
+    if followed.n_waiting == 0 {
+        return Ok(Ended::Done);
+    }
+    let n_waiting = followed.n_waiting;
+    say(
+        name,
+        &format!("{n_waiting} events wait for their analysis: the next run goes on with them"),
+    );
+    Ok(Ended::Partly)
+}
+
+/// Says what analyses have come to.
+pub(super) fn tell(name: &str, tally: &Tally) {
+    if tally.outcomes.is_empty() {
+        return;
+    }
+    let outcomes = tally.outcomes.iter();
+    let outcomes = outcomes.map(|(outcome, n)| format!("{} {n}", outcome.name()));
+    let outcomes: Vec<_> = outcomes.collect();
+    let mut text = format!(
+        "analysed: {}; calls {}, tokens {} in and {} out",
+        outcomes.join(", "),
+        tally.n_calls,
+        tally.input_tokens,
+        tally.output_tokens
+    );
+    if let Some(micro_usd) = tally.micro_usd.filter(|_| tally.n_calls > 0) {
+        let _ = write!(text, ", {:.4} USD", micro_usd as f64 / 1e6);
+    }
+    let _ = write!(text, "; severities raised {}", tally.n_raised);
+    if tally.n_hostile > 0 {
+        let _ = write!(text, "; events that talk to the model {}", tally.n_hostile);
+    }
+    say(name, &text);
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Key> {

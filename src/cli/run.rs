@@ -9,6 +9,7 @@ use clap::Parser;
 use super::alerts::AlertArgs;
 use super::kafka::KafkaArgs;
 use super::memory::MemoryArgs;
+use super::model::{self, ModelArgs};
 use super::score::{DetectorArgs, tell};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
@@ -43,10 +44,17 @@ pub struct RunArgs {
     #[arg(long)]
     tee: bool,
 
+    /// Have a language model judge the events that matter once they are stored; nothing waits for it, and
+    /// what gets no answer is asked again later, also by the next run
+    #[arg(long)]
+    analyze: bool,
+
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
     alerts: AlertArgs,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     tuning: TuningArgs,
     #[command(flatten)]
@@ -61,12 +69,14 @@ const EXAMPLES: &str = "Examples:
   sg-run -b localhost:9092 -t events -G streamguard --db db
   sg-run --follow /var/log/app/events.ndjson --db db
   sg-run -b localhost:9092 -t events --db db --tee | jq -c 'select(.anomaly)'
+  sg-run --follow events.ndjson --db db --analyze --api-key-file key --budget-usd 2
   sg-run --follow events.ndjson --db db --alerts-to alerts.ndjson --alerts-to kafka:alerts -b localhost:9092
   sg-run --follow events.ndjson --db db --alerts-to webhook:https://example.org/hook --webhook-secret-file secret
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected, or alerts refused or not delivered yet: they go out with the next run
+  1  ran, but lines were rejected, alerts refused or not delivered yet, or events wait for their analysis:
+     the next run goes on with them
   2  trouble: wrong usage, unreadable input, a database in use or damaged, a failure
 ";
 
@@ -82,6 +92,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let inputs = (&args.files, &args.kafka, &lines);
     let targets = args.alerts.targets(NAME, inputs, incident_ms, &shutdown)?;
     let enrichment = args.detector.enrichment()?;
+    let model = args
+        .analyze
+        .then(|| args.model.config(NAME, args.lines.quiet, true));
+    let model = model.transpose()?;
     let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
     let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
@@ -121,6 +135,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     };
     let (alerts, outbox) =
         (args.alerts).start(NAME, lines.quiet, &store, targets, &dead_letters)?;
+    let followed = model.map(|model| args.model.follow(model, &store, &shutdown));
+    let (follower, notice) = followed.transpose()?.unzip();
     let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,
@@ -131,6 +147,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         keeper,
         pipe: None,
         outbox,
+        notice,
         tee: args.tee.then(NdjsonSink::stdout),
         rescore: false,
     };
@@ -143,12 +160,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         &shutdown,
         &options,
     );
+    let analysed = follower.map_or(Ok(Ended::Done), |follower| {
+        model::end(NAME, lines.quiet, follower)
+    });
     let are_all_told = alerts.map_or(Ok(true), |alerts| alerts.end(&shutdown));
     let outcome = outcome?;
     tell(&options, &outcome, &tasks, &silences);
     let ended = conclude(&options, &outcome)?;
+    let are_all_analysed = analysed? == Ended::Done;
     Ok(match ended {
-        Ended::Done if !are_all_told? => Ended::Partly,
+        Ended::Done if !are_all_told? || !are_all_analysed => Ended::Partly,
         _ => ended,
     })
 }

@@ -230,6 +230,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
         n_kept: Arc::default(),
         keeper: None,
         outbox: None,
+        notice: None,
         rescore: args.rescore,
         pipe,
         tee: args.tee.then(NdjsonSink::stdout),

@@ -30,13 +30,15 @@ impl Store {
     /// # Errors
     /// If the counters cannot be read.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        match self.get(schema::META, schema::META_COUNTERS.as_bytes())? {
-            None => Ok(Counters::default()),
+        let mut counters = match self.get(schema::META, schema::META_COUNTERS.as_bytes())? {
+            None => Counters::default(),
             Some(value) => serde_json::from_slice(&value).with_context(|| {
                 let shown = self.path.display();
                 format!("the counters of {shown} are damaged: run `sg-store verify --db {shown}`")
-            }),
-        }
+            })?,
+        };
+        self.add_raised(&mut counters)?;
+        Ok(counters)
     }
 
     /// The value of an event's key in one of the families that have such keys.

@@ -2,7 +2,7 @@
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,11 +12,12 @@ use super::bulk::BULK_BYTES_MIN;
 use super::counters::Counters;
 use super::gathered::Gathered;
 use super::recent::Recent;
-use super::{Outbox, Pipe, Store};
+use super::{Analysed, Notice, Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
+use crate::record::analysis::AnalysisRecord;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::{Event, StageField};
 use crate::report::say;
@@ -45,6 +46,8 @@ pub struct WriterOptions {
     pub pipe: Option<Pipe>,
     /// Put alerts there, if somebody is told of them.
     pub outbox: Option<Outbox>,
+    /// Told when there may be events that wait for their analysis, if somebody waits for those.
+    pub notice: Option<Arc<Notice>>,
     /// Pass the lines on once they are stored.
     pub tee: Option<NdjsonSink>,
 }
@@ -64,6 +67,8 @@ pub struct Writer {
     writes: WriteBatch,
     /// Anomalies in that write by key, for a rescore.
     anomalies: HashMap<Vec<u8>, Vec<u8>>,
+    /// Events that waited for their analysis, and whose analysis is in that write.
+    analysed: HashSet<Vec<u8>>,
     /// How far each source has been read in what was gathered.
     ends: Ends,
     scratch: Vec<u8>,
@@ -85,6 +90,7 @@ impl Writer {
             last_key,
             gathered: Gathered::default(),
             anomalies: HashMap::new(),
+            analysed: HashSet::new(),
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
             ends: Ends::default(),
             scratch: Vec::new(),
@@ -107,6 +113,11 @@ impl Writer {
                 n_duplicates += 1;
                 if self.options.rescore {
                     self.update(block, event, (&key, hash), families, writes)?;
+                }
+                if event.stage_fields != 0
+                    && let Some((record, true)) = analysis_of_event(block, event)
+                {
+                    self.put_late_analysis(block, event, (&key, hash), record, families, writes)?;
                 }
             } else {
                 self.recent.insert(&key, hash);
@@ -229,6 +240,37 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the analysis of an event that is stored already and has waited for it.
+    fn put_late_analysis(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        (key, hash): (&[u8], u64),
+        record: &[u8],
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        if self.gathered.find(key, hash).is_some() {
+            // It came just now, without.
+            self.commit(families, writes)?;
+        }
+        if self.analysed.contains(key) || self.store.get(schema::PENDING, key)?.is_none() {
+            return Ok(());
+        }
+        let analysed = Analysed {
+            key,
+            record: Some(record),
+            anomaly: block.stage_value(event, StageField::Anomaly),
+        };
+        if let Some((from, to)) = self.store.put_analysis(&analysed, writes)? {
+            let n_anomalies = self.counters.anomalies.of_mut(from);
+            *n_anomalies = n_anomalies.saturating_sub(1);
+            *self.counters.anomalies.of_mut(to) += 1;
+        }
+        self.analysed.insert(key.to_vec());
+        Ok(())
+    }
+
     /// Writes what stages have added; the severity of the anomaly, if it is one.
     fn put_stage_values(
         &mut self,
@@ -241,12 +283,18 @@ impl Writer {
         if event.stage_fields == 0 {
             return None;
         }
-        for (field, family) in [
-            (StageField::Context, families.pending),
-            (StageField::Analysis, families.ai_analysis),
-            (StageField::Embedding, families.embeddings),
+        let analysis = analysis_of_event(block, event);
+        let is_analysed = analysis.is_some_and(|(_, is_final)| is_final);
+        let context = block.stage_value(event, StageField::Context);
+        for (value, family) in [
+            (context.filter(|_| !is_analysed), families.pending),
+            (analysis.map(|(value, _)| value), families.ai_analysis),
+            (
+                block.stage_value(event, StageField::Embedding),
+                families.embeddings,
+            ),
         ] {
-            if let Some(value) = block.stage_value(event, field) {
+            if let Some(value) = value {
                 writes.put_cf(family, key, value);
             }
         }
@@ -390,6 +438,10 @@ impl Writer {
         if let Some(outbox) = &self.options.outbox {
             outbox.is_written();
         }
+        if let Some(notice) = &self.options.notice {
+            notice.give();
+        }
+        self.analysed.clear();
         self.gathered.clear(self.options.gathered_bytes_max);
         self.anomalies.clear();
         Ok(())
@@ -468,6 +520,16 @@ impl Sink for Writer {
 /// The anomaly in a value that passed for one; none if it is damaged.
 pub(super) fn anomaly_of(value: &[u8]) -> Option<AnomalyRecord> {
     serde_json::from_slice(value).ok()
+}
+
+/// The analysis that an event carries, and whether it is final. An attempt that has come to nothing is
+/// none: the event goes on waiting. What is no record of ours is kept, and ends no waiting.
+fn analysis_of_event<'a>(block: &'a Block, event: &Event) -> Option<(&'a [u8], bool)> {
+    let value = block.stage_value(event, StageField::Analysis)?;
+    match serde_json::from_slice::<AnalysisRecord>(value) {
+        Ok(record) => record.outcome.is_final().then_some((value, true)),
+        Err(_) => Some((value, false)),
+    }
 }
 
 /// The anomaly record that an event carries, if it is one and speaks of this event.

@@ -3,6 +3,7 @@
 
 mod batch;
 mod failures;
+mod follow;
 mod hostile;
 mod limits;
 mod order;

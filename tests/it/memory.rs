@@ -183,6 +183,7 @@ fn full_database(path: &Path, record: &[u8]) {
         n_kept: Arc::default(),
         keeper: None,
         outbox: None,
+        notice: None,
         rescore: false,
         pipe: None,
         tee: None,

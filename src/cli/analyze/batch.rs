@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::question::Questions;
-use super::{Ended, NAME, Run};
+use super::{Ended, NAME, Run, tell};
 use crate::analyze::batches::{BatchFile, Collected, Gathered};
 use crate::analyze::{Analysis, Analyst, Gate};
 use crate::batch::Batch;
@@ -124,7 +124,9 @@ impl Run<'_> {
             collected,
         };
         let ended = self.pass(&mut [&mut stage])?;
-        self.tell(&self.analyst.tally())?;
+        if !self.lines.quiet {
+            tell(NAME, &self.analyst.tally());
+        }
         Ok(match ended {
             Ended::Done if !is_whole => Ended::Partly,
             ended => ended,
