@@ -24,6 +24,8 @@ pub use stats::{Stats, stats};
 pub use user::{Profile, profile};
 
 use crate::batch::Block;
+use crate::record::StageField;
+use crate::record::analysis::AnalysisRecord;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::feedback::Feedback;
 use crate::schema;
@@ -69,6 +71,8 @@ impl Default for Filter {
 pub enum Wanted {
     Events,
     Anomalies,
+    /// Events that have been analysed.
+    Analyses,
 }
 
 /// An event that was found, with its anomaly if it is one.
@@ -85,6 +89,13 @@ pub struct Found {
 }
 
 impl Found {
+    /// What became of having the event analysed, if it was.
+    #[must_use]
+    pub fn analysis(&self) -> Option<AnalysisRecord> {
+        let value = (self.block).stage_value(&self.block.events[0], StageField::Analysis)?;
+        serde_json::from_slice(value).ok()
+    }
+
     /// The event's line with a line end and all that stages have added, as they would write it.
     pub fn push_line(&self, output: &mut Vec<u8>) {
         self.block.push_line(&self.block.events[0], output);
@@ -240,7 +251,12 @@ fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {
     let view = found.block.view(&found.block.events[0]);
     let score = found.anomaly.as_ref().map(|anomaly| anomaly.anomaly_score);
     let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
-    (wanted == Wanted::Events || found.anomaly.is_some())
+    let is_wanted = match wanted {
+        Wanted::Events => true,
+        Wanted::Anomalies => found.anomaly.is_some(),
+        Wanted::Analyses => found.analysis().is_some(),
+    };
+    is_wanted
         && filter.user.as_deref().is_none_or(|user| user == view.user)
         && filter.kind.as_deref().is_none_or(|kind| kind == view.kind)
         && filter

@@ -167,10 +167,10 @@ impl Pursuit {
                 None => unreadable.push(event),
             }
         }
-        let analyses = self.analyst.analyze(subjects);
+        let results = self.analyst.analyze(subjects);
         let answered = asked
             .iter()
-            .zip(&analyses)
+            .zip(&results)
             .map(|(event, analysis)| Analysed {
                 key: &event.key,
                 record: analysis.outcome.is_final().then_some(&analysis.record[..]),
@@ -182,11 +182,11 @@ impl Pursuit {
             record: Some(&invalid),
             anomaly: None,
         });
-        let analysed: Vec<_> = answered.chain(unreadable).collect();
-        let n_answered = analysed.iter().filter(|it| it.record.is_some()).count();
+        let all: Vec<_> = answered.chain(unreadable).collect();
+        let n_answered = all.iter().filter(|it| it.record.is_some()).count();
         looked.n_answered += n_answered;
-        looked.n_left += analysed.len() - n_answered;
-        self.store.keep_analyses(&analysed)?;
+        looked.n_left += all.len() - n_answered;
+        self.store.keep_analyses(&all)?;
         Ok(looked)
     }
 }

@@ -204,10 +204,8 @@ impl Run<'_> {
             stages.clear();
         }
         let ended = self.pass(&mut stages)?;
-        if !self.args.dry_run {
-            if !self.lines.quiet {
-                tell(NAME, &self.analyst.tally());
-            }
+        if !self.args.dry_run && !self.lines.quiet {
+            tell(NAME, &self.analyst.tally());
         }
         Ok(ended)
     }

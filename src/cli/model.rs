@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::Ended;
 use crate::analyze::{
-    Analyst, Config, Follower, Key, Limits, Note, NoteFile, Notebook, Place, StoreNotes, Tally,
+    Analyst, Config, Followed, Follower, Key, Limits, Note, NoteFile, Notebook, Place, StoreNotes,
+    Tally,
 };
 use crate::llm::price::Prices;
 use crate::llm::{Provider, Redact};
@@ -239,14 +240,13 @@ impl ModelArgs {
 
 /// Waits for the last analyses, and says what has become of them.
 pub(super) fn end(name: &str, quiet: bool, follower: Follower) -> anyhow::Result<Ended> {
-    let followed = follower.end()?;
+    let Followed { tally, n_waiting } = follower.end()?;
     if !quiet {
-        tell(name, &followed.tally);
+        tell(name, &tally);
     }
-    if followed.n_waiting == 0 {
+    if n_waiting == 0 {
         return Ok(Ended::Done);
     }
-    let n_waiting = followed.n_waiting;
     say(
         name,
         &format!("{n_waiting} events wait for their analysis: the next run goes on with them"),

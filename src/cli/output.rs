@@ -1,6 +1,7 @@
 //! How answers look: tables for people, NDJSON and CSV for programs. Whatever an event says is
 //! made harmless for where it goes.
 
+mod analyses;
 mod feedback;
 mod incidents;
 mod stats;
@@ -15,7 +16,7 @@ use crate::batch::Batch;
 use crate::detect::Explanation;
 use crate::engine::{Flow, Sink};
 use crate::evaluate::Report;
-use crate::query::{Found, Profile};
+use crate::query::{Found, Profile, Wanted};
 use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
@@ -88,16 +89,16 @@ pub(super) struct FoundWriter {
     table: Option<Table>,
     header: &'static [&'static str],
     csv: Option<csv::Writer<io::Stdout>>,
-    is_anomalies: bool,
+    wanted: Wanted,
     is_terminal: bool,
     has_header: bool,
     buffer: Vec<u8>,
 }
 
 impl FoundWriter {
-    pub(super) fn new(format: Format, is_anomalies: bool) -> Self {
-        let header: &'static [&'static str] = if is_anomalies {
-            &[
+    pub(super) fn new(format: Format, wanted: Wanted) -> Self {
+        let header: &'static [&'static str] = match wanted {
+            Wanted::Anomalies => &[
                 "TIME (UTC)",
                 "SEVERITY",
                 "SCORE",
@@ -106,9 +107,8 @@ impl FoundWriter {
                 "ADDRESS",
                 "LOCATION",
                 "REASONS",
-            ]
-        } else {
-            &[
+            ],
+            Wanted::Events => &[
                 "TIME (UTC)",
                 "EVENT",
                 "USER",
@@ -117,7 +117,8 @@ impl FoundWriter {
                 "ADDRESS",
                 "LOCATION",
                 "SEVERITY",
-            ]
+            ],
+            Wanted::Analyses => &analyses::HEADER,
         };
         Self {
             format,
@@ -125,7 +126,7 @@ impl FoundWriter {
             table: (format == Format::Table).then(|| table(header)),
             header,
             csv: (format == Format::Csv).then(|| csv::Writer::from_writer(io::stdout())),
-            is_anomalies,
+            wanted,
             is_terminal: io::stdout().is_terminal(),
             has_header: false,
             buffer: Vec::new(),
@@ -157,7 +158,7 @@ impl FoundWriter {
     fn write_line(&mut self, found: &Found) -> io::Result<()> {
         self.buffer.clear();
         match &found.anomaly_json {
-            Some(json) if self.is_anomalies => {
+            Some(json) if self.wanted == Wanted::Anomalies => {
                 self.buffer.extend_from_slice(json);
                 self.buffer.push(b'\n');
             }
@@ -242,7 +243,8 @@ impl FoundWriter {
             .as_ref()
             .map(|anomaly| anomaly.severity.to_string());
         let row = match &found.anomaly {
-            Some(anomaly) if self.is_anomalies => vec![
+            _ if self.wanted == Wanted::Analyses => analyses::row(found),
+            Some(anomaly) if self.wanted == Wanted::Anomalies => vec![
                 time,
                 anomaly.severity.to_string(),
                 format!("{:.3}", anomaly.anomaly_score),

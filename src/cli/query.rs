@@ -67,6 +67,8 @@ enum Question {
         #[arg(long, value_enum, default_value_t = Sort::Time)]
         sort: Sort,
     },
+    /// Events that a language model was asked about, the newest first, with what it has said
+    Analyses(FilterArgs),
     /// What anomalies were folded into, the newest first
     Incidents(WhichArgs),
     /// What is usual for a user: hours, addresses, places, types
@@ -193,6 +195,7 @@ const EXAMPLES: &str = "Examples:
   sg-query anomalies --db db --sort score --limit 10
   sg-query anomalies --db db --since 24h --severity high | jq -r '[.user, .reasons[0]] | @tsv'
   sg-query anomalies --db host1/db --db host2/db --since 24h
+  sg-query analyses --db db --since 24h --severity high
   sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
   sg-query user alice --db db
@@ -236,8 +239,15 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             print_all(
                 &query::top_anomalies(parts, &filter.filter(LIMIT)?)?,
                 format,
-                true,
+                Wanted::Anomalies,
             )
+        }
+        Question::Analyses(filter) => {
+            ensure!(
+                format != Format::Csv,
+                "there is no CSV of this: use --format table or ndjson"
+            );
+            list(parts, Wanted::Analyses, &filter.filter(LIMIT)?, format)
         }
         Question::Incidents(which) => {
             let (found, has_more) = query::incidents(parts, &which.filter(LIMIT)?)?;
@@ -249,7 +259,7 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
         }
         Question::Event { event_id, .. } => {
             let found = query::event(parts, event_id)?;
-            let ended = print_all(&found, format, false)?;
+            let ended = print_all(&found, format, Wanted::Events)?;
             if format == Format::Table {
                 let mut writer = FeedbackWriter::new(format)?;
                 for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
@@ -325,9 +335,10 @@ impl QueryArgs {
 impl Question {
     fn databases(&self) -> &DatabaseArgs {
         match self {
-            Self::Events(filter) | Self::Anomalies { filter, .. } | Self::Export { filter, .. } => {
-                &filter.which.range.databases
-            }
+            Self::Events(filter)
+            | Self::Analyses(filter)
+            | Self::Anomalies { filter, .. }
+            | Self::Export { filter, .. } => &filter.which.range.databases,
             Self::Incidents(which) => &which.range.databases,
             Self::Feedback { range, .. } => &range.databases,
             Self::Event { databases, .. }
@@ -404,7 +415,7 @@ fn list(
     filter: &Filter,
     format: Format,
 ) -> anyhow::Result<Ended> {
-    let mut writer = FoundWriter::new(format, wanted == Wanted::Anomalies);
+    let mut writer = FoundWriter::new(format, wanted);
     let mut n_found: u64 = 0;
     let more = query::search(parts, wanted, filter, |found| {
         n_found += 1;
@@ -445,8 +456,8 @@ fn feedback(
     Ok(found_or_not(n_found))
 }
 
-fn print_all(found: &[query::Found], format: Format, is_anomalies: bool) -> anyhow::Result<Ended> {
-    let mut writer = FoundWriter::new(format, is_anomalies);
+fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::Result<Ended> {
+    let mut writer = FoundWriter::new(format, wanted);
     for found in found {
         writer.write(found)?;
     }

@@ -135,8 +135,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     };
     let (alerts, outbox) =
         (args.alerts).start(NAME, lines.quiet, &store, targets, &dead_letters)?;
-    let followed = model.map(|model| args.model.follow(model, &store, &shutdown));
-    let (follower, notice) = followed.transpose()?.unzip();
+    let analysis = model.map(|model| args.model.follow(model, &store, &shutdown));
+    let (follower, notice) = analysis.transpose()?.unzip();
     let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,

@@ -39,6 +39,8 @@ enum Kind {
     Events,
     /// All anomalies. Who has none does not have the copy that counts.
     Anomalies,
+    /// All analyses. Another copy may count for another reason.
+    Analyses,
     User {
         prefix: [u8; 8],
         only_anomalies: bool,
@@ -175,6 +177,8 @@ fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>
             .collect()
     } else if only_anomalies {
         vec![(from_time(schema::ANOMALIES), Kind::Anomalies)]
+    } else if wanted == Wanted::Analyses {
+        vec![(from_time(schema::AI_ANALYSIS), Kind::Analyses)]
     } else {
         vec![(from_time(schema::EVENTS), Kind::Events)]
     }
@@ -186,7 +190,7 @@ impl Ahead<'_> {
         while let Some((key, value)) = self.walk.next_entry()? {
             let split = match self.kind {
                 Kind::Events => return Ok(Some((key, Some(value)))),
-                Kind::Anomalies => return Ok(Some((key, None))),
+                Kind::Anomalies | Kind::Analyses => return Ok(Some((key, None))),
                 Kind::User {
                     prefix,
                     only_anomalies,
