@@ -4,6 +4,7 @@
 mod alerts;
 mod baselines;
 pub mod consume;
+pub mod embed;
 mod enrich;
 mod feedback;
 pub mod generate;
@@ -13,6 +14,7 @@ mod output;
 pub mod query;
 pub mod run;
 pub mod score;
+mod similar;
 pub mod store;
 
 use std::fmt::Write as _;

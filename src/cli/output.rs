@@ -3,6 +3,7 @@
 
 mod feedback;
 mod incidents;
+mod similar;
 mod stats;
 
 use std::io::{self, IsTerminal, Write};
@@ -22,6 +23,7 @@ use crate::time::format_time;
 
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
+pub(super) use similar::print_similar;
 pub(super) use stats::print_stats;
 
 /// The form of an answer.

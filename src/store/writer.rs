@@ -12,6 +12,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::counters::Counters;
 use super::recent::Recent;
+use super::vectors::SumKeeper;
 use super::{Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
@@ -56,6 +57,7 @@ pub struct Writer {
     store: Arc<Store>,
     options: WriterOptions,
     counters: Counters,
+    sums: SumKeeper,
     /// Keys that the store may hold; others are new without looking.
     recent: Recent,
     pending: Pending,
@@ -73,8 +75,9 @@ struct Pending {
     ends: Vec<usize>,
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
-    /// Anomalies in the write batch by key, for a rescore.
+    /// Anomalies and embeddings in the write batch by key, for a rescore.
     anomalies: HashMap<u32, Vec<u8>>,
+    embeddings: HashMap<u32, Vec<u8>>,
 }
 
 impl Writer {
@@ -83,6 +86,7 @@ impl Writer {
     /// # Errors
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
+        store.make_vector_sums()?;
         let counters = store.counters()?;
         let recent = Recent::new(store.last_event_key()?.unwrap_or_default());
         let pending = Pending::default();
@@ -90,6 +94,7 @@ impl Writer {
             store,
             options,
             counters,
+            sums: SumKeeper::default(),
             recent,
             pending,
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
@@ -117,7 +122,7 @@ impl Writer {
                 }
             } else {
                 self.recent.insert(&key, hash);
-                self.insert(block, event, (&key, hash), families, writes);
+                self.insert(block, event, (&key, hash), families, writes)?;
             }
         }
         Ok(n_duplicates)
@@ -141,8 +146,15 @@ impl Writer {
         (key, hash): (&[u8], u64),
         families: &Families<'_>,
         writes: &mut WriteBatch,
-    ) {
+    ) -> anyhow::Result<()> {
         let i = self.pending.insert(key, hash);
+        let embedding = block.stage_value(event, StageField::Embedding);
+        self.sums.change(&self.store, key, None, embedding)?;
+        if self.options.rescore
+            && let Some(embedding) = embedding
+        {
+            self.pending.embeddings.insert(i, embedding.to_vec());
+        }
         let anomaly = anomaly_of_event(block, event);
         if self.options.rescore
             && let Some(value) = block.stage_value(event, StageField::Anomaly)
@@ -183,6 +195,7 @@ impl Writer {
         if let (Some(outbox), Some(anomaly)) = (&mut self.options.outbox, anomaly) {
             outbox.put(key, &anomaly, families.meta, writes);
         }
+        Ok(())
     }
 
     /// Brings an event that the store holds up to date: the event itself stays as it came
@@ -195,14 +208,16 @@ impl Writer {
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
+        self.update_embedding(block, event, (key, hash), families, writes)?;
         let Some(value) = block.stage_value(event, StageField::Anomaly) else {
             return Ok(());
         };
         if anomaly_of_event(block, event).is_none() {
             return Ok(());
         }
-        let old = match self.pending.find(key, hash) {
-            Some(i) => self.pending.anomalies.get(&i).cloned(),
+        let pending = self.pending.find(key, hash);
+        let old = match pending.and_then(|i| self.pending.anomalies.get(&i)) {
+            Some(old) => Some(old.clone()),
             None => self.store.get(schema::ANOMALIES, key)?,
         };
         if old.as_deref() == Some(value) {
@@ -234,6 +249,31 @@ impl Writer {
             .find(key, hash)
             .unwrap_or_else(|| self.pending.insert(key, hash));
         self.pending.anomalies.insert(i, value.to_vec());
+        Ok(())
+    }
+
+    /// The same for its embedding.
+    fn update_embedding(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        (key, hash): (&[u8], u64),
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        let Some(value) = block.stage_value(event, StageField::Embedding) else {
+            return Ok(());
+        };
+        let i = self.pending.find(key, hash);
+        let i = i.unwrap_or_else(|| self.pending.insert(key, hash));
+        let old = match self.pending.embeddings.get(&i) {
+            Some(old) => Some(old.clone()),
+            None => self.store.get(schema::EMBEDDINGS, key)?,
+        };
+        self.sums
+            .change(&self.store, key, old.as_deref(), Some(value))?;
+        writes.put_cf(families.embeddings, key, value);
+        self.pending.embeddings.insert(i, value.to_vec());
         Ok(())
     }
 
@@ -376,6 +416,7 @@ impl Writer {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);
         }
+        self.sums.put(&self.store, writes);
         if !writes.is_empty() {
             self.store
                 .write(std::mem::take(writes), self.options.sync)?;
@@ -466,6 +507,7 @@ impl Pending {
         self.ends.clear();
         self.index.clear();
         self.anomalies.clear();
+        self.embeddings.clear();
     }
 }
 
