@@ -3,6 +3,7 @@
 
 mod features;
 mod local;
+mod phrases;
 mod record;
 mod subject;
 

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::Subject;
+use super::{Subject, phrases};
 use crate::record::anomaly::Severity;
 use crate::record::text::shorten;
 
@@ -14,6 +14,7 @@ use crate::record::text::shorten;
 pub(super) type Each<'a> = dyn FnMut(&str, &str, i32) + 'a;
 
 // What was found.
+const ANOMALY: i32 = 24;
 const ARCHETYPE: i32 = 48;
 const CODE: i32 = 32;
 const AMOUNT: i32 = 10;
@@ -44,7 +45,8 @@ const WEEKEND: i32 = 4;
 /// By words events are found that somebody asks for in words.
 const WORD: i32 = 6;
 /// The same in a text, which has nothing else.
-const WORD_OF_TEXT: i32 = 16;
+const WORD_OF_TEXT: i32 = 12;
+const CODE_OF_TEXT: i32 = 48;
 
 /// Reasons that are looked at, values and words: all of it was written by an attacker.
 const REASONS_MAX: usize = 16;
@@ -55,9 +57,9 @@ const WORD_CHARS: std::ops::RangeInclusive<usize> = 2..=40;
 /// Words of a text that are looked at.
 const TEXT_WORDS_MAX: usize = 512;
 /// Words that say nothing by themselves.
-const EMPTY_WORDS: [&str; 22] = [
+const EMPTY_WORDS: [&str; 24] = [
     "the", "of", "to", "and", "is", "in", "this", "are", "as", "by", "from", "for", "an", "on",
-    "it", "at", "with", "or", "all", "holds", "events", "user",
+    "it", "at", "with", "or", "all", "holds", "events", "user", "min", "them",
 ];
 
 /// Calls `each` with what is said of an event.
@@ -72,11 +74,10 @@ pub(super) fn of_subject(subject: &Subject<'_>, each: &mut Each<'_>) {
     }
 }
 
-/// Calls `each` with what a text says: words, addresses, and what is named, such as `user:alice`,
-/// `type:LOGIN_FAILED` or `country:RO`.
+/// Calls `each` with what a text says: addresses, types, findings, kinds of attack, countries, what is
+/// named, such as `user:alice` or `device:laptop-7`, and words.
 pub(super) fn of_text(text: &str, each: &mut Each<'_>) {
     let mut words = Words::default();
-    let mut n_kinds = 0;
     for piece in text.split_whitespace().take(TEXT_WORDS_MAX) {
         let piece = piece.trim_matches(|c: char| ",;.!?\"'()[]{}<>".contains(c));
         if piece.is_empty() {
@@ -86,24 +87,47 @@ pub(super) fn of_text(text: &str, each: &mut Each<'_>) {
             of_address(address, each);
             continue;
         }
-        let named = piece.split_once([':', '=']);
-        let is_named = match named {
+        let is_named = match piece.split_once([':', '=']) {
             Some((name, value)) if !value.is_empty() => of_name(name, value, each),
             _ => false,
         };
         if is_named {
             continue;
         }
-        // `LOGIN_FAILED` is a type, `alice` may be somebody.
-        let is_kind = piece.len() > 2 && piece.chars().all(|c| c == '_' || c.is_ascii_uppercase());
-        if is_kind && n_kinds < WORDS_MAX {
-            n_kinds += 1;
-            each("type", &bounded(piece), KIND);
-        }
         words.add(piece);
+        // `RO` is a country, `LOGIN_FAILED` a type, `LOGIN` how types begin.
+        let is_upper = piece.chars().all(|c| c == '_' || c.is_ascii_uppercase());
+        match piece.len() {
+            _ if !is_upper => {}
+            2 => each("country", piece, COUNTRY),
+            _ if piece.contains('_') => each("type", &bounded(piece), KIND),
+            _ => each("group", &bounded(piece), KIND_GROUP),
+        }
     }
     for word in &words.0 {
         each("word", word, WORD_OF_TEXT);
+    }
+    let mut is_of_anomaly = false;
+    for (archetype, names) in phrases::ARCHETYPES {
+        if names.iter().any(|name| words.has(name)) {
+            each("archetype", archetype, ARCHETYPE);
+            is_of_anomaly = true;
+        }
+    }
+    if phrases::FAILURES.iter().any(|word| words.has(word)) {
+        each("failure", "yes", FAILURE);
+    }
+    let words_of = |code: &str| {
+        let mut words = Words::default();
+        words.add(code);
+        words.0
+    };
+    phrases::codes_in(&words.0, words_of, |code| {
+        each("reason", code, CODE_OF_TEXT);
+        is_of_anomaly = true;
+    });
+    if is_of_anomaly {
+        each("anomaly", "yes", ANOMALY);
     }
 }
 
@@ -132,6 +156,7 @@ fn found(subject: &Subject<'_>, words: &mut Words, each: &mut Each<'_>) {
     let Some(anomaly) = subject.anomaly else {
         return;
     };
+    each("anomaly", "yes", ANOMALY);
     if let Some(archetype) = &anomaly.archetype {
         each("archetype", &bounded(archetype), ARCHETYPE);
         words.add(archetype);
@@ -328,6 +353,10 @@ fn bounded(text: &str) -> String {
 struct Words(Vec<String>);
 
 impl Words {
+    fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|known| known == word)
+    }
+
     fn add(&mut self, text: &str) {
         let text = bounded(text).to_lowercase();
         for word in text.split(|c: char| !c.is_alphanumeric()) {
@@ -335,7 +364,7 @@ impl Words {
             if self.0.len() < WORDS_MAX
                 && WORD_CHARS.contains(&n_chars)
                 && !EMPTY_WORDS.contains(&word)
-                && !self.0.iter().any(|known| known == word)
+                && !self.has(word)
             {
                 self.0.push(word.to_owned());
             }
