@@ -8,8 +8,9 @@ use rustix::process::Signal;
 
 use crate::tools::{Running, event, generated, n_lines, program, run, shell, wait_for};
 
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "sg-consume",
+    "sg-embed",
     "sg-gen",
     "sg-query",
     "sg-run",

@@ -49,6 +49,7 @@ impl Ran {
 pub(crate) fn program(name: &str) -> Command {
     let path = match name {
         "sg-consume" => env!("CARGO_BIN_EXE_sg-consume"),
+        "sg-embed" => env!("CARGO_BIN_EXE_sg-embed"),
         "sg-gen" => env!("CARGO_BIN_EXE_sg-gen"),
         "sg-query" => env!("CARGO_BIN_EXE_sg-query"),
         "sg-run" => env!("CARGO_BIN_EXE_sg-run"),
@@ -57,7 +58,8 @@ pub(crate) fn program(name: &str) -> Command {
         _ => panic!("there is no program {name}"),
     };
     let mut command = Command::new(path);
-    command.env_remove("SG_DB").env("SG_DETECTOR", "classic");
+    command.env_remove("SG_DB").env_remove("OPENAI_API_KEY");
+    command.env("SG_DETECTOR", "classic");
     command
 }
 

@@ -2,9 +2,10 @@
 //!
 //! | bytes | of a chunk |
 //! |---|---|
-//! | 64 | head: magic with version, stretch, number and sum of the embeddings that it was made of, its length, length and CRC of the directory, CRC of the head |
-//! | | directory, for each model and dimension: model, dimension, entries, where they begin, CRCs of the next two |
-//! | 32 or 64 an entry | codes |
+//! | 64 | head: magic with version, stretch, number and sum of the embeddings that it was made of, its length, that of the directory and its CRC, that of the codes, CRC of the head |
+//! | | directory, for each model and dimension: model, dimension, entries, CRCs of codes and attributes, where those begin |
+//! | 32 or 64 an entry | codes, of all models |
+//! | | then for each model and dimension: |
 //! | 16 an entry | time, hashes of type and address |
 //! | dimension + 4 an entry | the vector in bytes with a sign, and its CRC |
 //! | 4 an entry | where its key ends |
@@ -44,6 +45,7 @@ pub(super) struct Head {
     pub(super) n_bytes: u64,
     directory_bytes: u32,
     directory_crc: u32,
+    codes_bytes: u32,
 }
 
 /// Something that was derived is not what it was: it has to be derived anew.
@@ -122,12 +124,18 @@ impl Head {
             n_bytes: u64_at(40),
             directory_bytes: u32_at(48),
             directory_crc: u32_at(52),
+            codes_bytes: u32_at(56),
         };
         let is_whole = &bytes[..8] == MAGIC
             && u32_at(60) == crc(&bytes[..60])
             && head.directory_bytes as usize <= DIRECTORY_BYTES_MAX
-            && head.n_bytes >= (HEAD_BYTES as u64) + u64::from(head.directory_bytes);
+            && head.n_bytes >= head.searched_end();
         is_whole.then_some(head)
+    }
+
+    /// Where what is read of every chunk ends.
+    fn searched_end(&self) -> u64 {
+        HEAD_BYTES as u64 + u64::from(self.directory_bytes) + u64::from(self.codes_bytes)
     }
 
     fn write(&self) -> [u8; HEAD_BYTES] {
@@ -139,6 +147,7 @@ impl Head {
         bytes[40..48].copy_from_slice(&self.n_bytes.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.directory_bytes.to_le_bytes());
         bytes[52..56].copy_from_slice(&self.directory_crc.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.codes_bytes.to_le_bytes());
         let sum = crc(&bytes[..60]);
         bytes[60..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -147,61 +156,72 @@ impl Head {
 
 /// The groups of a chunk, with their codes.
 pub(super) fn read_groups(head: &Head, place: &Place) -> Result<Vec<Group>, Damaged> {
-    let directory = place.read(HEAD_BYTES as u64, head.directory_bytes as usize)?;
+    let (directory_bytes, codes_bytes) = (head.directory_bytes as usize, head.codes_bytes as usize);
+    // In one read: there are thousands of chunks.
+    let mut directory = place.read(HEAD_BYTES as u64, directory_bytes + codes_bytes)?;
+    let codes = directory.split_off(directory_bytes);
     if crc(&directory) != head.directory_crc {
         return Err(Damaged);
     }
-    let mut rest = &directory[..];
+    let (mut directory, mut codes) = (&directory[..], &codes[..]);
     let mut groups = Vec::new();
-    while !rest.is_empty() {
-        groups.push(read_group(&mut rest, head, place)?);
+    while !directory.is_empty() {
+        groups.push(read_group(&mut directory, &mut codes, head, place)?);
     }
     Ok(groups)
 }
 
-fn read_group(directory: &mut &[u8], head: &Head, place: &Place) -> Result<Group, Damaged> {
-    let mut take = |n_bytes: usize| {
-        let (taken, rest) = directory.split_at_checked(n_bytes).ok_or(Damaged)?;
-        *directory = rest;
-        Ok::<_, Damaged>(taken)
-    };
-    let model_bytes = usize::from(take(1)?[0]);
-    let model = String::from_utf8(take(model_bytes)?.to_vec()).map_err(|_| Damaged)?;
+fn read_group(
+    directory: &mut &[u8],
+    codes: &mut &[u8],
+    head: &Head,
+    place: &Place,
+) -> Result<Group, Damaged> {
+    let model_bytes = usize::from(take(directory, 1)?[0]);
+    let model = take(directory, model_bytes)?.to_vec();
+    let model = String::from_utf8(model).map_err(|_| Damaged)?;
     let mut number = || {
-        Ok::<_, Damaged>(u32::from_le_bytes(
-            take(4)?.try_into().map_err(|_| Damaged)?,
-        ))
+        let bytes = take(directory, 4)?.try_into().map_err(|_| Damaged)?;
+        Ok::<_, Damaged>(u32::from_le_bytes(bytes))
     };
     let (dim, n_entries) = (number()? as usize, number()? as usize);
     let (codes_crc, attributes_crc) = (number()?, number()?);
     let start = u64::from(number()?) | u64::from(number()?) << 32;
-    let least_bytes = (n_entries as u64).checked_mul((code_bytes(dim) + dim) as u64);
+    let least_bytes = (n_entries as u64).checked_mul(dim as u64);
     let is_within = least_bytes
         .and_then(|n_bytes| n_bytes.checked_add(start))
         .is_some_and(|end| end <= head.n_bytes);
     if !is_within || !(1..=DIM_MAX).contains(&dim) {
         return Err(Damaged);
     }
-    let codes = place.read(start, n_entries * code_bytes(dim))?;
-    if crc(&codes) != codes_crc {
+    let codes = take(codes, n_entries * code_bytes(dim))?;
+    if crc(codes) != codes_crc {
         return Err(Damaged);
     }
     Ok(Group {
         model,
         dim,
         n_entries,
-        codes,
+        codes: codes.to_vec(),
         attributes_crc,
         start,
         place: place.clone(),
     })
 }
 
+/// The first bytes, which are taken off.
+fn take<'a>(bytes: &mut &'a [u8], n_bytes: usize) -> Result<&'a [u8], Damaged> {
+    let (taken, rest) = bytes.split_at_checked(n_bytes).ok_or(Damaged)?;
+    *bytes = rest;
+    Ok(taken)
+}
+
 impl Group {
     /// What all entries can be chosen by.
     pub(super) fn attributes(&self) -> Result<Vec<Attributes>, Damaged> {
-        let start = self.start + (self.n_entries * code_bytes(self.dim)) as u64;
-        let bytes = self.place.read(start, self.n_entries * ATTRIBUTES_BYTES)?;
+        let bytes = self
+            .place
+            .read(self.start, self.n_entries * ATTRIBUTES_BYTES)?;
         if crc(&bytes) != self.attributes_crc {
             return Err(Damaged);
         }
@@ -270,7 +290,7 @@ impl Group {
     }
 
     fn vectors_start(&self) -> u64 {
-        self.start + (self.n_entries * (code_bytes(self.dim) + ATTRIBUTES_BYTES)) as u64
+        self.start + (self.n_entries * ATTRIBUTES_BYTES) as u64
     }
 }
 
@@ -365,7 +385,6 @@ impl Draft {
     pub(super) fn finish(self) -> (Head, Vec<u8>) {
         let n_entry_bytes = |group: &GroupDraft| {
             let sections = [
-                &group.codes,
                 &group.attributes,
                 &group.vectors,
                 &group.key_ends,
@@ -375,7 +394,8 @@ impl Draft {
         };
         let of_directory = |group: &GroupDraft| 1 + group.model.len() + 6 * 4;
         let directory_bytes: usize = self.groups.iter().map(of_directory).sum();
-        let mut start = HEAD_BYTES + directory_bytes;
+        let codes_bytes: usize = self.groups.iter().map(|group| group.codes.len()).sum();
+        let mut start = HEAD_BYTES + directory_bytes + codes_bytes;
         let mut directory = Vec::with_capacity(directory_bytes);
         for group in &self.groups {
             directory.push(group.model.len() as u8);
@@ -398,18 +418,16 @@ impl Draft {
             n_bytes: start as u64,
             directory_bytes: directory.len() as u32,
             directory_crc: crc(&directory),
+            codes_bytes: codes_bytes as u32,
         };
         let mut bytes = Vec::with_capacity(start);
         bytes.extend_from_slice(&head.write());
         bytes.extend_from_slice(&directory);
+        for group in &self.groups {
+            bytes.extend_from_slice(&group.codes);
+        }
         for group in self.groups {
-            for section in [
-                group.codes,
-                group.attributes,
-                group.vectors,
-                group.key_ends,
-                group.keys,
-            ] {
+            for section in [group.attributes, group.vectors, group.key_ends, group.keys] {
                 bytes.extend_from_slice(&section);
             }
         }
