@@ -24,12 +24,12 @@ fn main() {
         return;
     };
     let ids = std::fs::read_to_string(ids).expect("the file can be read");
-    let store = Store::open(Path::new(db), Access::Read, &Tuning::default()).expect("it opens");
-    let stores = [store];
+    let opened = Store::open(Path::new(db), Access::Read, &Tuning::default()).expect("it opens");
+    let stores = [opened];
     let parts = Parts::of(&stores);
-    let mut indexes = Indexes::default();
+    let mut indexed = Indexes::default();
     let start = Instant::now();
-    indexes.refresh(parts).expect("the store can be read");
+    indexed.refresh(parts).expect("the store can be read");
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
 
     let mut times_ms = Vec::new();
@@ -43,27 +43,27 @@ fn main() {
             ..Filter::default()
         };
         let start = Instant::now();
-        let found = similar(parts, &mut indexes, &embedding, Some(&event.key), &filter);
+        let found = similar(parts, &mut indexed, &embedding, Some(&event.key), &filter);
         times_ms.push(start.elapsed().as_secs_f64() * 1e3);
-        let scores: Vec<f64> = found
+        let alike: Vec<f64> = found
             .expect("it is answered")
             .iter()
             .map(|it| it.score)
             .collect();
-        answers.push((event.key, embedding, scores));
+        answers.push((event.key, embedding, alike));
     }
 
     let all = vectors(&stores[0]);
     let mut brute_ms = Vec::new();
     let mut n_right = 0;
     let mut n_wanted = 0;
-    for (key, embedding, scores) in &answers {
+    for (key, embedding, alike) in &answers {
         let start = Instant::now();
         let truth = brute_force(&all, key, embedding);
         brute_ms.push(start.elapsed().as_secs_f64() * 1e3);
         let worst = truth.last().copied().unwrap_or(f64::NEG_INFINITY);
         n_wanted += truth.len();
-        n_right += scores.iter().filter(|score| **score >= worst).count();
+        n_right += alike.iter().filter(|score| **score >= worst).count();
     }
     let percentiles = |times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);

@@ -7,6 +7,7 @@ mod feedback;
 mod keeping;
 mod merge;
 mod outbox;
+mod pending;
 mod pipe;
 mod reader;
 mod recent;

@@ -28,6 +28,7 @@ pub const NAME: &str = "sg-embed";
 /// By default vectors are computed here, from what was found of an event, what was done, by whom and
 /// from where: the same event gives the same vector, and nothing leaves the machine. With --provider
 /// openai a server that speaks as OpenAI's does makes them of a sentence about the event.
+#[expect(clippy::doc_markdown, reason = "it is the text of --help")]
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
 pub struct EmbedArgs {
@@ -42,6 +43,7 @@ pub struct EmbedArgs {
 }
 
 /// Who makes the vectors.
+#[expect(clippy::doc_markdown, reason = "it is the text of --help")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Provider {
     /// This program, of nothing but the event
@@ -51,6 +53,7 @@ pub(super) enum Provider {
 }
 
 /// A server that is asked for vectors.
+#[expect(clippy::doc_markdown, reason = "it is the text of --help")]
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Embedder")]
 pub(super) struct EndpointArgs {

@@ -122,10 +122,10 @@ pub(super) fn of_text(text: &str, each: &mut Each<'_>) {
         words.add(code);
         words.0
     };
-    phrases::codes_in(&words.0, words_of, |code| {
+    for code in phrases::codes_in(&words.0, words_of) {
         each("reason", code, CODE_OF_TEXT);
         is_of_anomaly = true;
-    });
+    }
     if is_of_anomaly {
         each("anomaly", "yes", ANOMALY);
     }
@@ -379,7 +379,7 @@ mod tests {
     fn codes_of(reason: &str) -> Vec<(String, Option<u32>)> {
         let mut found = Vec::new();
         codes(reason, &mut |code, amount| {
-            found.push((code.to_owned(), amount))
+            found.push((code.to_owned(), amount));
         });
         found
     }

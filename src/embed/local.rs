@@ -1,19 +1,22 @@
-//! The local embedder: each feature adds its weight, with a sign, to one of 256 numbers (feature
-//! hashing: Weinberger et al., 2009). All is integers, so the same event gives the same vector on every
-//! machine.
+//! The local embedder: what detectors find has a number of its own in a vector; all other features add
+//! their weights, with a sign, to two of the numbers that are left (feature hashing: Weinberger et al.,
+//! 2009). With one alone, every fiftieth event would look as if it had a feature that somebody asks for.
+//! All is integers, so the same event gives the same vector on every machine.
 
 use siphasher::sip::SipHasher13;
 
-use super::features;
-use super::{Embedding, Subject, Vector};
+use super::{Embedding, Subject, Vector, features, phrases};
 
 /// The model's name. Another version gives other vectors, which are never compared with these: raise it
 /// with every change of features, weights or hashes.
 pub const LOCAL_MODEL: &str = "local-1";
 
 /// Numbers of a vector. Unrelated events then have a likeness of 0, give or take 0.06; an event has some
-/// 50 features, so most numbers are 0, which takes little room on disk.
+/// 40 features, so most numbers are 0, which takes little room on disk.
 pub const DIM: usize = 256;
+
+/// Numbers that are for one feature each.
+const N_PLACES: usize = 64;
 
 /// Fixed keys, since vectors are stored: of the features' places, and of what was embedded.
 const PLACE_KEY: (u64, u64) = (0x7374_7265_616d, 1);
@@ -24,7 +27,7 @@ const TEXT_KEY: (u64, u64) = (0x7374_7265_616d, 2);
 pub fn embed_event(subject: &Subject<'_>) -> Embedding {
     let mut hashing = Hashing::default();
     features::of_subject(subject, &mut |name, value, weight| {
-        hashing.add(name, value, weight)
+        hashing.add(name, value, weight);
     });
     hashing.embedding()
 }
@@ -34,7 +37,7 @@ pub fn embed_event(subject: &Subject<'_>) -> Embedding {
 pub fn embed_text(text: &str) -> Option<Embedding> {
     let mut hashing = Hashing::default();
     features::of_text(text, &mut |name, value, weight| {
-        hashing.add(name, value, weight)
+        hashing.add(name, value, weight);
     });
     let embedding = hashing.embedding();
     embedding.vector.is_valid().then_some(embedding)
@@ -71,8 +74,16 @@ impl Hashing {
         let hash = hasher.hash(&self.text[start..]);
         self.text.push(0);
         self.text.push(weight as u8);
-        let sum = &mut self.sums[hash as usize % DIM];
-        *sum += if hash >> 63 == 0 { weight } else { -weight };
+        if let Some(place) = phrases::place_of(name, value) {
+            self.sums[place] += weight;
+            return;
+        }
+        // Two halves of its square, about.
+        let weight = (weight * 23 + 16) / 32;
+        for half in [hash as u32, (hash >> 32) as u32] {
+            let place = N_PLACES + half as usize % (DIM - N_PLACES);
+            self.sums[place] += if half >> 31 == 0 { weight } else { -weight };
+        }
     }
 
     fn embedding(self) -> Embedding {

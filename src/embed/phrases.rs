@@ -1,7 +1,8 @@
 //! What the words of a text stand for among the features of events. Words alone weigh little, since an
 //! event has many others; what they mean weighs as much as in an event.
 
-/// What detectors find, as `features.rs` makes codes of it. A test asks for each kind in words.
+/// What detectors find, as `features.rs` makes codes of it. Their order is that of their places in
+/// vectors.
 pub(super) const CODES: [&str; 42] = [
     "address: usual address",
     "address: known, rarely used address",
@@ -105,17 +106,64 @@ pub(super) const FAILURES: [&str; 6] = [
     "failed", "failure", "failures", "failing", "denied", "blocked",
 ];
 
-/// Calls `each` with the codes of which a text names more than half of the words.
+/// The place in a vector of a feature that has one of its own: of 64 there are.
+#[must_use]
+pub(super) fn place_of(name: &str, value: &str) -> Option<usize> {
+    let first = ARCHETYPES.len() + 4;
+    Some(match (name, value) {
+        ("anomaly", "yes") => 0,
+        ("failure", "no") => 1,
+        ("failure", "yes") => 2,
+        ("archetype", value) => 4 + ARCHETYPES.iter().position(|(name, _)| *name == value)?,
+        ("reason", value) => first + CODES.iter().position(|code| *code == value)?,
+        _ => return None,
+    })
+}
+
+/// The codes that a text names all words of; if there are none, those of which it names more than half.
 pub(super) fn codes_in(
     words: &[String],
     words_of: impl Fn(&str) -> Vec<String>,
-    mut each: impl FnMut(&str),
-) {
+) -> Vec<&'static str> {
+    let mut whole = Vec::new();
+    let mut partly = Vec::new();
     for code in CODES {
-        let of_code = words_of(code);
+        // What it is about goes without saying.
+        let (_, finding) = code.split_once(": ").unwrap_or(("", code));
+        let of_code = words_of(finding);
         let n_named = of_code.iter().filter(|word| words.contains(word)).count();
-        if n_named * 2 > of_code.len() {
-            each(code);
+        if n_named > 0 && n_named == of_code.len() {
+            whole.push(code);
+        } else if n_named * 2 > of_code.len() {
+            partly.push(code);
         }
+    }
+    if whole.is_empty() { partly } else { whole }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_each_ones_own() {
+        let codes = CODES.iter().map(|code| place_of("reason", code));
+        let archetypes = ARCHETYPES
+            .iter()
+            .map(|(name, _)| place_of("archetype", name));
+        let others = [("anomaly", "yes"), ("failure", "yes"), ("failure", "no")];
+        let others = others.map(|(name, value)| place_of(name, value));
+        let mut places: Vec<_> = codes.chain(archetypes).chain(others).collect();
+        assert!(
+            places
+                .iter()
+                .all(|place| place.is_some_and(|place| place < 64))
+        );
+        let n_places = places.len();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), n_places);
+        assert_eq!(place_of("reason", "something new"), None);
+        assert_eq!(place_of("user", "yes"), None);
     }
 }

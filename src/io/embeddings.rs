@@ -1,5 +1,5 @@
-//! Embeddings from a server that speaks as OpenAI's does: `POST {base}/embeddings`. It sends sentences
-//! and checks what comes back; a text that it gets no vector for is not waited for without end.
+//! Embeddings from a server that is asked by `POST {base}/embeddings`. This module sends sentences and
+//! checks what comes back; a text that it gets no vector for is not waited for without end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -19,9 +19,9 @@ use crate::store::Store;
 use chunk::Damaged;
 use index::{Candidate, Index};
 
-/// Vectors that are compared, of as many as there are: with a million of them the ten most alike are
-/// among these, but for one in a thousand.
-const N_COMPARED: usize = 8_192;
+/// Vectors that are compared, of as many as there are: of the ten most alike of a million all but a few in
+/// a thousand are among these.
+const N_COMPARED: usize = 4_096;
 /// The same for each answer that is wanted.
 const N_COMPARED_EACH: usize = 64;
 /// Answers at the most.

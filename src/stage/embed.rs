@@ -83,6 +83,10 @@ impl Embed {
     }
 
     /// Asks the embedder for all of a batch, several requests at a time.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method by itself is one of a single lifetime"
+    )]
     fn ask(&self, blocks: &mut [Block], embedder: &dyn Embedder) -> (u64, u64) {
         let mut texts = Vec::new();
         let mut places = Vec::new();

@@ -2,15 +2,13 @@
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
-use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hashbrown::HashTable;
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::counters::Counters;
+use super::pending::Pending;
 use super::recent::Recent;
 use super::vectors::SumKeeper;
 use super::{Outbox, Pipe, Store};
@@ -68,18 +66,6 @@ pub struct Writer {
     scratch: Vec<u8>,
 }
 
-/// Keys in the write batch, which reads do not see yet.
-#[derive(Default)]
-struct Pending {
-    keys: Vec<u8>,
-    ends: Vec<usize>,
-    index: HashTable<u32>,
-    hasher: foldhash::fast::RandomState,
-    /// Anomalies and embeddings in the write batch by key, for a rescore.
-    anomalies: HashMap<u32, Vec<u8>>,
-    embeddings: HashMap<u32, Vec<u8>>,
-}
-
 impl Writer {
     /// A writer for an open store.
     ///
@@ -114,7 +100,7 @@ impl Writer {
         for event in &block.events {
             key.clear();
             schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
-            let hash = self.pending.hasher.hash_one(&key[..]);
+            let hash = self.pending.hash(&key);
             if self.is_known(&key, hash)? {
                 n_duplicates += 1;
                 if self.options.rescore {
@@ -412,7 +398,7 @@ impl Writer {
 
     fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
         self.put_detector(families, writes);
-        if !self.pending.ends.is_empty() {
+        if !self.pending.is_empty() {
             let counters = serde_json::to_vec(&self.counters)?;
             writes.put_cf(families.meta, schema::META_COUNTERS, counters);
         }
@@ -481,40 +467,6 @@ impl Sink for Writer {
         }
         Ok(())
     }
-}
-
-impl Pending {
-    fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
-        self.index.find(hash, |&i| self.key(i) == key).copied()
-    }
-
-    fn insert(&mut self, key: &[u8], hash: u64) -> u32 {
-        let i = self.ends.len() as u32;
-        self.keys.extend_from_slice(key);
-        self.ends.push(self.keys.len());
-        let (keys, ends, hasher) = (&self.keys, &self.ends, &self.hasher);
-        let rehash = |&i: &u32| hasher.hash_one(key_at(keys, ends, i));
-        self.index.insert_unique(hash, i, rehash);
-        i
-    }
-
-    fn key(&self, i: u32) -> &[u8] {
-        key_at(&self.keys, &self.ends, i)
-    }
-
-    fn clear(&mut self) {
-        self.keys.clear();
-        self.ends.clear();
-        self.index.clear();
-        self.anomalies.clear();
-        self.embeddings.clear();
-    }
-}
-
-fn key_at<'a>(keys: &'a [u8], ends: &[usize], i: u32) -> &'a [u8] {
-    let i = i as usize;
-    let start = i.checked_sub(1).map_or(0, |before| ends[before]);
-    &keys[start..ends[i]]
 }
 
 /// The anomaly in a value that passed for one; none if it is damaged.

@@ -133,7 +133,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
     dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt())
 }
 
-/// Numbers by chance, the same each time (SplitMix64).
+/// Numbers by chance, the same each time (`SplitMix64`).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -486,14 +486,15 @@ fn hostile_texts_are_embedded_and_asked_for() {
         let id = item.text("event_id");
         for format in ["table", "ndjson"] {
             let ran = ask(&db, &["similar", "-f", format, "-n99", "--", id]).expect_code(0);
-            let control = |c: char| c.is_control() && c != '\n';
-            assert!(!ran.text().contains(control), "{id:?}: {}", ran.text());
-            if format == "ndjson" {
+            if format == "table" {
+                let control = |c: char| c.is_control() && c != '\n';
+                assert!(!ran.text().contains(control), "{id:?}: {}", ran.text());
+            } else {
                 assert_eq!(ran.json_lines().len(), HOSTILE.len() - 1);
             }
         }
     }
-    let long = "x ".repeat(60_000);
+    let long = "x ".repeat(20_000);
     for text in HOSTILE
         .iter()
         .chain(&[&*long])

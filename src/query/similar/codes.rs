@@ -155,16 +155,16 @@ mod tests {
                 };
                 (0..dim).map(number).collect::<Vec<_>>()
             };
-            let mut codes = Vec::new();
+            let mut all = Vec::new();
             let (one, other) = (vector(1), vector(2));
             let opposite: Vec<f32> = one.iter().map(|number| -number).collect();
             let close = one.iter().zip(&other).map(|(a, b)| a + b / 10.0);
             for numbers in [one.clone(), close.collect(), other, opposite] {
-                coder.push_code(&Vector::F32(numbers), &mut codes);
+                coder.push_code(&Vector::F32(numbers), &mut all);
             }
             let n_bytes = code_bytes(dim);
-            assert_eq!(codes.len(), n_bytes * 4);
-            let found = distances(&codes[..n_bytes], &codes);
+            assert_eq!(all.len(), n_bytes * 4);
+            let found = distances(&all[..n_bytes], &all);
             let n_bits = n_bytes as u16 * 8;
             assert_eq!((found[0], found[3] >= n_bits * 9 / 10), (0, true), "{dim}");
             assert!(found[1] < n_bits / 8, "{dim}: {found:?}");

@@ -62,7 +62,7 @@ impl IndexFile {
     }
 
     /// Bytes of all chunks.
-    pub(super) fn n_bytes(&self) -> u64 {
+    pub(super) fn chunks_bytes(&self) -> u64 {
         self.end
     }
 }

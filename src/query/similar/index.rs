@@ -103,7 +103,7 @@ impl Index {
         if missing.is_empty() {
             return Ok(());
         }
-        let n_bytes = self.file.as_ref().map_or(0, IndexFile::n_bytes);
+        let n_bytes = self.file.as_ref().map_or(0, IndexFile::chunks_bytes);
         let n_useful: u64 = self.stretches.values().map(|it| it.head.n_bytes).sum();
         let is_anew = self.is_anew || n_bytes > n_useful * WASTE;
         let opened = self.file.as_ref();
@@ -158,7 +158,7 @@ impl Index {
         if self
             .file
             .as_ref()
-            .is_some_and(|file| file.n_bytes() > n_useful)
+            .is_some_and(|file| file.chunks_bytes() > n_useful)
         {
             let mut appender = Appender::anew(store.path(), self.file.as_ref());
             self.move_to(&mut appender);

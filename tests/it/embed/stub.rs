@@ -1,4 +1,4 @@
-//! A server that makes vectors of texts as OpenAI's does, and fails as real ones do.
+//! A server that makes vectors of texts as paid ones do, and fails as real ones do.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,6 +33,8 @@ pub(crate) enum Reply {
     /// Says yes, and more than anybody reads.
     Endless,
     Cut,
+    /// Says nothing until the other side has enough of it.
+    Hang,
     /// Does not like texts about somebody.
     RefuseUser(&'static str),
 }
@@ -115,6 +117,9 @@ fn serve(stream: TcpStream, requests: &Mutex<Vec<Request>>, behave: &Behaviour) 
             reply
         };
         let Some(said) = answer(reply, &request.texts) else {
+            if reply == Reply::Hang {
+                let _ = reader.read(&mut [0]);
+            }
             return;
         };
         let said = reader.get_mut().write_all(said.as_bytes());
@@ -128,7 +133,6 @@ fn answer(reply: Reply, texts: &[String]) -> Option<String> {
     let item = |(i, text): (usize, &String)| json!({"object": "embedding", "index": i, "embedding": vector_of(text)});
     let mut data: Vec<Value> = texts.iter().enumerate().map(item).collect();
     match reply {
-        Reply::Right => (),
         Reply::Shuffled => data.reverse(),
         Reply::WrongCount => drop(data.pop()),
         Reply::WrongIndex => data[0]["index"] = json!(texts.len()),
@@ -137,11 +141,11 @@ fn answer(reply: Reply, texts: &[String]) -> Option<String> {
         Reply::RefuseUser(user) if texts.iter().any(|text| text.contains(user)) => {
             return Some(status(400, ""));
         }
-        Reply::RefuseUser(_) => (),
+        Reply::Right | Reply::RefuseUser(_) => (),
         Reply::Status(number, header) => return Some(status(number, header)),
         Reply::Garbage => return Some(ok("<html>\u{1b}[2Jno secrets here</html>")),
         Reply::Endless => return Some(ok(&" ".repeat(30 << 20))),
-        Reply::Cut => return None,
+        Reply::Cut | Reply::Hang => return None,
     }
     let body = json!({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 1}});
     Some(ok(&body.to_string()))
