@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -89,7 +90,8 @@ pub(super) struct Group {
     pub(super) model: String,
     pub(super) dim: usize,
     pub(super) n_entries: usize,
-    pub(super) codes: Vec<u8>,
+    searched: Arc<Vec<u8>>,
+    codes: Range<usize>,
     attributes_crc: u32,
     start: u64,
     place: Place,
@@ -156,24 +158,30 @@ impl Head {
 
 /// The groups of a chunk, with their codes.
 pub(super) fn read_groups(head: &Head, place: &Place) -> Result<Vec<Group>, Damaged> {
-    let (directory_bytes, codes_bytes) = (head.directory_bytes as usize, head.codes_bytes as usize);
-    // In one read: there are thousands of chunks.
-    let mut directory = place.read(HEAD_BYTES as u64, directory_bytes + codes_bytes)?;
-    let codes = directory.split_off(directory_bytes);
-    if crc(&directory) != head.directory_crc {
+    let directory_bytes = head.directory_bytes as usize;
+    // In one read, and not copied: there are thousands of chunks.
+    let searched = place.read(
+        HEAD_BYTES as u64,
+        directory_bytes + head.codes_bytes as usize,
+    )?;
+    let searched = Arc::new(searched);
+    let mut directory = &searched[..directory_bytes];
+    if crc(directory) != head.directory_crc {
         return Err(Damaged);
     }
-    let (mut directory, mut codes) = (&directory[..], &codes[..]);
     let mut groups = Vec::new();
+    let mut codes_start = directory_bytes;
     while !directory.is_empty() {
-        groups.push(read_group(&mut directory, &mut codes, head, place)?);
+        let group = read_group(&mut directory, (&searched, codes_start), head, place)?;
+        codes_start = group.codes.end;
+        groups.push(group);
     }
     Ok(groups)
 }
 
 fn read_group(
     directory: &mut &[u8],
-    codes: &mut &[u8],
+    (searched, codes_start): (&Arc<Vec<u8>>, usize),
     head: &Head,
     place: &Place,
 ) -> Result<Group, Damaged> {
@@ -194,19 +202,20 @@ fn read_group(
     if !is_within || !(1..=DIM_MAX).contains(&dim) {
         return Err(Damaged);
     }
-    let codes = take(codes, n_entries * code_bytes(dim))?;
-    if crc(codes) != codes_crc {
-        return Err(Damaged);
-    }
-    Ok(Group {
+    let group = Group {
         model,
         dim,
         n_entries,
-        codes: codes.to_vec(),
+        searched: Arc::clone(searched),
+        codes: codes_start..codes_start + n_entries * code_bytes(dim),
         attributes_crc,
         start,
         place: place.clone(),
-    })
+    };
+    match searched.get(group.codes.clone()) {
+        Some(codes) if crc(codes) == codes_crc => Ok(group),
+        _ => Err(Damaged),
+    }
 }
 
 /// The first bytes, which are taken off.
@@ -217,6 +226,10 @@ fn take<'a>(bytes: &mut &'a [u8], n_bytes: usize) -> Result<&'a [u8], Damaged> {
 }
 
 impl Group {
+    pub(super) fn codes(&self) -> &[u8] {
+        &self.searched[self.codes.clone()]
+    }
+
     /// What all entries can be chosen by.
     pub(super) fn attributes(&self) -> Result<Vec<Attributes>, Damaged> {
         let bytes = self

@@ -208,7 +208,7 @@ impl Index {
             .collect();
         let distances: Result<Vec<Vec<u16>>, Damaged> = (groups.par_iter())
             .map(|(stretch, _, group)| {
-                let mut distances = distances(&code, &group.codes);
+                let mut distances = distances(&code, group.codes());
                 if choice.is_of_attributes(*stretch) {
                     for (distance, it) in distances.iter_mut().zip(group.attributes()?) {
                         if !choice.takes(it) {
