@@ -120,25 +120,30 @@ pub(super) fn place_of(name: &str, value: &str) -> Option<usize> {
     })
 }
 
-/// The codes that a text names all words of; if there are none, those of which it names more than half.
+/// The codes that a text names all words of, and those that it names more words of than of any of these,
+/// if that is more than half of them.
 pub(super) fn codes_in(
     words: &[String],
     words_of: impl Fn(&str) -> Vec<String>,
 ) -> Vec<&'static str> {
-    let mut whole = Vec::new();
-    let mut partly = Vec::new();
+    let mut named = Vec::new();
+    let mut n_whole_max = 0;
     for code in CODES {
         // What it is about goes without saying.
         let (_, finding) = code.split_once(": ").unwrap_or(("", code));
         let of_code = words_of(finding);
         let n_named = of_code.iter().filter(|word| words.contains(word)).count();
-        if n_named > 0 && n_named == of_code.len() {
-            whole.push(code);
-        } else if n_named * 2 > of_code.len() {
-            partly.push(code);
+        let is_whole = n_named > 0 && n_named == of_code.len();
+        if is_whole {
+            n_whole_max = n_whole_max.max(n_named);
+        }
+        if is_whole || n_named * 2 > of_code.len() {
+            named.push((code, n_named, is_whole));
         }
     }
-    if whole.is_empty() { partly } else { whole }
+    let named = named.into_iter();
+    let wanted = named.filter(|(_, n_named, is_whole)| *is_whole || *n_named > n_whole_max);
+    wanted.map(|(code, ..)| code).collect()
 }
 
 #[cfg(test)]
