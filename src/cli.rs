@@ -5,6 +5,7 @@ mod alerts;
 pub mod analyze;
 mod baselines;
 pub mod consume;
+pub mod embed;
 mod enrich;
 mod feedback;
 pub mod generate;
@@ -15,6 +16,7 @@ mod output;
 pub mod query;
 pub mod run;
 pub mod score;
+mod similar;
 pub mod store;
 
 use std::fmt::Write as _;

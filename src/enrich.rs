@@ -60,14 +60,14 @@ impl Enrichment {
         if let Some(places) = &self.places {
             fill(
                 block,
-                |event| &mut event.geo_location,
+                |event| (&mut event.geo_location, &mut event.looked_up.place),
                 |address| places.place(address),
             );
         }
         if let Some(providers) = &self.providers {
             fill(
                 block,
-                |event| &mut event.asn,
+                |event| (&mut event.asn, &mut event.looked_up.provider),
                 |address| providers.provider(address),
             );
         }
@@ -78,14 +78,14 @@ impl Enrichment {
 /// address is 80 bytes at least, so the arena grows by a few MiB at worst.
 fn fill(
     block: &mut Block,
-    field: impl Fn(&mut Event) -> &mut Text,
+    field: impl Fn(&mut Event) -> (&mut Text, &mut bool),
     find: impl Fn(IpAddr) -> Option<String>,
 ) {
     // Events of one address often follow each other.
     let mut last: Option<(IpAddr, Text)> = None;
     for i in 0..block.events.len() {
         let source_ip = block.events[i].source_ip;
-        if source_ip.is_none() || !field(&mut block.events[i]).is_none() {
+        if source_ip.is_none() || !field(&mut block.events[i]).0.is_none() {
             continue;
         }
         let Ok(address) = block.text(source_ip).parse::<IpAddr>() else {
@@ -100,7 +100,8 @@ fn fill(
             }),
         };
         last = Some((address, found));
-        *field(&mut block.events[i]) = found;
+        let (text, is_looked_up) = field(&mut block.events[i]);
+        (*text, *is_looked_up) = (found, true);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod dead_letter;
+pub mod embeddings;
 pub mod files;
 mod follow;
 pub mod http;

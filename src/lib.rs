@@ -11,10 +11,11 @@
 //! | [`record`] | the event, what stages add, wire form, validation, limits | nothing |
 //! | [`batch`] | lines that travel together | `record` |
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
+//! | [`embed`] | vectors that are close where events are alike | `record` |
 //! | [`enrich`] | what files know of addresses | `batch` |
 //! | [`detect`] | how unusual is an event for its user | `record` |
 //! | [`llm`] | what a language model is told and answers, and what is not for it | `batch` |
-//! | [`stage`] | what happens to a batch | `batch`, `enrich`, `detect` |
+//! | [`stage`] | what happens to a batch | `batch`, `embed`, `enrich`, `detect` |
 //! | [`io`] | files, pipes, dead letters, state files | `batch` |
 //! | [`engine`] | threads and order: source, stages, sink | `stage`, `io` |
 //! | [`evaluate`] | what thresholds would raise, how good scores are | `engine` |
@@ -30,6 +31,7 @@ pub mod analyze;
 pub mod batch;
 pub mod cli;
 pub mod detect;
+pub mod embed;
 pub mod engine;
 pub mod enrich;
 pub mod evaluate;

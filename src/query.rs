@@ -6,6 +6,7 @@ mod feedback;
 mod incidents;
 mod keys;
 mod parts;
+pub mod similar;
 mod stats;
 mod user;
 

@@ -143,8 +143,17 @@ pub struct Event {
     pub bytes: Option<f64>,
     /// Failed or blocked by status, or by the ending of its type.
     pub is_failure: bool,
+    /// What of it the line does not say.
+    pub looked_up: LookedUp,
     /// Where this event's stage fields are in the block, from 1; 0 is none.
     pub stage_fields: u32,
+}
+
+/// What was looked up for an event's address, since its line does not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookedUp {
+    pub place: bool,
+    pub provider: bool,
 }
 
 /// The parts of an event that detectors look at, as plain borrowed values.

@@ -24,6 +24,8 @@
 //! | `meta` | `feedback:` and an event's key | an analyst's verdict on the event, JSON |
 //! | `meta` | `alert:` and a number | key of an event that some target has not been told of |
 //! | `meta` | `alert-target:` and a target | number of the last alert that the target has, decimal |
+//! | `meta` | `vectors` | there are sums of all embeddings |
+//! | `meta` | `vectors:` and a stretch of time | how many embeddings it has, and a sum of them, see [`stretch_of`] |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
 //! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
@@ -102,10 +104,19 @@ pub const META_ALERT_PREFIX: &str = "alert:";
 /// Before the name of a target of alerts.
 pub const META_ALERT_TARGET_PREFIX: &str = "alert-target:";
 
+/// Whether embeddings are summed up. Older releases pass these over; one that writes embeddings beside them
+/// makes the sums wrong, which `verify` tells.
+pub const META_VECTORS: &str = "vectors";
+/// Before the number of a stretch of time.
+pub const META_VECTORS_PREFIX: &str = "vectors:";
+
 /// The user whose name stands for what all users share. No user has an empty name.
 pub const SHARED_BASELINE: &str = "";
 /// Before the name of a task and after it: no byte of a UTF-8 text.
 const TASK_MARK: u8 = 0xFF;
+
+/// A stretch of time is 2 to the power of so many milliseconds, 17 minutes.
+const STRETCH_BITS: u32 = 20;
 
 /// Digits of a timestamp in an event key.
 const TIMESTAMP_DIGITS: usize = 15;
@@ -359,6 +370,31 @@ pub fn alert_target_key(target: &str) -> String {
     format!("{META_ALERT_TARGET_PREFIX}{target}")
 }
 
+/// The number of the stretch of time that an event key falls into.
+#[must_use]
+pub fn stretch_of(key: &[u8]) -> i64 {
+    split_event_key(key).map_or(0, |(timestamp_ms, _)| timestamp_ms >> STRETCH_BITS)
+}
+
+/// The times in ms at which a stretch begins and the next one does.
+#[must_use]
+pub fn stretch_ms(stretch: i64) -> (i64, i64) {
+    (stretch << STRETCH_BITS, (stretch + 1) << STRETCH_BITS)
+}
+
+/// The name in `meta` of the sum of a stretch: they sort by time.
+#[must_use]
+pub fn vector_sum_key(stretch: i64) -> Vec<u8> {
+    format!("{META_VECTORS_PREFIX}{stretch:010}").into_bytes()
+}
+
+/// The stretch in what [`vector_sum_key`] has made, or none if it is another name.
+#[must_use]
+pub fn split_vector_sum_key(key: &[u8]) -> Option<i64> {
+    let digits = key.strip_prefix(META_VECTORS_PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// What keys have of an event id or of a user.
 #[must_use]
 pub fn hash(text: &str) -> u64 {
@@ -389,6 +425,18 @@ mod tests {
         assert!(alert_key(9) < alert_key(10) && alert_key(10) < alert_key(u64::MAX));
         assert_eq!(split_alert_key(alert_key(10).as_bytes()), Some(10));
         assert_eq!(split_alert_key(alert_target_key("7").as_bytes()), None);
+        let event = key(1_735_689_600_000, "evt:1");
+        let stretch = stretch_of(&event);
+        let (from_ms, end_ms) = stretch_ms(stretch);
+        assert!(time_prefix(from_ms) <= event && event < time_prefix(end_ms));
+        assert_eq!(
+            split_vector_sum_key(&vector_sum_key(stretch)),
+            Some(stretch)
+        );
+        assert_eq!(split_vector_sum_key(META_VECTORS.as_bytes()), None);
+        assert!(vector_sum_key(9) < vector_sum_key(10));
+        let last = stretch_of(&key(crate::record::TIMESTAMP_MS_MAX, "e"));
+        assert!(vector_sum_key(last - 1) < vector_sum_key(last));
         for (task, user) in [
             ("", "alice"),
             ("", ""),

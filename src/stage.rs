@@ -1,5 +1,6 @@
 //! What a stage is. Stages know batches; they know nothing of stdin, Kafka, threads or RocksDB.
 
+mod embed;
 mod findings;
 mod incident;
 mod look;
@@ -7,6 +8,7 @@ mod memory;
 mod score;
 mod tasks;
 
+pub use embed::{Embed, Embedded, Embedder};
 pub use incident::{Alert, Incidents, of_detector};
 pub use memory::{Backing, EachUser, Memory, Shelf, Shelves};
 pub use score::{Emit, Scorer};

@@ -16,6 +16,7 @@ mod recent;
 mod scratch;
 mod state;
 mod tasks;
+mod vectors;
 mod writer;
 
 use std::fs::File;
@@ -44,6 +45,7 @@ pub use pipe::Pipe;
 pub use reader::{Entry, Order, UserWalk, Walk};
 pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use state::{EachBaseline, Label, STATE_BYTES, State};
+pub use vectors::{VectorSum, VectorSums};
 pub use writer::{Writer, WriterOptions};
 
 use crate::schema;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Alert, END_TIMEOUT, Failure, Named, Telling};
 use crate::io::dead_letter::DeadLetters;
 use crate::query;
+use crate::record::StageField;
 use crate::record::{Code, Reason};
 use crate::report::say;
 use crate::store::{Bell, Progress, Store};
@@ -152,10 +153,12 @@ impl Sender {
         let mut last = None;
         for (number, key) in (self.progress).next_alerts(self.place, self.bell.last(), n_max)? {
             last = Some(number);
-            let Some(found) = query::find(&self.store, key)? else {
+            let Some(mut found) = query::find(&self.store, key)? else {
                 sent.n_gone += 1;
                 continue;
             };
+            // It says nothing to whoever is told.
+            found.block.set_stage_value(0, StageField::Embedding, b"");
             let alert = Alert::of(&found);
             let target = &mut self.named.target;
             let mut handed_over = target.send(&alert, deadline);

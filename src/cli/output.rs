@@ -4,6 +4,7 @@
 mod analyses;
 mod feedback;
 mod incidents;
+mod similar;
 mod stats;
 
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +24,7 @@ use crate::time::format_time;
 
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
+pub(super) use similar::print_similar;
 pub(super) use stats::print_stats;
 
 /// The form of an answer.

@@ -9,6 +9,7 @@ use super::Ended;
 use super::output::{
     FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_profile, print_stats,
 };
+use super::similar::{self, SimilarArgs};
 use crate::query::{self, FeedbackFilter, Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
@@ -71,6 +72,12 @@ enum Question {
     Analyses(FilterArgs),
     /// What anomalies were folded into, the newest first
     Incidents(WhichArgs),
+    /// Events that are like one, or like a text: have we seen this before?
+    ///
+    /// Those that sg-embed, or sg-run --embed, has given an embedding are compared: the same kind of
+    /// misbehaviour counts most, then the same person and address. --model says which vectors, if there
+    /// are several kinds.
+    Similar(Box<SimilarArgs>),
     /// What is usual for a user: hours, addresses, places, types
     User {
         /// The user's name
@@ -117,7 +124,7 @@ enum What {
 
 /// Where, when, and of whom.
 #[derive(Args, Debug)]
-struct RangeArgs {
+pub(super) struct RangeArgs {
     #[command(flatten)]
     databases: DatabaseArgs,
 
@@ -151,7 +158,7 @@ struct FilterArgs {
 
 /// Which items are asked for.
 #[derive(Args, Debug)]
-struct WhichArgs {
+pub(super) struct WhichArgs {
     #[command(flatten)]
     range: RangeArgs,
 
@@ -171,7 +178,7 @@ struct WhichArgs {
     #[arg(long, value_enum)]
     severity: Option<Severity>,
 
-    /// At most this many [default: 100; export: all]
+    /// At most this many [default: 100; similar: 10; export: all]
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -198,6 +205,8 @@ const EXAMPLES: &str = "Examples:
   sg-query analyses --db db --since 24h --severity high
   sg-query incidents --db db --since 7d
   sg-query events --db db --user alice --type LOGIN_FAILED
+  sg-query similar evt_1738247260748_0011757 --db db
+  sg-query similar 'password guessing from 203.0.113.7 country:RO' --db db --since 90d
   sg-query user alice --db db
   sg-query feedback --db db --since 7d
   sg-query export --db db --what anomalies --format csv > anomalies.csv
@@ -257,6 +266,7 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             }
             Ok(found_or_not(found.len() as u64))
         }
+        Question::Similar(args) => similar::run(parts, args, format),
         Question::Event { event_id, .. } => {
             let found = query::event(parts, event_id)?;
             let ended = print_all(&found, format, Wanted::Events)?;
@@ -340,6 +350,7 @@ impl Question {
             | Self::Anomalies { filter, .. }
             | Self::Export { filter, .. } => &filter.which.range.databases,
             Self::Incidents(which) => &which.range.databases,
+            Self::Similar(args) => &args.which.range.databases,
             Self::Feedback { range, .. } => &range.databases,
             Self::Event { databases, .. }
             | Self::User { databases, .. }
@@ -392,7 +403,7 @@ impl FilterArgs {
 
 impl WhichArgs {
     /// The newest first.
-    fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
+    pub(super) fn filter(&self, limit: usize) -> anyhow::Result<Filter> {
         let (since_ms, until_ms) = self.range.times_ms()?;
         Ok(Filter {
             since_ms,

@@ -18,7 +18,7 @@ use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
 use crate::record::LINE_BYTES_MAX;
 use crate::shutdown::Shutdown;
-use crate::stage::{Emit, ScoreConfig, Scoring};
+use crate::stage::{Embed, Embedded, Emit, ScoreConfig, Scoring, Stage};
 use crate::store::{Access, Store, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
@@ -49,6 +49,12 @@ pub struct RunArgs {
     #[arg(long)]
     analyze: bool,
 
+    /// Give events embeddings, by which sg-query similar finds others like them: those that are anomalies,
+    /// or --embed=all. They are the same as those of sg-embed
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
+          default_missing_value = "anomalies")]
+    embed: Option<Embedded>,
+
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
@@ -70,6 +76,7 @@ const EXAMPLES: &str = "Examples:
   sg-run --follow /var/log/app/events.ndjson --db db
   sg-run -b localhost:9092 -t events --db db --tee | jq -c 'select(.anomaly)'
   sg-run --follow events.ndjson --db db --analyze --api-key-file key --budget-usd 2
+  sg-run events.ndjson --db db --embed && sg-query similar evt_41 --db db
   sg-run --follow events.ndjson --db db --alerts-to alerts.ndjson --alerts-to kafka:alerts -b localhost:9092
   sg-run --follow events.ndjson --db db --alerts-to webhook:https://example.org/hook --webhook-secret-file secret
 
@@ -152,9 +159,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rescore: false,
     };
     let mut writer = Writer::new(store, writer_options)?;
+    let mut embed = args.embed.map(|which| Embed::new(which, None));
+    let mut stages: Vec<&mut dyn Stage> = vec![&mut *look, &mut tasks];
+    if let Some(embed) = &mut embed {
+        stages.push(embed);
+    }
     let outcome = engine::run(
         source,
-        &mut [&mut *look, &mut tasks],
+        &mut stages,
         &mut writer,
         &mut dead_letters,
         &shutdown,

@@ -12,6 +12,7 @@ use super::{Ended, LineArgs, conclude};
 use crate::engine;
 use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
+use crate::query::similar;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::store::{Access, Digest, Pipe, Store, Tuning, Verified, Writer, WriterOptions};
@@ -39,7 +40,7 @@ pub struct StoreArgs {
     #[arg(long)]
     tee: bool,
 
-    /// Replace the anomalies of events that are stored already by those that come in
+    /// Replace the anomalies and embeddings of events that are stored already by those that come in
     #[arg(long)]
     rescore: bool,
 
@@ -190,7 +191,9 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
                 (None, Some(time)) => parse_time(time, now_ms).map_err(anyhow::Error::msg)?,
                 (None, None) => anyhow::bail!("prune needs --retain or --before"),
             };
-            let pruned = open(database, Access::WriteExisting)?.prune(before_ms)?;
+            let store = open(database, Access::WriteExisting)?;
+            let pruned = store.prune(before_ms)?;
+            similar::tidy(&store)?;
             let text = format!(
                 "removed {} events and {} anomalies before {}",
                 pruned.n_events,

@@ -13,7 +13,7 @@ use ureq::{Agent, Body, Error, RequestBuilder};
 
 use crate::time::{now_ms, parse_http_date};
 
-/// Bytes of an answer that are read: more than a sentence about what is wrong is of no use.
+/// Bytes of an answer that are read if nobody says how many: more than a sentence about what is wrong is of no use.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// How long a connection is kept for the next request. Servers close theirs after five seconds and more.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
@@ -161,6 +161,21 @@ impl Client {
         body: &[u8],
         timeout: Duration,
     ) -> Result<Answer, String> {
+        self.post_for(url, headers, body, timeout, ANSWER_BYTES_MAX)
+    }
+
+    /// The same for an answer that may be that long; a longer one is as good as none.
+    ///
+    /// # Errors
+    /// A sentence on why there is none; it repeats nothing of the URL.
+    pub fn post_for(
+        &self,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        timeout: Duration,
+        answer_bytes_max: u64,
+    ) -> Result<Answer, String> {
         let mut request = self.agent.post(url.secret_text());
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -168,7 +183,7 @@ impl Client {
         let request = request.config().timeout_global(Some(timeout)).build();
         let mut response = request.send(body).map_err(|error| words(&error, timeout))?;
         let mut answer = head(&response);
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let body = response.body_mut().with_config().limit(answer_bytes_max);
         answer.body = body.read_to_vec().unwrap_or_default();
         Ok(answer)
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::scan::{Quoted, Scanner, Span, Value};
 use super::{
-    Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, Reason, Status, TIMESTAMP_MS_MAX,
-    Text, is_failure_kind,
+    Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, LookedUp, Reason, Status,
+    TIMESTAMP_MS_MAX, Text, is_failure_kind,
 };
 
 /// The fields that stages add to a line, in the order in which they are appended.
@@ -136,6 +136,7 @@ pub fn parse(
         endpoint,
         bytes,
         is_failure,
+        looked_up: LookedUp::default(),
         stage_fields: fields.added.map_or(0, |mut found| {
             found.move_by(offset);
             stage_fields.push(found);

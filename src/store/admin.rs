@@ -6,6 +6,7 @@ use rocksdb::WriteBatch;
 
 use super::counters::Counters;
 use super::reader::{Entry, Order};
+use super::vectors::SumKeeper;
 use super::writer::anomaly_of;
 use super::{Store, write_error};
 use crate::batch::Block;
@@ -34,6 +35,13 @@ pub struct Verified {
 pub struct Pruned {
     pub n_events: u64,
     pub n_anomalies: u64,
+}
+
+/// What is kept right while events are taken out.
+struct Pruning {
+    counters: Counters,
+    sums: SumKeeper,
+    pruned: Pruned,
 }
 
 impl Store {
@@ -85,6 +93,7 @@ impl Store {
         for family in [schema::AI_ANALYSIS, schema::EMBEDDINGS, schema::PENDING] {
             self.verify_owned(family, &mut verified)?;
         }
+        self.verify_vector_sums(&mut verified)?;
         self.verify_index_sizes(&mut verified)?;
         self.verify_baselines(&mut verified)?;
         self.verify_feedback(&mut verified)?;
@@ -246,14 +255,18 @@ impl Store {
     /// If the store cannot be read or written; what was taken out until then stays out, and
     /// the rest is whole.
     pub fn prune(&self, before_ms: i64) -> anyhow::Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let mut counters = self.counters()?;
+        self.make_vector_sums()?;
+        let mut pruning = Pruning {
+            counters: self.counters()?,
+            sums: SumKeeper::default(),
+            pruned: Pruned::default(),
+        };
         let end = schema::time_prefix(before_ms);
         let mut from = Vec::new();
         loop {
             let old = self.events_between(&from, &end, PRUNE_BATCH)?;
             let Some((last, _)) = old.last() else {
-                return Ok(pruned);
+                return Ok(pruning.pruned);
             };
             // Behind the last one: what was taken out leaves marks that a walk would step over.
             from.clone_from(last);
@@ -261,10 +274,15 @@ impl Store {
             let mut writes = WriteBatch::default();
             self.prune_feedback(last, &mut writes)?;
             for (key, value) in old {
-                self.prune_event(&key, value, &mut counters, &mut pruned, &mut writes)?;
+                self.prune_event(&key, value, &mut pruning, &mut writes)?;
             }
+            pruning.sums.put(self, &mut writes);
             let meta = self.family(schema::META);
-            writes.put_cf(meta, schema::META_COUNTERS, serde_json::to_vec(&counters)?);
+            writes.put_cf(
+                meta,
+                schema::META_COUNTERS,
+                serde_json::to_vec(&pruning.counters)?,
+            );
             self.write(writes, true)?;
         }
     }
@@ -287,11 +305,17 @@ impl Store {
         &self,
         key: &[u8],
         value: Vec<u8>,
-        counters: &mut Counters,
-        pruned: &mut Pruned,
+        pruning: &mut Pruning,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
+        let Pruning {
+            counters,
+            sums,
+            pruned,
+        } = pruning;
         pruned.n_events += 1;
+        let embedding = self.get(schema::EMBEDDINGS, key)?;
+        sums.change(self, key, embedding.as_deref(), None)?;
         let mut index_key = Vec::new();
         if let Some(anomaly) = self
             .get(schema::ANOMALIES, key)?

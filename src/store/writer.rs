@@ -14,6 +14,7 @@ use super::bulk::BULK_BYTES_MIN;
 use super::counters::Counters;
 use super::gathered::Gathered;
 use super::recent::Recent;
+use super::vectors::SumKeeper;
 use super::{Notice, Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
@@ -59,6 +60,7 @@ pub struct Writer {
     store: Arc<Store>,
     options: WriterOptions,
     counters: Counters,
+    sums: SumKeeper,
     /// Keys that the store may hold; others are new without looking.
     recent: Recent,
     /// The last key that the store holds.
@@ -69,6 +71,8 @@ pub struct Writer {
     writes: WriteBatch,
     /// Anomalies in that write by key, for a rescore.
     anomalies: HashMap<Vec<u8>, Vec<u8>>,
+    /// Embeddings, the same.
+    embeddings: HashMap<Vec<u8>, Vec<u8>>,
     /// Events that waited for their analysis, and whose analysis is in that write.
     analysed: HashSet<Vec<u8>>,
     /// How far each source has been read in what was gathered.
@@ -82,16 +86,19 @@ impl Writer {
     /// # Errors
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
+        store.make_vector_sums()?;
         let counters = store.counters()?;
         let last_key = store.last_event_key()?.unwrap_or_default();
         Ok(Self {
             store,
             options,
             counters,
+            sums: SumKeeper::default(),
             recent: Recent::new(last_key.clone()),
             last_key,
             gathered: Gathered::default(),
             anomalies: HashMap::new(),
+            embeddings: HashMap::new(),
             analysed: HashSet::new(),
             writes: WriteBatch::with_capacity_bytes(WRITES_BYTES),
             ends: Ends::default(),
@@ -123,7 +130,7 @@ impl Writer {
                 }
             } else {
                 self.recent.insert(&key, hash);
-                self.insert(block, event, (&key, hash), families, writes);
+                self.insert(block, event, (&key, hash), families, writes)?;
             }
             if self.n_bytes_gathered(writes) >= self.options.gathered_bytes_max {
                 self.commit(families, writes)?;
@@ -154,7 +161,14 @@ impl Writer {
         (key, hash): (&[u8], u64),
         families: &Families<'_>,
         writes: &mut WriteBatch,
-    ) {
+    ) -> anyhow::Result<()> {
+        let embedding = block.stage_value(event, StageField::Embedding);
+        self.sums.change(&self.store, key, None, embedding)?;
+        if self.options.rescore
+            && let Some(embedding) = embedding
+        {
+            self.embeddings.insert(key.to_vec(), embedding.to_vec());
+        }
         let anomaly = anomaly_of_event(block, event);
         let value = block.stage_value(event, StageField::Anomaly);
         let line_bytes_max = block.bytes(event.line).len();
@@ -189,6 +203,7 @@ impl Writer {
         if let (Some(outbox), Some(anomaly)) = (&mut self.options.outbox, anomaly) {
             outbox.put(key, &anomaly, families.meta, writes);
         }
+        Ok(())
     }
 
     /// Keeps what stages have learned and how far sources were read, in one write after the events:
@@ -294,6 +309,7 @@ impl Writer {
         self.put_detector(families, writes);
         let counters = serde_json::to_vec(&self.counters)?;
         writes.put_cf(families.meta, schema::META_COUNTERS, counters);
+        self.sums.put(&self.store, writes);
         let mut writes = std::mem::replace(writes, WriteBatch::with_capacity_bytes(WRITES_BYTES));
         let keys = || {
             self.gathered
@@ -322,6 +338,7 @@ impl Writer {
         self.analysed.clear();
         self.gathered.clear(self.options.gathered_bytes_max);
         self.anomalies.clear();
+        self.embeddings.clear();
         Ok(())
     }
 

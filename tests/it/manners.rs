@@ -8,9 +8,10 @@ use rustix::process::Signal;
 
 use crate::tools::{Running, event, generated, n_lines, program, run, shell, wait_for};
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "sg-analyze",
     "sg-consume",
+    "sg-embed",
     "sg-gen",
     "sg-query",
     "sg-run",

@@ -50,6 +50,7 @@ pub(crate) fn program(name: &str) -> Command {
     let path = match name {
         "sg-analyze" => env!("CARGO_BIN_EXE_sg-analyze"),
         "sg-consume" => env!("CARGO_BIN_EXE_sg-consume"),
+        "sg-embed" => env!("CARGO_BIN_EXE_sg-embed"),
         "sg-gen" => env!("CARGO_BIN_EXE_sg-gen"),
         "sg-query" => env!("CARGO_BIN_EXE_sg-query"),
         "sg-run" => env!("CARGO_BIN_EXE_sg-run"),

@@ -63,6 +63,7 @@ impl Writer {
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
+        self.update_embedding(block, event, key, families, writes)?;
         let Some(value) = block.stage_value(event, StageField::Anomaly) else {
             return Ok(());
         };
@@ -101,6 +102,29 @@ impl Writer {
             writes.put_cf(families.by_user, &index_key, [byte]);
         }
         self.anomalies.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    /// The same for its embedding.
+    fn update_embedding(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        key: &[u8],
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<()> {
+        let Some(value) = block.stage_value(event, StageField::Embedding) else {
+            return Ok(());
+        };
+        let old = match self.embeddings.get(key) {
+            Some(old) => Some(old.clone()),
+            None => self.store.get(schema::EMBEDDINGS, key)?,
+        };
+        self.sums
+            .change(&self.store, key, old.as_deref(), Some(value))?;
+        writes.put_cf(families.embeddings, key, value);
+        self.embeddings.insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
