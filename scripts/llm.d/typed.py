@@ -84,9 +84,9 @@ def check_union(value, alternatives, path):
 def spoilt(body, free):
     """Pairs of what was done and the body with it: each member misspelt, each value another type, in turn."""
     for path in places(body, (), set(free)):
-        yield f"{'.'.join(map(str, path))} of another type", replaced(body, path, another_type)
+        yield f"{'.'.join(map(str, path))} is of another type", replaced(body, path, another_type)
         if isinstance(path[-1], str):
-            yield f"{'.'.join(map(str, path))} misspelt", renamed(body, path)
+            yield f"{'.'.join(map(str, path))} is misspelt", renamed(body, path)
 
 
 def another_type(value):
