@@ -4,6 +4,7 @@ import signal
 import sys
 import tempfile
 
+import local_model
 import programs
 import proxy
 import sent
@@ -17,6 +18,9 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="streamguard-llm-") as folder, contextlib.ExitStack() as stack:
         lines = programs.anomalies(folder)
+        if which == "local-model":
+            local_model.check(stack, python, lines, folder)
+            return
         recorder = Recorder(stack, REPLIES)
         sent.check(recorder, lines, folder)
         proxy.check(stack, recorder, python, lines, folder)

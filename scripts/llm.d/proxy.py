@@ -19,9 +19,10 @@ def check(stack, recorder, python, lines, folder):
     command = analyze("anthropic", url, "translated")
     shown = [json.loads(line) for line in run([*command, "--show-prompt"], lines, folder)]
     sent.check_verdicts(run(command, lines, folder), "anthropic", VERDICTS["openai"])
-    translated = [body for _, _, body in recorder.taken()]
+    route = "/v1/chat/completions"
+    translated = [body for path, _, body in recorder.taken() if path == route]
     for body in translated:
-        vendors.check("/v1/chat/completions", body)
+        vendors.check(route, body)
     demand(sent.in_order(map(meaning_of_completion, translated)) == sent.in_order(map(meaning_of_message, shown)),
            "what litellm makes of a request has another meaning")
     say(f"litellm, from /v1/messages to /v1/chat/completions: {len(shown)} requests keep their meaning")
@@ -72,7 +73,7 @@ def meaning_of_message(body):
     (call,), (result,) = body["messages"][1]["content"], body["messages"][2]["content"]
     return [body["max_tokens"], text_of(body["system"]), text_of(body["messages"][0]["content"]), call["name"],
             text_of(result["content"]), body["tool_choice"]["type"], [tool["name"] for tool in body["tools"]],
-            body["output_config"]["format"]["schema"]]
+            vendors.plain(body["output_config"]["format"]["schema"])]
 
 
 def meaning_of_completion(body):
@@ -81,7 +82,7 @@ def meaning_of_completion(body):
     demand(call["id"] == tool["tool_call_id"], "litellm: a result of another call")
     return [body["max_tokens"], text_of(system["content"]), text_of(user["content"]), call["function"]["name"],
             text_of(tool["content"]), body["tool_choice"], [tool["function"]["name"] for tool in body["tools"]],
-            body["response_format"]["json_schema"]["schema"]]
+            vendors.plain(body["response_format"]["json_schema"]["schema"])]
 
 
 def text_of(content):

@@ -26,8 +26,12 @@ def check(recorder, lines, folder):
         demand(len(sent) == len(lines), f"{provider}: {len(lines)} events are asked about {len(sent)} times")
         demand(in_order(sent) == in_order(shown), f"{provider}: what is sent is not what --show-prompt shows")
 
-    run([*analyze("anthropic", recorder.url, MODELS["anthropic"]), "--batch", "submit"], lines, folder)
+    command = analyze("anthropic", recorder.url, MODELS["anthropic"], "--batch-state", "batches", "--batch")
+    run([*command, "submit"], lines, folder)
     check_taken(recorder, "anthropic", "/v1/messages/batches")
+    check_verdicts(run([*command, "collect"], lines, folder), "anthropic", VERDICTS["anthropic"])
+    for _, headers, _ in recorder.taken():
+        check_headers("anthropic", headers, has_body=False)
 
     check_vectors(run(embed(recorder.url), lines, folder))
     check_taken(recorder, "openai", "/v1/embeddings")
@@ -44,9 +48,9 @@ def check_taken(recorder, provider, route):
     return [body for _, _, body in asked]
 
 
-def check_headers(provider, headers):
+def check_headers(provider, headers, has_body=True):
     """The version is that of the API whose types the vendor's package has."""
-    expected = {"content-type": "application/json"}
+    expected = {"content-type": "application/json"} if has_body else {}
     if provider == "anthropic":
         with anthropic.Anthropic(api_key=KEY) as client:
             expected["anthropic-version"] = client.default_headers["anthropic-version"]

@@ -54,7 +54,7 @@ def stop(child):
 
 
 class Recorder(http.server.ThreadingHTTPServer):
-    """Keeps what it is asked, and answers each route with one reply."""
+    """Keeps what it is asked, and answers each route with one kind of reply, or lines of them."""
     daemon_threads = True
 
     def __init__(self, stack, replies):
@@ -75,10 +75,17 @@ class RecorderHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+    def do_GET(self):
+        self.answer(None)
+
+    def answer(self, body):
         self.server.asked.append((self.path, self.headers, body))
         reply = self.server.replies.get(self.path)
-        text = json.dumps(reply(body) if reply else {}).encode()
+        found = reply(body, self.server) if reply else []
+        found = found if isinstance(found, list) else [found]
+        text = "\n".join(one.model_dump_json() for one in found).encode()
         self.send_response(200 if reply else 404)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))

@@ -35,7 +35,7 @@ def check(route, body):
     elif route == "/v1/chat/completions":
         schema = body["response_format"]["json_schema"]["schema"]
         strict = _ensure_strict_json_schema(copy.deepcopy(schema), path=(), root=schema)
-        check_same(schema, strict, ("response_format", "json_schema", "schema"))
+        check_same(plain(schema), plain(strict), ("response_format", "json_schema", "schema"))
     return free
 
 
@@ -46,8 +46,8 @@ def check_message(body, path):
     check_tools(body, (*path, "messages"))
     schema = body["output_config"]["format"]["schema"]
     # The package turns what the service does not hold to, such as "minimum", into a description.
-    check_same(without_type_of_enum(schema), without_type_of_enum(anthropic.transform_schema(copy.deepcopy(schema))),
-               (*path, "output_config", "format", "schema"))
+    held = anthropic.transform_schema(copy.deepcopy(schema))
+    check_same(plain(schema), plain(held), (*path, "output_config", "format", "schema"))
 
 
 def check_tools(body, path):
@@ -67,14 +67,14 @@ def check_tools(body, path):
         raise typed.Refused(path, "end with a call that has no result")
 
 
-def without_type_of_enum(schema):
-    """A schema that says beside an enumeration which type its values have says it twice."""
+def plain(schema):
+    """A schema without what makes no difference: the order of what is required, the type beside an enumeration."""
     if isinstance(schema, list):
-        return [without_type_of_enum(one) for one in schema]
+        return [plain(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    return {name: without_type_of_enum(one) for name, one in schema.items()
-            if not (name == "type" and isinstance(one, str) and "enum" in schema)}
+    return {name: sorted(one) if name == "required" and isinstance(one, list) else plain(one)
+            for name, one in schema.items() if not (name == "type" and isinstance(one, str) and "enum" in schema)}
 
 
 def check_same(found, expected, path):
