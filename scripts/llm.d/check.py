@@ -1,4 +1,4 @@
-"""check.py llm PYTHON | local-model PYTHON: see scripts/llm-check. The programs are those on PATH."""
+"""check.py [PYTHON]: see scripts/llm-check; PYTHON is the one with llama.cpp. The programs are those on PATH."""
 import contextlib
 import signal
 import sys
@@ -13,17 +13,16 @@ from servers import Recorder
 
 
 def main():
-    which, python = sys.argv[1:]
     # So that servers are ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="streamguard-llm-") as folder, contextlib.ExitStack() as stack:
         lines = programs.anomalies(folder)
-        if which == "local-model":
-            local_model.check(stack, python, lines, folder)
+        if len(sys.argv) > 1:
+            local_model.check(stack, sys.argv[1], lines, folder)
             return
         recorder = Recorder(stack, REPLIES)
         sent.check(recorder, lines, folder)
-        proxy.check(stack, recorder, python, lines, folder)
+        proxy.check(stack, recorder, lines, folder)
 
 
 if __name__ == "__main__":

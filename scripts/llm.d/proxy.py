@@ -1,6 +1,7 @@
 """Our programs against the proxy of litellm: it reads what they send, and they read what it answers."""
 import json
 import os
+import sys
 
 import sent
 import vendors
@@ -9,8 +10,8 @@ from replies import VECTOR, VERDICTS
 from servers import free_port, start
 
 
-def check(stack, recorder, python, lines, folder):
-    url = serve(stack, recorder, python, folder)
+def check(stack, recorder, lines, folder):
+    url = serve(stack, mocks(recorder), folder)
     for provider, route in sent.ROUTES.items():
         command = analyze(provider, url, sent.MODELS[provider])
         sent.check_verdicts(run(command, lines, folder), provider, VERDICTS[provider])
@@ -39,33 +40,34 @@ def check(stack, recorder, python, lines, folder):
     say(f"litellm, /v1/embeddings: {len(lines)} events have the vector of the mock")
 
 
-def serve(stack, recorder, python, folder):
-    settings = {
-        "model_list": [
-            model(sent.MODELS["anthropic"], "anthropic/mock", mock_response=json.dumps(VERDICTS["anthropic"])),
-            model(sent.MODELS["openai"], "openai/mock", mock_response=json.dumps(VERDICTS["openai"])),
-            model("babbler", "anthropic/mock", mock_response="I would rather talk about the weather."),
-            model("busy", "anthropic/mock", mock_response="litellm.RateLimitError"),
-            model("vectors", "openai/mock", mock_response=VECTOR),
-            # No mock: litellm makes a request of the other protocol of ours, and ours of the reply.
-            model("translated", "hosted_vllm/translated", api_base=recorder.url + "/v1"),
-        ],
-        "router_settings": {"num_retries": 0},
-    }
-    with open(f"{folder}/litellm.yaml", "w", encoding="utf-8") as file:
-        json.dump(settings, file)
-    port = free_port()
-    # It is not to ask its makers for prices.
-    environment = {"PATH": os.environ["PATH"], "HOME": folder, "LITELLM_MASTER_KEY": KEY,
-                   "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    command = [os.path.join(os.path.dirname(python), "litellm"), "--config", f"{folder}/litellm.yaml",
-               "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    start(stack, "litellm", command, port, "/health/liveliness", environment, folder)
-    return f"http://127.0.0.1:{port}"
+def mocks(recorder):
+    return [
+        model(sent.MODELS["anthropic"], "anthropic/mock", mock_response=json.dumps(VERDICTS["anthropic"])),
+        model(sent.MODELS["openai"], "openai/mock", mock_response=json.dumps(VERDICTS["openai"])),
+        model("babbler", "anthropic/mock", mock_response="I would rather talk about the weather."),
+        model("busy", "anthropic/mock", mock_response="litellm.RateLimitError"),
+        model("vectors", "openai/mock", mock_response=VECTOR),
+        # No mock: litellm makes a request of the other protocol of ours, and ours of the reply.
+        model("translated", "hosted_vllm/translated", api_base=recorder.url + "/v1"),
+    ]
 
 
 def model(name, litellm_model, **parameters):
     return {"model_name": name, "litellm_params": {"model": litellm_model, "api_key": "none", **parameters}}
+
+
+def serve(stack, models, folder):
+    """Starts the proxy; where it is."""
+    with open(f"{folder}/litellm.yaml", "w", encoding="utf-8") as file:
+        json.dump({"model_list": models, "router_settings": {"num_retries": 0}}, file)
+    port = free_port()
+    # It is not to ask its makers for prices.
+    environment = {"PATH": os.environ["PATH"], "HOME": folder, "LITELLM_MASTER_KEY": KEY,
+                   "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    command = [os.path.join(os.path.dirname(sys.executable), "litellm"), "--config", f"{folder}/litellm.yaml",
+               "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    start(stack, "litellm", command, port, "/health/liveliness", environment, folder)
+    return f"http://127.0.0.1:{port}"
 
 
 def meaning_of_message(body):
