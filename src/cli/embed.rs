@@ -127,7 +127,11 @@ impl EndpointArgs {
             model != LOCAL_MODEL && (1..=MODEL_BYTES_MAX).contains(&model.len()),
             "--model is to be a model of the server: 1 to {MODEL_BYTES_MAX} bytes, and not {LOCAL_MODEL}"
         );
-        let base_url = Url::parse(&self.base_url)
+        // Clients of this protocol name the version with the base, others do not.
+        let base = self.base_url.trim().trim_end_matches('/');
+        let has_version = base.ends_with("/v1") || base.contains('?');
+        let base = format!("{base}{}", if has_version { "" } else { "/v1" });
+        let base_url = Url::parse(&base)
             .map_err(|why| anyhow::anyhow!("--base-url is not a URL to post to: {why}"))?;
         let config = EndpointConfig {
             name,

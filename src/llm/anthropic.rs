@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Subject;
-use super::prompt::{MAX_TOKENS, SYSTEM, TASK, TOOL, schema};
+use super::prompt::{MAX_TOKENS, SYSTEM, TASK, TOOL};
 use super::wire::{End, Reply, Usage};
 
 pub(super) const VERSION: &str = "2023-06-01";
@@ -39,7 +39,7 @@ pub(super) fn body(subject: &Subject, model: &str) -> Value {
                 {"type": "tool_result", "tool_use_id": TOOL_USE_ID, "content": returned}
             ]}
         ],
-        "output_config": {"format": {"type": "json_schema", "schema": schema()}}
+        "output_config": {"format": {"type": "json_schema", "schema": null}}
     })
 }
 

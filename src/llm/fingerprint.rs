@@ -3,7 +3,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::prompt::{SYSTEM, VERSION, schema};
+use super::prompt::{SCHEMA, SYSTEM, VERSION};
 use super::{Provider, Redact, Subject};
 use crate::record::text::hex;
 
@@ -23,7 +23,7 @@ pub struct Asked<'a> {
 #[must_use]
 pub fn of(subject: &Subject, asked: &Asked<'_>) -> String {
     let mut hasher = Sha256::new();
-    let wording = format!("{VERSION}\n{SYSTEM}\n{}", schema());
+    let wording = format!("{VERSION}\n{SYSTEM}\n{SCHEMA}");
     let Redact { user, ip } = asked.redact;
     let how = format!("{} {user} {ip}", asked.provider.name());
     for part in [

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Subject;
-use super::prompt::{MAX_TOKENS, SYSTEM, schema};
+use super::prompt::{MAX_TOKENS, SYSTEM};
 use super::wire::{End, Reply, Usage};
 
 pub(super) const BASE_URL: &str = "https://api.openai.com";
@@ -24,7 +24,7 @@ pub(super) fn body(subject: &Subject, model: &str, is_vendor: bool) -> Value {
         ],
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "analysis", "schema": schema(), "strict": true}
+            "json_schema": {"name": "analysis", "schema": null, "strict": true}
         }
     });
     // The vendor's newer models refuse the name that everybody else knows.

@@ -1,12 +1,12 @@
 //! The question: fixed words, the form of the answer, and the event as data.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Subject;
 
 /// Goes up when the words or the form of the answer change, so that answers to other questions are not
 /// taken for answers to this one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Tokens of an answer at the most. What a model thinks before it answers counts, too.
 pub const MAX_TOKENS: u32 = 4_096;
@@ -53,37 +53,53 @@ pub(super) const TASK: &str = "Judge the event that the tool get_event returns."
 /// The name of the tool that seems to have been called: what a tool returns is data, to every model.
 pub(super) const TOOL: &str = "get_event";
 
-/// The form of the answer. Services hold it, but not ranges.
-pub(super) fn schema() -> Value {
-    let text = json!({"type": "string"});
-    json!({
-        "type": "object",
-        "properties": {
-            "severity": {"type": "string", "enum": ["low", "medium", "high", "critical"]},
-            "confidence": {"type": "number"},
-            "indicators": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {"field": text, "observation": text},
-                    "required": ["field", "observation"],
-                    "additionalProperties": false
-                }
-            },
-            "summary": text,
-            "recommendation": text
-        },
-        "required": ["severity", "confidence", "indicators", "summary", "recommendation"],
-        "additionalProperties": false
-    })
+/// The form of the answer. Services hold it, but not ranges. A text, since models write what it names in its
+/// order: they are to look at the event before they judge it, and to judge it before they say how sure they
+/// are.
+pub(super) const SCHEMA: &str = concat!(
+    r#"{"type":"object","properties":{"indicators":{"type":"array","items":{"type":"object","#,
+    r#""properties":{"field":{"type":"string"},"observation":{"type":"string"}},"#,
+    r#""required":["field","observation"],"additionalProperties":false}},"#,
+    r#""summary":{"type":"string"},"#,
+    r#""severity":{"type":"string","enum":["low","medium","high","critical"]},"#,
+    r#""confidence":{"type":"number"},"recommendation":{"type":"string"}},"#,
+    r#""required":["indicators","summary","severity","confidence","recommendation"],"#,
+    r#""additionalProperties":false}"#
+);
+
+/// A request as text, with the form of the answer in its place: a member `schema` that is null. No text within
+/// the request looks like that, for quotes in texts are escaped.
+pub(super) fn with_schema(request: &Value) -> Vec<u8> {
+    let schema = format!("\"schema\":{SCHEMA}");
+    let request = request.to_string();
+    request.replacen("\"schema\":null", &schema, 1).into_bytes()
 }
 
 impl Subject {
     /// Tokens that the question takes, roughly and rather too many.
     #[must_use]
     pub fn input_tokens(&self) -> u64 {
-        let n_bytes = SYSTEM.len() + schema().to_string().len() + self.data.len();
+        let n_bytes = SYSTEM.len() + SCHEMA.len() + self.data.len();
         // A token has three to four bytes of English, and JSON takes more of them.
         (n_bytes as u64).div_ceil(3) + 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_form_of_the_answer_is_put_where_it_belongs() {
+        let schema: Value = serde_json::from_str(SCHEMA).expect("it is JSON");
+        let text = "\"schema\":null";
+        let request = json!({"a": text, "b": {"schema": null}, "c": text});
+        let found: Value = serde_json::from_slice(&with_schema(&request)).expect("it is JSON");
+        assert_eq!(
+            found,
+            json!({"a": text, "b": {"schema": schema}, "c": text})
+        );
     }
 }

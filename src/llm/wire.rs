@@ -1,7 +1,7 @@
 //! What goes over the wire: requests as a service expects them, its replies and its errors, for each
 //! protocol that there is.
 
-use super::{Subject, anthropic, openai};
+use super::{Subject, anthropic, openai, prompt};
 
 /// Whose protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -112,7 +112,7 @@ impl Provider {
             Self::Anthropic => anthropic::body(subject, model),
             Self::Openai => openai::body(subject, model, is_vendor),
         };
-        body.to_string().into_bytes()
+        prompt::with_schema(&body)
     }
 
     /// Reads a reply; none if it is not one.

@@ -450,6 +450,9 @@ fn keys_are_sent_and_never_shown() {
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
         check(&stub, &ran.expect_code(code), "sk-hunter2-of-variable");
+        // The base may be named without the version.
+        let head = &stub.requests()[0].head;
+        assert!(head.starts_with("POST /v1/embeddings "), "{head}");
         let args = [
             "--provider=openai",
             "--model=m",
