@@ -133,6 +133,9 @@ pub(super) fn apply<'a>(
         if block.events[i].stage_fields != 0 {
             block.set_stage_value(i, StageField::Anomaly, &[]);
             block.set_stage_value(i, StageField::Context, &[]);
+            // What was said of an event before it was scored is not about this anomaly, and whoever has
+            // written the event may have said it.
+            block.set_stage_value(i, StageField::Analysis, &[]);
         }
     }
     let mut with_incident = Vec::new();

@@ -192,7 +192,7 @@ impl Writer {
         {
             self.anomalies.insert(key.to_vec(), value.to_vec());
         }
-        let severity = self.put_stage_values(block, event, key, families, writes);
+        let severity = self.put_stage_values(block, event, (key, None), families, writes);
         let i = self.gathered.last();
         (self.gathered).set_severity(i, schema::severity_byte(severity));
         self.counters

@@ -1,22 +1,25 @@
 //! What stages say of events: written with the event, when it comes again, or when its analysis comes late.
 
+use std::borrow::Cow;
+
 use rocksdb::WriteBatch;
 
 use super::{Families, Writer, anomaly_of, anomaly_of_event};
 use crate::batch::Block;
 use crate::record::analysis::AnalysisRecord;
-use crate::record::anomaly::Severity;
+use crate::record::anomaly::{Severity, with_severity};
 use crate::record::{Event, StageField};
 use crate::schema;
 use crate::store::Analysed;
 
 impl Writer {
-    /// Writes what stages have added; the severity of the anomaly, if it is one.
+    /// Writes what stages have added; the severity of the anomaly, if it is one, which is `floor` at the
+    /// least: an analysis only ever raises it, and goes on doing so.
     pub(super) fn put_stage_values(
         &mut self,
         block: &Block,
         event: &Event,
-        key: &[u8],
+        (key, floor): (&[u8], Option<Severity>),
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> Option<Severity> {
@@ -39,8 +42,16 @@ impl Writer {
             }
         }
         let value = block.stage_value(event, StageField::Anomaly)?;
-        let anomaly = anomaly_of_event(block, event)?;
-        writes.put_cf(families.anomalies, key, value);
+        let mut anomaly = anomaly_of_event(block, event)?;
+        let mut value = Cow::Borrowed(value);
+        if let Some(raised) = floor.filter(|floor| *floor > anomaly.severity)
+            && let Some(json) = std::str::from_utf8(&value).ok()
+            && let Some(json) = with_severity(json, raised)
+        {
+            value = Cow::Owned(json);
+            anomaly.severity = raised;
+        }
+        writes.put_cf(families.anomalies, key, &value);
         let index_key = &mut self.scratch;
         index_key.clear();
         let event_id = block.text(event.event_id);
@@ -88,7 +99,11 @@ impl Writer {
             schema::push_severity_key(index_key, old.severity, event.timestamp_ms, event_id);
             writes.delete_cf(families.by_severity, &index_key);
         }
-        let severity = self.put_stage_values(block, event, key, families, writes);
+        let analysed = self.store.get(schema::AI_ANALYSIS, key)?;
+        let analysed =
+            analysed.and_then(|json| serde_json::from_slice::<AnalysisRecord>(&json).ok());
+        let floor = analysed.and_then(|record| record.severity);
+        let severity = self.put_stage_values(block, event, (key, floor), families, writes);
         if let Some(severity) = severity {
             *self.counters.anomalies.of_mut(severity) += 1;
         }
