@@ -38,7 +38,7 @@ pub use cache::{ANSWERS_MAX, Note, Notebook};
 pub use file::NoteFile;
 pub use follow::{Followed, Follower, StoreNotes};
 pub use limits::{Day, Limits};
-pub use service::{Key, Place};
+pub use service::Place;
 pub use stage::{Ask, Attach, Gate};
 
 /// How to ask, and how often.

@@ -1,6 +1,7 @@
 //! Bytes in and bytes out: files, pipes, dead letters, topics, HTTP.
 
 pub mod append;
+pub mod backoff;
 pub mod dead_letter;
 pub mod embeddings;
 pub mod files;

@@ -1,7 +1,6 @@
 //! The thread that tells one target: takes alerts from the store, hands them over, keeps how far that
 //! is. What fails is tried again, for ever unless it is the alert that the target objects to.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,8 @@ use crate::store::{Bell, Progress, Store};
 /// How long after a failure it is tried again; twice as long after each that follows.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Share of it that chance may take off.
+const BY_CHANCE: f64 = 0.5;
 /// How long a target may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// How often an alert is tried that the target objects to.
@@ -298,13 +299,8 @@ impl Sender {
     }
 }
 
-/// How long to wait after so many tries in a row: half of it, and up to as much again by chance, so that
-/// those who were cut off together do not come back together.
 fn backoff(n_tries: u32) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << (n_tries - 1).min(16));
-    let time = doubled.min(BACKOFF_MAX);
-    let chance = RandomState::new().hash_one(n_tries) >> 32;
-    time / 2 + time.mul_f64(chance as f64 / f64::from(u32::MAX) / 2.0)
+    crate::io::backoff::backoff(n_tries, (BACKOFF_MIN, BACKOFF_MAX), BY_CHANCE)
 }
 
 #[cfg(test)]

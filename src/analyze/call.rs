@@ -1,8 +1,6 @@
 //! One question, with all its tries: what may be asked, what the answer means, and how long to wait
 //! before the next try.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +17,8 @@ use crate::time::{now_ms, uptime_ms};
 /// Waits between tries, if the service does not say how long: those of the vendor's own clients.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// Share of them that chance may take off.
+const BY_CHANCE: f64 = 0.25;
 /// Whoever wants to be left alone for longer is not waited for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often whoever waits looks whether the end was asked for.
@@ -314,13 +314,8 @@ fn rest(shared: &Shared, time: Duration) -> bool {
     }
 }
 
-/// Doubled from try to try, of which up to a quarter is taken off by chance: those who were turned away
-/// together do not come back together.
 fn backoff(n_tries: u32) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << (n_tries - 1).min(16));
-    let chance = RandomState::new().hash_one(n_tries) >> 32;
-    let share = chance as f64 / f64::from(u32::MAX);
-    doubled.min(BACKOFF_MAX).mul_f64(1.0 - share / 4.0)
+    crate::io::backoff::backoff(n_tries, (BACKOFF_MIN, BACKOFF_MAX), BY_CHANCE)
 }
 
 #[cfg(test)]

@@ -1,39 +1,12 @@
 //! The service, as it is reached: where, with which key, and how long to wait for it.
 
-use std::fmt;
 use std::time::Duration;
 
-use crate::io::http::{Answer, Client, NoAnswer, Request, Stream, Url};
+use crate::io::http::{Answer, Client, Key, NoAnswer, Request, Stream, Url};
 use crate::llm::Provider;
 
 /// Bytes of an answer that are read: one has 4,096 tokens at the most.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-
-/// What tells the service who pays. It is shown nowhere.
-#[derive(Clone)]
-pub struct Key(String);
-
-impl Key {
-    /// The first line of a text.
-    ///
-    /// # Errors
-    /// If it is empty or cannot be sent. The words do not repeat it.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let key = text.trim();
-        anyhow::ensure!(!key.is_empty(), "there is no key in it");
-        anyhow::ensure!(
-            key.bytes().all(|byte| (b'!'..=b'~').contains(&byte)),
-            "a key is one word of ASCII"
-        );
-        Ok(Self(key.to_owned()))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("(secret)")
-    }
-}
 
 /// Where calls go.
 #[derive(Clone, Debug)]
@@ -86,7 +59,7 @@ impl Place {
     /// A text of somebody else without the key.
     fn without_key(&self, text: &str) -> String {
         match &self.key {
-            Some(Key(key)) => text.replace(key, "(key)"),
+            Some(key) => text.replace(key.secret_text(), "(key)"),
             None => text.to_owned(),
         }
     }
@@ -108,7 +81,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn open(place: Place) -> anyhow::Result<Self> {
-        let key = place.key.as_ref().map(|Key(key)| key.as_str());
+        let key = place.key.as_ref().map(Key::secret_text);
         Ok(Self {
             headers: place.provider.headers(key),
             client: Client::new()?,

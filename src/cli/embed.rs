@@ -10,7 +10,7 @@ use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::embed::{DIM_MAX, LOCAL_MODEL, MODEL_BYTES_MAX};
 use crate::engine;
 use crate::io::embeddings::{Endpoint, EndpointConfig};
-use crate::io::http::Url;
+use crate::io::http::{Key, Url};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
 use crate::report::say;
@@ -92,8 +92,6 @@ pub(super) struct EndpointArgs {
 
 /// Holds the key, if no file is named.
 const API_KEY_VARIABLE: &str = "OPENAI_API_KEY";
-/// Bytes of a key at the most.
-const API_KEY_BYTES_MAX: usize = 4 << 10;
 
 const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson | sg-score | sg-embed | sg-store --db db && sg-query similar evt_41 --db db
@@ -146,7 +144,7 @@ impl EndpointArgs {
         Ok(Some(Endpoint::new(config, shutdown)?))
     }
 
-    fn api_key(&self) -> anyhow::Result<Option<String>> {
+    fn api_key(&self) -> anyhow::Result<Option<Key>> {
         let (key, whence) = match &self.api_key_file {
             Some(path) => (read_key(path)?, path.display().to_string()),
             None => match std::env::var(API_KEY_VARIABLE) {
@@ -154,14 +152,10 @@ impl EndpointArgs {
                 _ => return Ok(None),
             },
         };
-        let key = key.trim();
-        // What else there is would end the header.
-        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(
-            is_key && key.len() <= API_KEY_BYTES_MAX,
-            "what {whence} holds is not a key"
-        );
-        Ok(Some(key.to_owned()))
+        let key = Key::parse(&key);
+        Ok(Some(key.with_context(|| {
+            format!("what {whence} holds is not a key")
+        })?))
     }
 }
 

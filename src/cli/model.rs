@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::Ended;
 use crate::analyze::{
-    Analyst, Config, Followed, Follower, Key, Limits, Note, NoteFile, Notebook, Place, StoreNotes,
-    Tally,
+    Analyst, Config, Followed, Follower, Limits, Note, NoteFile, Notebook, Place, StoreNotes, Tally,
 };
+use crate::io::http::Key;
 use crate::llm::price::Prices;
 use crate::llm::{Provider, Redact};
 use crate::report::say;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::http::{Client, Url};
+use super::http::{Client, Key, Url};
 use crate::embed::{DIM_MAX, Embedding};
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -38,7 +38,7 @@ pub struct EndpointConfig {
     pub model: String,
     /// Numbers that vectors shall have, if somebody says so.
     pub dim: Option<usize>,
-    pub api_key: Option<String>,
+    pub api_key: Option<Key>,
     pub batch_max: usize,
     pub timeout: Duration,
     /// How often a request is tried again.
@@ -108,7 +108,10 @@ impl Endpoint {
         Ok(Self {
             url,
             client: Client::new()?,
-            authorization: config.api_key.as_ref().map(|key| format!("Bearer {key}")),
+            authorization: config
+                .api_key
+                .as_ref()
+                .map(|key| format!("Bearer {}", key.secret_text())),
             shutdown: shutdown.clone(),
             dim: AtomicUsize::new(config.dim.unwrap_or(0)),
             n_failed_in_a_row: AtomicU32::new(0),

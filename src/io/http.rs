@@ -15,6 +15,8 @@ use crate::time::{now_ms, parse_http_date};
 
 /// Bytes of an answer that are read if nobody says how many: more than a sentence about what is wrong is of no use.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a key at the most.
+const KEY_BYTES_MAX: usize = 4 << 10;
 /// How long a connection is kept for the next request. Servers close theirs after five seconds and more.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Where systems keep the certificates that they trust.
@@ -83,6 +85,42 @@ impl fmt::Debug for Url {
     }
 }
 
+/// What tells a server who pays. It is shown nowhere.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl Key {
+    /// The one word of a text.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be sent. The words do not repeat it.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let key = text.trim();
+        anyhow::ensure!(!key.is_empty(), "there is no key in it");
+        anyhow::ensure!(
+            key.bytes().all(|byte| byte.is_ascii_graphic()),
+            "a key is one word of ASCII"
+        );
+        anyhow::ensure!(
+            key.len() <= KEY_BYTES_MAX,
+            "a key has {KEY_BYTES_MAX} bytes at the most"
+        );
+        Ok(Self(key.to_owned()))
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn secret_text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("(secret)")
+    }
+}
+
 /// What a server has answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -115,6 +153,16 @@ pub struct NoAnswer {
     pub is_timeout: bool,
     /// What was asked may have arrived.
     pub may_have_arrived: bool,
+}
+
+impl NoAnswer {
+    fn of(error: &Error, timeout: Duration) -> Self {
+        Self {
+            words: words(error, timeout),
+            is_timeout: is_timeout(error),
+            may_have_arrived: !is_before(error),
+        }
+    }
 }
 
 /// An answer of which the body is yet to be read.
@@ -176,12 +224,14 @@ impl Client {
         timeout: Duration,
         answer_bytes_max: u64,
     ) -> Result<Answer, String> {
-        let mut request = self.agent.post(url.secret_text());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.config().timeout_global(Some(timeout)).build();
-        let mut response = request.send(body).map_err(|error| words(&error, timeout))?;
+        let request = Request {
+            url,
+            headers,
+            body: Some(body),
+            timeout,
+            answer_bytes_max,
+        };
+        let mut response = (self.send(&request)).map_err(|error| words(&error, timeout))?;
         let mut answer = head(&response);
         let body = response.body_mut().with_config().limit(answer_bytes_max);
         answer.body = body.read_to_vec().unwrap_or_default();
@@ -193,11 +243,7 @@ impl Client {
     /// # Errors
     /// If there is none, or it breaks off.
     pub fn exchange(&self, request: &Request<'_>) -> Result<Answer, NoAnswer> {
-        let none = |error: &Error| NoAnswer {
-            words: words(error, request.timeout),
-            is_timeout: is_timeout(error),
-            may_have_arrived: !is_before(error),
-        };
+        let none = |error: &Error| NoAnswer::of(error, request.timeout);
         let mut response = self.send(request).map_err(|error| none(&error))?;
         let mut answer = head(&response);
         let body = response.body_mut().with_config();
@@ -214,11 +260,9 @@ impl Client {
     /// # Errors
     /// If there is no answer.
     pub fn stream(&self, request: &Request<'_>) -> Result<Stream, NoAnswer> {
-        let response = self.send(request).map_err(|error| NoAnswer {
-            words: words(&error, request.timeout),
-            is_timeout: is_timeout(&error),
-            may_have_arrived: !is_before(&error),
-        })?;
+        let response = self
+            .send(request)
+            .map_err(|error| NoAnswer::of(&error, request.timeout))?;
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config();
         Ok(Stream {
