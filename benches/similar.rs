@@ -13,7 +13,7 @@ use streamguard::embed::Embedding;
 use streamguard::query::similar::{Indexes, similar, stored_embedding};
 use streamguard::query::{self, Filter, Parts};
 use streamguard::schema;
-use streamguard::store::{Access, Order, Store, Tuning};
+use streamguard::store::{Live, Order, Tuning, View};
 
 const N_ANSWERS: usize = 10;
 
@@ -24,9 +24,9 @@ fn main() {
         return;
     };
     let ids = std::fs::read_to_string(ids).expect("the file can be read");
-    let opened = Store::open(Path::new(db), Access::Read, &Tuning::default()).expect("it opens");
-    let stores = [opened];
-    let parts = Parts::of(&stores);
+    let live = Live::open(Path::new(db), &Tuning::default()).expect("it is there");
+    let views = [live.view().expect("it opens")];
+    let parts = Parts::of(&views);
     let mut indexed = Indexes::default();
     let start = Instant::now();
     indexed.refresh(parts).expect("the store can be read");
@@ -53,7 +53,7 @@ fn main() {
         answers.push((event.key, embedding, alike));
     }
 
-    let all = vectors(&stores[0]);
+    let all = vectors(&views[0]);
     let mut brute_ms = Vec::new();
     let mut n_right = 0;
     let mut n_wanted = 0;
@@ -83,10 +83,10 @@ fn main() {
     println!("{report}");
 }
 
-/// All vectors of the store, as they are stored.
-fn vectors(store: &Store) -> Vec<(Vec<u8>, Embedding)> {
+/// All vectors of the database, as they are stored.
+fn vectors(view: &View<'_>) -> Vec<(Vec<u8>, Embedding)> {
     let mut vectors = Vec::new();
-    let mut walk = store.walk(schema::EMBEDDINGS, &[], Order::OldestFirst);
+    let mut walk = view.walk(schema::EMBEDDINGS, &[], Order::OldestFirst);
     while let Some((key, value)) = walk.next_entry().expect("the store can be read") {
         vectors.extend(Embedding::read(&value).map(|embedding| (key, embedding)));
     }

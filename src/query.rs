@@ -30,7 +30,7 @@ use crate::record::analysis::AnalysisRecord;
 use crate::record::anomaly::{AnomalyRecord, Severity};
 use crate::record::feedback::Feedback;
 use crate::schema;
-use crate::store::{Order, Store};
+use crate::store::{Order, View};
 use keys::Keys;
 
 /// What to look for. Times are in ms, both ends included.
@@ -240,12 +240,12 @@ fn is_event_key(key: &[u8]) -> bool {
     })
 }
 
-/// The event with that key in a store, with all that stages have added.
+/// The event with that key in a database, with all that stages have added.
 ///
 /// # Errors
-/// If the store cannot be read, or what it holds is not an event.
-pub fn find(store: &Store, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
-    Parts::of(std::slice::from_ref(store)).find(key)
+/// If it cannot be read, or what it holds is not an event.
+pub fn find(view: &View<'_>, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+    Parts::of(std::slice::from_ref(view)).find(key)
 }
 
 fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {

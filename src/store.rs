@@ -5,50 +5,65 @@ mod analysis;
 mod bulk;
 mod counters;
 mod digest;
+mod feed;
 mod feedback;
 mod gathered;
 mod keeping;
+mod live;
+mod lock;
 mod merge;
 mod outbox;
 mod pipe;
-mod reader;
+mod protocol;
 mod recent;
+mod remote;
 mod scratch;
+mod session;
+mod share;
+mod shelves;
 mod state;
 mod tasks;
 mod vectors;
+mod view;
+mod walk;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    LruCacheOptions, MemtableFactory, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    LruCacheOptions, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
-use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use admin::parse_event;
 pub use admin::{Pruned, Verified};
 pub use analysis::{Analysed, Notice, PendingEvent};
 pub use counters::Counters;
 pub use digest::Digest;
+pub use feed::News;
 pub use feedback::FeedbackWalk;
 pub use keeping::Keeping;
+pub use live::Live;
 pub use merge::Merge;
 pub use outbox::{Alerting, Bell, Opened, Outbox, Progress, Waiting};
 pub use pipe::Pipe;
-pub use reader::{Entry, Order, UserWalk, Walk};
+pub use protocol::{Wire, WriterInfo};
 pub use scratch::{SCRATCH_BYTES, Scratch};
+pub use share::Shared;
 pub use state::{EachBaseline, Label, STATE_BYTES, State};
 pub use vectors::{VectorSum, VectorSums};
+pub use view::{Entry, Order, View};
+pub use walk::{UserWalk, Walk};
 pub use writer::{Writer, WriterOptions};
 
 use crate::schema;
+use feed::Feed;
+use lock::{LOCK_TIMEOUT, Locks, PAUSE, is_written};
 
 /// Sizes that trade memory for speed.
 #[derive(Clone, Debug)]
@@ -85,10 +100,6 @@ pub enum Access {
     Read,
 }
 
-/// Made before the database itself.
-const LOCK_FILE: &str = "streamguard.lock";
-/// How long to wait for another program to let go of the store.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memtables of all families but that of events, if those may be that large.
 const SMALL_MEMTABLE_BYTES: usize = 8 << 20;
 /// Log of writes not yet in files; beyond it the oldest memtables are flushed.
@@ -113,8 +124,11 @@ pub struct Store {
     cache: Cache,
     /// Bulk writes of this run.
     n_bulks: AtomicU64,
+    /// Closed while families take in the files of a write: nobody looks at the store meanwhile.
+    gate: RwLock<()>,
+    feed: Feed,
     // Dropped after the database, so that nobody sees it unlocked and still open.
-    _lock: File,
+    _locks: Locks,
 }
 
 impl Store {
@@ -123,36 +137,61 @@ impl Store {
     /// # Errors
     /// If it is not there, in use, damaged, of another schema version, or cannot be written.
     pub fn open(path: &Path, access: Access, tuning: &Tuning) -> anyhow::Result<Self> {
-        let store = Self::open_as_it_is(path, access, tuning)?;
-        if access != Access::Read {
-            store.recover_bulk()?;
-            store.fold_raised()?;
-        } else if store.has_unfinished_bulk()? {
-            drop(store);
-            let finished = Self::open(path, Access::WriteExisting, tuning);
-            drop(finished.context("a write that was interrupted has to be completed first")?);
-            return Self::open_as_it_is(path, access, tuning);
+        if access == Access::Read {
+            let start = Instant::now();
+            loop {
+                if let Some(store) = Self::open_to_read(path, tuning)? {
+                    return Ok(store);
+                }
+                ensure!(
+                    start.elapsed() <= LOCK_TIMEOUT,
+                    "database {} is in use by another program: wait for it, or stop it",
+                    path.display()
+                );
+                thread::sleep(PAUSE);
+            }
         }
+        if access == Access::Write {
+            std::fs::create_dir_all(path)
+                .with_context(|| format!("cannot make the database {}", path.display()))?;
+        } else {
+            ensure_is_there(path)?;
+        }
+        refuse_others_data(path)?;
+        let locks = lock::lock_for_writing(path)?;
+        let store = Self::open_locked(path, access, tuning, locks)?;
+        store.recover_bulk()?;
+        store.fold_raised()?;
         Ok(store)
     }
 
-    fn open_as_it_is(path: &Path, access: Access, tuning: &Tuning) -> anyhow::Result<Self> {
-        let shown = path.display();
-        if access == Access::Write {
-            std::fs::create_dir_all(path)
-                .with_context(|| format!("cannot make the database {shown}"))?;
-        } else {
-            ensure!(
-                path.join("CURRENT").exists(),
-                "there is no database at {shown}"
-            );
-        }
+    /// Opens the store for reading, if nobody writes to it.
+    fn open_to_read(path: &Path, tuning: &Tuning) -> anyhow::Result<Option<Self>> {
+        ensure_is_there(path)?;
         refuse_others_data(path)?;
-        let lock = lock(path, access)?;
+        let Some(locks) = lock::lock_for_reading(path)? else {
+            return Ok(None);
+        };
+        let store = Self::open_locked(path, Access::Read, tuning, locks)?;
+        if !store.has_unfinished_bulk()? {
+            return Ok(Some(store));
+        }
+        drop(store);
+        let finished = Self::open(path, Access::WriteExisting, tuning);
+        drop(finished.context("a write that was interrupted has to be completed first")?);
+        Self::open_to_read(path, tuning)
+    }
+
+    fn open_locked(
+        path: &Path,
+        access: Access,
+        tuning: &Tuning,
+        locks: Locks,
+    ) -> anyhow::Result<Self> {
         let cache = block_cache(tuning.cache_bytes);
-        let families = schema::FAMILIES.iter().map(|name| {
-            ColumnFamilyDescriptor::new(*name, family_options(name, access, tuning, &cache))
-        });
+        let families = schema::FAMILIES
+            .iter()
+            .map(|name| ColumnFamilyDescriptor::new(*name, family_options(name, tuning, &cache)));
         // A quarter of the limit is for what comes in while RocksDB writes out, which it begins
         // at seven eighths of what it is told.
         let memtables_bytes_max = tuning.memtable_bytes * 4;
@@ -173,7 +212,9 @@ impl Store {
             tuning: tuning.clone(),
             cache,
             n_bulks: AtomicU64::new(0),
-            _lock: lock,
+            gate: RwLock::new(()),
+            feed: Feed::default(),
+            _locks: locks,
         };
         store.check_version(access)?;
         Ok(store)
@@ -258,9 +299,18 @@ impl Store {
     }
 }
 
+fn ensure_is_there(path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        path.join("CURRENT").exists(),
+        "there is no database at {}",
+        path.display()
+    );
+    Ok(())
+}
+
 /// Opening makes missing column families: another program's database must not get ours.
 fn refuse_others_data(path: &Path) -> anyhow::Result<()> {
-    if !path.join("CURRENT").exists() || path.join(LOCK_FILE).exists() {
+    if !path.join("CURRENT").exists() || path.join(lock::LOCK_FILE).exists() {
         return Ok(());
     }
     let families = DB::list_cf(&Options::default(), path).unwrap_or_default();
@@ -270,37 +320,6 @@ fn refuse_others_data(path: &Path) -> anyhow::Result<()> {
         path.display()
     );
     Ok(())
-}
-
-/// One writer alone, or any number of readers: RocksDB supports no reader beside a writer of
-/// another process.
-fn lock(path: &Path, access: Access) -> anyhow::Result<File> {
-    let lock_path = path.join(LOCK_FILE);
-    let shown = path.display();
-    let (file, operation) = if access == Access::Read {
-        (
-            File::open(&lock_path),
-            FlockOperation::NonBlockingLockShared,
-        )
-    } else {
-        (
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&lock_path),
-            FlockOperation::NonBlockingLockExclusive,
-        )
-    };
-    let file = file.with_context(|| format!("cannot use the database {shown}"))?;
-    let start = Instant::now();
-    while flock(&file, operation).is_err() {
-        if start.elapsed() > LOCK_TIMEOUT {
-            bail!("database {shown} is in use by another program: wait for it, or stop it");
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(file)
 }
 
 fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options {
@@ -317,7 +336,7 @@ fn database_options(tuning: &Tuning, memtables: &WriteBufferManager) -> Options 
     options.set_keep_log_file_num(4);
     // Said by us where it matters; a dump every ten minutes is for RocksDB's developers.
     options.set_stats_dump_period_sec(0);
-    // There is one writing thread, and the indexes' memtables take no more.
+    // Hardly ever do two threads write.
     options.set_allow_concurrent_memtable_write(false);
     // Corruption stops the program at once instead of being carried along.
     options.set_paranoid_checks(true);
@@ -335,7 +354,7 @@ fn block_cache(n_bytes: usize) -> Cache {
     Cache::new_lru_cache_opts(&options)
 }
 
-fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) -> Options {
+fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
@@ -361,11 +380,6 @@ fn family_options(name: &str, access: Access, tuning: &Tuning, cache: &Cache) ->
     options.set_level_zero_stop_writes_trigger(n_files * 9);
     if is_index {
         set_packing(&mut options, DBCompressionType::Lz4);
-        if access != Access::Read {
-            // Hashes come in random order: appending them and sorting once, when the memtable
-            // becomes a file, takes a third of the time of a sorted insert each.
-            options.set_memtable_factory(MemtableFactory::Vector);
-        }
     } else {
         // The same on all levels: a file that need not be merged is moved down as it is.
         set_packing(&mut options, DBCompressionType::Zstd);

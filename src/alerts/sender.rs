@@ -154,7 +154,7 @@ impl Sender {
         let mut last = None;
         for (number, key) in (self.progress).next_alerts(self.place, self.bell.last(), n_max)? {
             last = Some(number);
-            let Some(mut found) = query::find(&self.store, key)? else {
+            let Some(mut found) = query::find(&self.store.view(), key)? else {
                 sent.n_gone += 1;
                 continue;
             };

@@ -21,7 +21,7 @@ use crate::record::THREAT_SCORE_HIGH;
 use crate::record::anomaly::Severity;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
-use crate::store::{Access, Store, Tuning};
+use crate::store::{Access, Shared, Store, Tuning};
 use question::{Estimate, Prompts};
 
 pub const NAME: &str = "sg-analyze";
@@ -135,6 +135,7 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     if let Some(db) = &args.db {
         let store = Arc::new(Store::open(db, Access::WriteExisting, &Tuning::default())?);
+        let _shared = Shared::start(&store, NAME);
         let (follower, _) = args.model.follow(config, &store, &shutdown)?;
         return end(NAME, lines.quiet, follower);
     }

@@ -131,7 +131,8 @@ fn login_name() -> Option<String> {
 
 /// The events with these ids, the oldest first, and how many ids there is no event of.
 fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usize)> {
-    let parts = Parts::of(std::slice::from_ref(store));
+    let view = store.view();
+    let parts = Parts::of(std::slice::from_ref(&view));
     let mut events = BTreeMap::new();
     let mut n_missing = 0;
     for event_id in event_ids {

@@ -13,7 +13,7 @@ use super::similar::{self, SimilarArgs};
 use crate::query::{self, FeedbackFilter, Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
-use crate::store::{Access, Order, Store, Tuning};
+use crate::store::{Live, Order, Tuning, View};
 use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-query";
@@ -229,8 +229,10 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             "there is no CSV of this: use --format table or ndjson"
         );
     }
-    let stores = args.open()?;
-    let parts = Parts::of(&stores);
+    let lives = args.open()?;
+    let views: anyhow::Result<Vec<View<'_>>> = lives.iter().map(Live::view).collect();
+    let views = views?;
+    let parts = Parts::of(&views);
     match &args.question {
         Question::Events(filter) => list(parts, Wanted::Events, &filter.filter(LIMIT)?, format),
         Question::Anomalies {
@@ -313,7 +315,7 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
 
 impl QueryArgs {
     /// The databases that are asked, each once.
-    fn open(&self) -> anyhow::Result<Vec<Store>> {
+    fn open(&self) -> anyhow::Result<Vec<Live>> {
         let named = [&self.databases, self.question.databases()].map(|databases| &databases.db);
         let mut paths: Vec<PathBuf> = Vec::new();
         for path in named.into_iter().flatten() {
@@ -337,7 +339,7 @@ impl QueryArgs {
             n_files_open_max: (FILES_OPEN_MAX / n_paths) as i32,
             ..Tuning::default()
         };
-        let open = |path: &PathBuf| Store::open(path, Access::Read, &tuning);
+        let open = |path: &PathBuf| Live::open(path, &tuning);
         paths.iter().map(open).collect()
     }
 }

@@ -19,7 +19,7 @@ use crate::io::position::Positions;
 use crate::record::LINE_BYTES_MAX;
 use crate::shutdown::Shutdown;
 use crate::stage::{Embed, Embedded, Emit, ScoreConfig, Scoring, Stage};
-use crate::store::{Access, Store, Writer, WriterOptions};
+use crate::store::{Access, Shared, Store, Writer, WriterOptions};
 
 pub const NAME: &str = "sg-run";
 
@@ -105,6 +105,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let model = model.transpose()?;
     let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
+    let _shared = Shared::start(&store, NAME);
     let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences((!lines.quiet).then_some(NAME))?;
@@ -122,7 +123,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         memory,
     });
     let detector = args.detector.name();
-    if let Some(known) = store.detector()? {
+    if let Some(known) = store.view().detector()? {
         ensure!(
             known == detector,
             "database {} holds baselines of the {known} detector: use --detector {known}, or \
@@ -130,7 +131,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
             args.db.display()
         );
     }
-    let positions = Positions::new(store.positions()?);
+    let positions = Positions::new(store.view().positions()?);
     let (source, keeper) = if args.kafka.is_wanted() {
         let tasks: Arc<dyn TaskStore> = Arc::clone(&store) as Arc<_>;
         let (source, keeper) =

@@ -15,7 +15,7 @@ use crate::io::ndjson::NdjsonSink;
 use crate::query::similar;
 use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::store::{Access, Digest, Pipe, Store, Tuning, Verified, Writer, WriterOptions};
+use crate::store::{Access, Digest, Pipe, Shared, Store, Tuning, Verified, Writer, WriterOptions};
 use crate::time::{format_time, now_ms, parse_span, parse_time};
 
 pub const NAME: &str = "sg-store";
@@ -191,7 +191,8 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
                 (None, Some(time)) => parse_time(time, now_ms).map_err(anyhow::Error::msg)?,
                 (None, None) => anyhow::bail!("prune needs --retain or --before"),
             };
-            let store = open(database, Access::WriteExisting)?;
+            let store = Arc::new(open(database, Access::WriteExisting)?);
+            let _shared = Shared::start(&store, NAME);
             let pruned = store.prune(before_ms)?;
             similar::tidy(&store)?;
             let text = format!(
@@ -205,10 +206,11 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
         }
         Some(StoreCommand::Feedback(args)) => feedback::run(args),
         Some(StoreCommand::Compact { database }) => {
-            let store = open(database, Access::WriteExisting)?;
-            let before: u64 = store.disk_bytes()?.values().sum();
+            let store = Arc::new(open(database, Access::WriteExisting)?);
+            let _shared = Shared::start(&store, NAME);
+            let before: u64 = store.view().disk_bytes()?.values().sum();
             store.compact()?;
-            let after: u64 = store.disk_bytes()?.values().sum();
+            let after: u64 = store.view().disk_bytes()?.values().sum();
             say(NAME, &format!("{before} bytes of files became {after}"));
             Ok(Ended::Done)
         }
@@ -223,6 +225,7 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     // A pipe that goes on where it was opens the database at both its ends, first at the other one.
     let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
+    let _shared = Shared::start(&store, NAME);
     let pipe = pipe(&store, resume, lines.quiet)?;
     let options = lines.options(NAME, STORE_BATCH_BYTES);
     let writer_options = WriterOptions {
@@ -300,7 +303,7 @@ fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {
         "findings": verified.n_findings,
     });
     if with_digest {
-        let digest = Digest::of(stores)?;
+        let digest = Digest::of(&stores.iter().map(Store::view).collect::<Vec<_>>())?;
         let families: serde_json::Map<_, _> = digest
             .parts
             .into_iter()

@@ -4,7 +4,7 @@
 use super::{Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::schema;
-use crate::store::{Order, Store, Walk};
+use crate::store::{Order, View, Walk};
 
 /// Event keys in order of time.
 pub(super) struct Keys<'a> {
@@ -50,9 +50,9 @@ enum Kind {
 
 impl<'a> Keys<'a> {
     pub(super) fn open(parts: Parts<'a>, wanted: Wanted, filter: &'a Filter) -> Self {
-        let stores = parts.stores().iter().enumerate();
-        let walks = stores.flat_map(|(part, store)| {
-            let walks = walks(store, wanted, filter).into_iter();
+        let views = parts.views().iter().enumerate();
+        let walks = views.flat_map(|(part, view)| {
+            let walks = walks(view, wanted, filter).into_iter();
             walks.map(move |(walk, kind)| Ahead {
                 walk,
                 part,
@@ -126,7 +126,7 @@ impl<'a> Keys<'a> {
 }
 
 /// Walks of one database in which every event that can match is found.
-fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>, Kind)> {
+fn walks<'a>(view: &'a View<'_>, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>, Kind)> {
     let only_anomalies =
         wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
     let order = filter.order;
@@ -146,8 +146,8 @@ fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>
         (_, None) => start_ms,
     };
     let from_time = |family| match order {
-        Order::OldestFirst => store.walk(family, &schema::time_prefix(start_ms), order),
-        Order::NewestFirst => store.walk(
+        Order::OldestFirst => view.walk(family, &schema::time_prefix(start_ms), order),
+        Order::NewestFirst => view.walk(
             family,
             &schema::time_prefix(start_ms.saturating_add(1)),
             order,
@@ -160,7 +160,7 @@ fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>
         if order == Order::NewestFirst {
             from.push(0xFF);
         }
-        let walk = store.walk(schema::BY_USER, &from, order);
+        let walk = view.walk(schema::BY_USER, &from, order);
         let kind = Kind::User {
             prefix,
             only_anomalies,
@@ -171,7 +171,7 @@ fn walks<'a>(store: &'a Store, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>
             .into_iter()
             .filter(|severity| filter.severity.is_none_or(|min| *severity >= min))
             .map(|severity| {
-                let walk = store.walk_severity(severity, start_ms.max(0), order);
+                let walk = view.walk_severity(severity, start_ms.max(0), order);
                 (walk, Kind::Severity(severity))
             })
             .collect()

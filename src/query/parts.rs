@@ -12,19 +12,19 @@ use super::{Found, rank};
 use crate::record::StageField;
 use crate::record::feedback::Feedback;
 use crate::schema;
-use crate::store::{FeedbackWalk, Store, parse_event};
+use crate::store::{FeedbackWalk, View, parse_event};
 
 /// The databases that are asked. No answer depends on their order.
 #[derive(Clone, Copy)]
-pub struct Parts<'a>(&'a [Store]);
+pub struct Parts<'a>(&'a [View<'a>]);
 
 impl<'a> Parts<'a> {
     #[must_use]
-    pub fn of(stores: &'a [Store]) -> Self {
-        Self(stores)
+    pub fn of(views: &'a [View<'a>]) -> Self {
+        Self(views)
     }
 
-    pub(super) fn stores(self) -> &'a [Store] {
+    pub(super) fn views(self) -> &'a [View<'a>] {
         self.0
     }
 
@@ -59,8 +59,8 @@ impl<'a> Parts<'a> {
     /// The keys of the events with that id, the oldest first.
     pub(super) fn keys_of_id(self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
-        for store in self.0 {
-            keys.extend(store.keys_of_id(event_id)?);
+        for view in self.0 {
+            keys.extend(view.keys_of_id(event_id)?);
         }
         keys.sort_unstable();
         keys.dedup();
@@ -70,8 +70,8 @@ impl<'a> Parts<'a> {
     /// The newest verdict on the event with that key.
     pub(super) fn feedback(self, key: &[u8]) -> anyhow::Result<Option<Feedback>> {
         let mut newest = None;
-        for store in self.0 {
-            newest = newer(newest, store.feedback(key)?);
+        for view in self.0 {
+            newest = newer(newest, view.feedback(key)?);
         }
         Ok(newest)
     }
@@ -79,8 +79,8 @@ impl<'a> Parts<'a> {
     /// Walks the newest verdict on each event, the newest event first.
     pub(super) fn walk_feedback(self) -> anyhow::Result<Verdicts<'a>> {
         let mut walks = Vec::new();
-        for store in self.0 {
-            let mut walk = store.walk_feedback(i64::MAX);
+        for view in self.0 {
+            let mut walk = view.walk_feedback(i64::MAX);
             let next = walk.next_feedback()?;
             walks.push((walk, next));
         }
@@ -120,34 +120,57 @@ fn newer(one: Option<Feedback>, other: Option<Feedback>) -> Option<Feedback> {
         .max_by_key(|feedback| (feedback.given, format!("{feedback:?}")))
 }
 
+/// What is kept of an event beside it.
+const BESIDE: [&str; 4] = [
+    schema::ANOMALIES,
+    schema::PENDING,
+    schema::AI_ANALYSIS,
+    schema::EMBEDDINGS,
+];
+
 /// What one database holds of the event with that key, which is left to the caller to put in.
-pub(super) fn copy_in(store: &Store, key: &[u8]) -> anyhow::Result<Option<Found>> {
+pub(super) fn copy_in(view: &View<'_>, key: &[u8]) -> anyhow::Result<Option<Found>> {
+    let families = std::iter::once(schema::EVENTS).chain(BESIDE);
+    let keys: Vec<_> = families.map(|family| (family, key)).collect();
+    let mut values = view.values(&keys)?.into_iter();
     // An index entry may outlive its event for the moment of a prune.
-    let event = store.value(schema::EVENTS, key)?;
-    event.map(|event| copy_of(store, key, event)).transpose()
+    let event = values.next().flatten();
+    let found = event.map(|event| put_together(view, event, values));
+    found.transpose()
 }
 
 /// The same for an event that was read already.
-fn copy_of(store: &Store, key: &[u8], event: Vec<u8>) -> anyhow::Result<Found> {
+fn copy_of(view: &View<'_>, key: &[u8], event: Vec<u8>) -> anyhow::Result<Found> {
+    let keys = BESIDE.map(|family| (family, key));
+    put_together(view, event, view.values(&keys)?.into_iter())
+}
+
+/// An event with what is kept beside it.
+fn put_together(
+    view: &View<'_>,
+    event: Vec<u8>,
+    mut beside: impl Iterator<Item = Option<Vec<u8>>>,
+) -> anyhow::Result<Found> {
     let mut block = parse_event(event);
-    let shown = store.path().display();
+    let shown = view.path().display();
     ensure!(
         !block.events.is_empty(),
         "an event in {shown} is not valid: run sg-store verify --db {shown}"
     );
-    let anomaly_json = store.value(schema::ANOMALIES, key)?;
+    let anomaly_json = beside.next().flatten();
     let anomaly = anomaly_json
         .as_deref()
         .and_then(|json| serde_json::from_slice(json).ok());
     if let Some(json) = &anomaly_json {
         block.set_stage_value(0, StageField::Anomaly, json);
     }
-    for (field, family) in [
-        (StageField::Context, schema::PENDING),
-        (StageField::Analysis, schema::AI_ANALYSIS),
-        (StageField::Embedding, schema::EMBEDDINGS),
-    ] {
-        if let Some(json) = store.value(family, key)? {
+    let fields = [
+        StageField::Context,
+        StageField::Analysis,
+        StageField::Embedding,
+    ];
+    for (field, value) in fields.into_iter().zip(beside) {
+        if let Some(json) = value {
             block.set_stage_value(0, field, &json);
         }
     }

@@ -45,10 +45,10 @@ impl Indexes {
     /// # Errors
     /// If a database cannot be read.
     pub fn refresh(&mut self, parts: Parts<'_>) -> anyhow::Result<()> {
-        self.0.resize_with(parts.stores().len(), Index::default);
-        let pairs = self.0.iter_mut().zip(parts.stores());
-        for (index, store) in pairs {
-            index.refresh(store)?;
+        self.0.resize_with(parts.views().len(), Index::default);
+        let pairs = self.0.iter_mut().zip(parts.views());
+        for (index, view) in pairs {
+            index.refresh(view)?;
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Indexes {
 /// # Errors
 /// If the database cannot be read.
 pub fn tidy(store: &Store) -> anyhow::Result<()> {
-    Index::default().tidy(store)
+    Index::default().tidy(&store.view())
 }
 
 /// Removes what was derived from a database.
@@ -237,7 +237,7 @@ impl Question<'_> {
             if !known.insert(key.clone()) {
                 continue;
             }
-            let is_one = self.parts.stores().len() == 1;
+            let is_one = self.parts.views().len() == 1;
             let Some(found) = self.parts.find(key)? else {
                 return Ok(Err(Damaged));
             };

@@ -4,7 +4,7 @@
 use super::Parts;
 use super::parts::{compare, copy_in};
 use crate::schema;
-use crate::store::{Counters, Merge, Store, UserWalk};
+use crate::store::{Counters, Merge, UserWalk, View};
 
 /// Events that are looked up together, in order of time: neighbours are read from the disk at once.
 const COPIES_MAX: usize = 1 << 16;
@@ -24,27 +24,27 @@ pub struct Stats {
 /// # Errors
 /// If a database cannot be read.
 pub fn stats(parts: Parts<'_>) -> anyhow::Result<Stats> {
-    let stores = parts.stores();
+    let views = parts.views();
     let mut counts = Vec::new();
     let mut disk_bytes = 0;
     let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
-    for store in stores {
-        counts.push(store.counters()?);
-        disk_bytes += store.disk_bytes()?.values().sum::<u64>();
-        firsts.extend(time_of(store.first_event_key()?));
-        lasts.extend(time_of(store.last_event_key()?));
+    for view in views {
+        counts.push(view.counters()?);
+        disk_bytes += view.disk_bytes()?.values().sum::<u64>();
+        firsts.extend(time_of(view.first_event_key()?));
+        lasts.extend(time_of(view.last_event_key()?));
     }
     firsts.sort_unstable();
     lasts.sort_unstable_by(|one, other| other.cmp(one));
     let mut copies = Copies {
-        stores,
+        views,
         counts,
         // Two databases can hold the same event between these times only.
         from_ms: firsts.get(1).copied().unwrap_or(i64::MAX),
         until_ms: lasts.get(1).copied().unwrap_or(i64::MIN),
         keys: Vec::new(),
     };
-    let n_users = count_users(stores, |user, holders| copies.find(user, holders))?;
+    let n_users = count_users(views, |user, holders| copies.find(user, holders))?;
     copies.take_out()?;
     let mut counters = Counters::default();
     for count in &copies.counts {
@@ -63,14 +63,14 @@ fn time_of(key: Option<Vec<u8>>) -> Option<i64> {
     schema::split_event_key(&key?).map(|(ms, _)| ms)
 }
 
-/// Counts users; tells of each which stores have events of them.
+/// Counts users; tells of each which databases have events of them.
 fn count_users(
-    stores: &[Store],
+    views: &[View<'_>],
     mut each: impl FnMut([u8; 8], &[usize]) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
     let mut walks: Vec<(UserWalk<'_>, Option<[u8; 8]>)> = Vec::new();
-    for store in stores {
-        let mut walk = store.walk_users();
+    for view in views {
+        let mut walk = view.walk_users();
         let first = walk.next_user()?;
         walks.push((walk, first));
     }
@@ -90,10 +90,10 @@ fn count_users(
     Ok(n_users)
 }
 
-/// Events that several stores have counted.
+/// Events that several databases have counted.
 struct Copies<'a> {
-    stores: &'a [Store],
-    /// Of each store.
+    views: &'a [View<'a>],
+    /// Of each database.
     counts: Vec<Counters>,
     from_ms: i64,
     until_ms: i64,
@@ -102,15 +102,15 @@ struct Copies<'a> {
 }
 
 impl Copies<'_> {
-    /// Finds those of a user whom these stores have events of.
+    /// Finds those of a user whom these databases have events of.
     fn find(&mut self, user: [u8; 8], holders: &[usize]) -> anyhow::Result<()> {
         if holders.len() < 2 || self.from_ms > self.until_ms {
             return Ok(());
         }
         let mut from = user.to_vec();
         from.extend_from_slice(&self.from_ms.to_be_bytes());
-        let stores = holders.iter().map(|&i| &self.stores[i]);
-        let mut entries = Merge::open(stores, schema::BY_USER, &from)?;
+        let views = holders.iter().map(|&i| &self.views[i]);
+        let mut entries = Merge::open(views, schema::BY_USER, &from)?;
         while let Some(((index_key, _), n_stores)) = entries.next_of_all()? {
             let Some((timestamp_ms, event_id)) = schema::split_user_key(&index_key) else {
                 continue;
@@ -131,13 +131,13 @@ impl Copies<'_> {
         Ok(())
     }
 
-    /// Takes the copies that do not count out of the counts of their stores.
+    /// Takes the copies that do not count out of the counts of their databases.
     fn take_out(&mut self) -> anyhow::Result<()> {
         self.keys.sort_unstable();
         for key in self.keys.drain(..) {
             let mut copies = Vec::new();
-            for (store, counts) in self.stores.iter().zip(&mut self.counts) {
-                copies.extend(copy_in(store, &key)?.map(|found| (found, counts)));
+            for (view, counts) in self.views.iter().zip(&mut self.counts) {
+                copies.extend(copy_in(view, &key)?.map(|found| (found, counts)));
             }
             copies.sort_by(|(one, _), (other, _)| compare(other, one));
             for (found, counts) in copies.into_iter().skip(1) {

@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use super::{Filter, Parts, Wanted, search};
 use crate::detect::classic::{self, Baseline, Summary};
-use crate::engine::TaskStore as _;
 use crate::io::position::PartitionPosition;
 use crate::schema;
-use crate::store::{Order, Store};
+use crate::store::{Order, View};
 use crate::time::format_time;
 
 /// Values that are shown of each kind.
@@ -72,7 +71,7 @@ pub fn profile(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Profile>> 
 
 /// A baseline of a user.
 struct Learned<'a> {
-    store: &'a Store,
+    view: &'a View<'a>,
     task: String,
     /// How far the task was read, if that is a partition: elsewhere it has left older baselines.
     position: Option<PartitionPosition>,
@@ -84,25 +83,25 @@ struct Learned<'a> {
 /// task that has seen the user, and other databases have nothing of before or after it.
 fn learned(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Summary>> {
     let mut found: Vec<Learned<'_>> = Vec::new();
-    for store in parts.stores() {
-        for task in store.tasks()? {
-            let Some(record) = store.baseline(&task, user)? else {
+    for view in parts.views() {
+        for task in view.tasks()? {
+            let Some(record) = view.baseline(&task, user)? else {
                 continue;
             };
             // The adaptive detector keeps no texts to show.
-            if store.detector()?.as_deref() != Some(classic::NAME) {
+            if view.detector()?.as_deref() != Some(classic::NAME) {
                 return Ok(None);
             }
             // Some of it is of another time than the rest.
-            if store.is_restoring(&task)? {
+            if view.is_restoring(&task)? {
                 continue;
             }
-            let shown = store.path().display();
+            let shown = view.path().display();
             let baseline = Baseline::from_record(&record)
                 .with_context(|| format!("the baseline of {user} in {shown}"))?;
             found.push(Learned {
-                store,
-                position: store.task(&task)?.position,
+                view,
+                position: view.task_position(&task)?,
                 summary: baseline.summary(),
                 record,
                 task,
@@ -128,11 +127,11 @@ fn learned(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Summary>> {
         return Ok(None);
     };
     let (first_ms, last_ms) = (newest.summary.first_ms, newest.summary.last_ms);
-    for store in parts.stores() {
+    for view in parts.views() {
         // Its own database has what its detector has seen, or will see once it runs again.
-        if !std::ptr::eq(store, newest.store)
-            && let Some(first_stored_ms) = end_ms(store, user, Order::OldestFirst)?
-            && let Some(last_stored_ms) = end_ms(store, user, Order::NewestFirst)?
+        if !std::ptr::eq(view, newest.view)
+            && let Some(first_stored_ms) = end_ms(view, user, Order::OldestFirst)?
+            && let Some(last_stored_ms) = end_ms(view, user, Order::NewestFirst)?
             && (first_stored_ms < first_ms || last_stored_ms > last_ms)
         {
             return Ok(None);
@@ -142,14 +141,14 @@ fn learned(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Summary>> {
 }
 
 /// When the first event of a user in a database is, in an order of time.
-fn end_ms(store: &Store, user: &str, order: Order) -> anyhow::Result<Option<i64>> {
+fn end_ms(view: &View<'_>, user: &str, order: Order) -> anyhow::Result<Option<i64>> {
     let filter = Filter {
         user: Some(user.to_owned()),
         order,
         ..Filter::default()
     };
     let mut end_ms = None;
-    let parts = Parts::of(std::slice::from_ref(store));
+    let parts = Parts::of(std::slice::from_ref(view));
     search(parts, Wanted::Events, &filter, |found| {
         end_ms = schema::split_event_key(&found.key).map(|(ms, _)| ms);
         Ok(false)

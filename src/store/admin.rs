@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use rocksdb::WriteBatch;
 
 use super::counters::Counters;
-use super::reader::{Entry, Order};
 use super::vectors::SumKeeper;
 use super::writer::anomaly_of;
-use super::{Store, write_error};
+use super::{Entry, Order, Store, write_error};
 use crate::batch::Block;
 use crate::detect::{Corrector, DetectorKind, RecordError, adaptive, classic};
 use crate::record::LINE_BYTES_MAX;
@@ -86,7 +85,7 @@ impl Store {
     /// If the store cannot be read on; what was found until then is lost.
     pub fn verify(&self) -> anyhow::Result<Verified> {
         let mut verified = Verified::default();
-        let kept = self.counters()?;
+        let kept = self.view().counters()?;
         let mut counters = kept.for_recount();
         self.verify_events(&mut verified, &mut counters)?;
         self.verify_anomalies(&mut verified, &mut counters)?;
@@ -221,7 +220,7 @@ impl Store {
 
     /// Every baseline must be one that its detector can read, and so must what all share.
     fn verify_baselines(&self, verified: &mut Verified) -> anyhow::Result<()> {
-        let detector = self.detector()?.unwrap_or_default();
+        let detector = self.view().detector()?.unwrap_or_default();
         let mut verify = |user: &str, record: &[u8]| {
             let read = match &*detector {
                 adaptive::NAME if user == schema::SHARED_BASELINE => {
@@ -243,8 +242,8 @@ impl Store {
             }
             Ok(())
         };
-        for task in self.tasks()? {
-            self.baselines(&task, &mut verify)?;
+        for task in self.view().tasks()? {
+            self.view().baselines(&task, &mut verify)?;
         }
         Ok(())
     }
@@ -257,7 +256,7 @@ impl Store {
     pub fn prune(&self, before_ms: i64) -> anyhow::Result<Pruned> {
         self.make_vector_sums()?;
         let mut pruning = Pruning {
-            counters: self.counters()?,
+            counters: self.view().counters()?,
             sums: SumKeeper::default(),
             pruned: Pruned::default(),
         };
@@ -360,7 +359,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn disk_bytes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    pub(super) fn disk_bytes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
         let mut bytes = BTreeMap::new();
         for family in schema::FAMILIES {
             let size = self.property(family, "rocksdb.total-sst-files-size")?;

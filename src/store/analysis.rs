@@ -10,7 +10,7 @@ use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use super::writer::anomaly_of;
-use super::{Counters, Order, Store};
+use super::{Counters, Order, Store, View};
 use crate::record::anomaly::{Severity, with_severity};
 use crate::schema;
 
@@ -139,7 +139,7 @@ impl Store {
     /// If the store cannot be read or written.
     pub fn keep_analyses(self: &Arc<Self>, analysed: &[Analysed<'_>]) -> anyhow::Result<()> {
         let mut writes = WriteBatch::default();
-        let mut raised = self.raised()?;
+        let mut raised = self.view().raised()?;
         for it in analysed {
             if let Some((from, to)) = self.put_analysis(it, &mut writes)? {
                 raised.0[from as usize] -= 1;
@@ -193,29 +193,9 @@ impl Store {
         Ok(Some((before.severity, severity)))
     }
 
-    fn raised(&self) -> anyhow::Result<Raised> {
-        let Some(json) = self.get(schema::META, schema::META_RAISED.as_bytes())? else {
-            return Ok(Raised::default());
-        };
-        let shown = self.path.display();
-        serde_json::from_slice(&json).with_context(|| {
-            format!("the counters of {shown} are damaged: run `sg-store verify --db {shown}`")
-        })
-    }
-
-    /// What the counters have to be, by what analyses have raised.
-    pub(super) fn add_raised(&self, counters: &mut Counters) -> anyhow::Result<()> {
-        let raised = self.raised()?;
-        for (severity, n_more) in Severity::ALL.into_iter().zip(raised.0) {
-            let n_anomalies = counters.anomalies.of_mut(severity);
-            *n_anomalies = n_anomalies.saturating_add_signed(n_more);
-        }
-        Ok(())
-    }
-
     /// Brings the counters up to what analyses have raised: whoever writes them next begins with them.
     pub(super) fn fold_raised(&self) -> anyhow::Result<()> {
-        if self.raised()? == Raised::default() {
+        if self.view().raised()? == Raised::default() {
             return Ok(());
         }
         let mut writes = WriteBatch::default();
@@ -223,7 +203,7 @@ impl Store {
         writes.put_cf(
             meta,
             schema::META_COUNTERS,
-            serde_json::to_vec(&self.counters()?)?,
+            serde_json::to_vec(&self.view().counters()?)?,
         );
         writes.delete_cf(meta, schema::META_RAISED);
         self.write(writes, true)
@@ -272,5 +252,27 @@ impl Store {
             writes.put_cf(meta, schema::analysis_note_key(&name), note);
         }
         self.write(writes, true)
+    }
+}
+
+impl View<'_> {
+    fn raised(&self) -> anyhow::Result<Raised> {
+        let Some(json) = self.value(schema::META, schema::META_RAISED.as_bytes())? else {
+            return Ok(Raised::default());
+        };
+        let shown = self.path.display();
+        serde_json::from_slice(&json).with_context(|| {
+            format!("the counters of {shown} are damaged: run `sg-store verify --db {shown}`")
+        })
+    }
+
+    /// What the counters have to be, by what analyses have raised.
+    pub(super) fn add_raised(&self, counters: &mut Counters) -> anyhow::Result<()> {
+        let raised = self.raised()?;
+        for (severity, n_more) in Severity::ALL.into_iter().zip(raised.0) {
+            let n_anomalies = counters.anomalies.of_mut(severity);
+            *n_anomalies = n_anomalies.saturating_add_signed(n_more);
+        }
+        Ok(())
     }
 }

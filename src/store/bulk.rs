@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, RwLockWriteGuard};
 use std::thread;
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use rocksdb::{DBCompressionType, IngestExternalFileOptions, SstFileWriter, Write
 use serde::{Deserialize, Serialize};
 
 use super::gathered::Gathered;
-use super::{Access, Store, family_options, set_packing, write_error};
+use super::{Store, family_options, set_packing, write_error};
 use crate::schema;
 
 /// Bytes of events from which they are written like this: smaller files would have to be merged
@@ -46,17 +47,20 @@ impl Store {
         others: WriteBatch,
         are_newest: bool,
     ) -> anyhow::Result<()> {
-        self.begin_bulk(gathered, others, are_newest)?;
-        self.finish_bulk().map(|_| ())
+        let gate = self.begin_bulk(gathered, others, are_newest)?;
+        self.finish_bulk()?;
+        drop(gate);
+        Ok(())
     }
 
-    /// Builds the files and names them: the events are stored, though nobody sees them yet.
+    /// Builds the files and names them: the events are stored, though nobody sees them yet. Nobody looks
+    /// at the store until what this returns is let go.
     fn begin_bulk(
         &self,
         gathered: &Gathered,
         mut others: WriteBatch,
         are_newest: bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<RwLockWriteGuard<'_, ()>> {
         let number = self.n_bulks.fetch_add(1, Ordering::Relaxed);
         let files = [schema::EVENTS, schema::BY_ID, schema::BY_USER].map(|family| Named {
             family: family.to_owned(),
@@ -70,8 +74,9 @@ impl Store {
             sync_folder(&folder)?;
             let names = serde_json::to_vec(&files)?;
             others.put_cf(self.family(schema::META), schema::META_BULK, names);
-            self.write(others, true)
+            Ok(self.gate.write().unwrap_or_else(PoisonError::into_inner))
         });
+        let written = written.and_then(|gate| self.write(others, true).map(|()| gate));
         if written.is_err() {
             // Nobody will ask for them; what cannot be removed is when the store is opened next.
             for it in &files {
@@ -155,7 +160,7 @@ impl Store {
         packing: DBCompressionType,
         each: impl FnOnce(&mut Put<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut options = family_options(&named.family, Access::Write, &self.tuning, &self.cache);
+        let mut options = family_options(&named.family, &self.tuning, &self.cache);
         set_packing(&mut options, packing);
         let failed = |error| write_error(&self.path, &error);
         let mut writer = SstFileWriter::create(&options);
@@ -264,7 +269,7 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::store::{Order, Tuning};
+    use crate::store::{Access, Order, Tuning};
 
     fn gathered(numbers: Range<i64>) -> Gathered {
         let mut gathered = Gathered::default();
@@ -325,7 +330,8 @@ mod tests {
                 let folder = tempfile::tempdir().expect("a folder");
                 let store = open(folder.path(), Access::Write);
                 let gathered = gathered(0..700);
-                (store.begin_bulk(&gathered, others(&store), true)).expect("it is written");
+                let begun = store.begin_bulk(&gathered, others(&store), true);
+                drop(begun.expect("it is written"));
                 let names = store.get(schema::META, schema::META_BULK.as_bytes());
                 let names = names.expect("it can be read").expect("files are named");
                 let names: Vec<Named> = serde_json::from_slice(&names).expect("they are readable");

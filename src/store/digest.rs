@@ -4,12 +4,11 @@
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::Store;
+use super::View;
 use super::admin::parse_event;
 use super::counters::BySeverity;
 use super::merge::Merge;
 use super::writer::anomaly_of;
-use crate::engine::TaskStore as _;
 use crate::record::text::hex;
 use crate::schema;
 
@@ -30,7 +29,7 @@ impl Digest {
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn of(stores: &[Store]) -> anyhow::Result<Self> {
+    pub fn of(stores: &[View<'_>]) -> anyhow::Result<Self> {
         let mut parts = Vec::new();
         let mut total = Sha256::new();
         let mut counts = Counts::default();
@@ -84,7 +83,7 @@ impl Counts {
 }
 
 /// Of each task, what the store has that has come furthest with it.
-fn baselines(stores: &[Store]) -> anyhow::Result<String> {
+fn baselines(stores: &[View<'_>]) -> anyhow::Result<String> {
     let mut tasks = Vec::new();
     for store in stores {
         tasks.extend(store.tasks()?);
@@ -94,9 +93,9 @@ fn baselines(stores: &[Store]) -> anyhow::Result<String> {
     tasks.dedup();
     let mut sum = Sha256::new();
     for task in tasks {
-        let mut furthest: Option<(Option<u64>, &Store)> = None;
+        let mut furthest: Option<(Option<u64>, &View<'_>)> = None;
         for store in stores {
-            let position = store.task(&task)?.position;
+            let position = store.task_position(&task)?;
             let offset = position.map(|position| position.offset);
             if furthest.is_none_or(|(found, _)| offset > found) {
                 furthest = Some((offset, store));

@@ -2,25 +2,17 @@
 //! that it corrects, gone with its event.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context as _;
 use rocksdb::WriteBatch;
 
 use super::admin::{Verified, parse_event, show};
-use super::{Order, Store, Walk};
+use super::{Order, Store, View, Walk};
 use crate::record::feedback::Feedback;
 use crate::schema;
 
 impl Store {
-    /// The verdict on the event with that key.
-    ///
-    /// # Errors
-    /// If the store cannot be read, or the verdict is damaged.
-    pub fn feedback(&self, event_key: &[u8]) -> anyhow::Result<Option<Feedback>> {
-        let value = self.get(schema::META, &schema::feedback_key(event_key))?;
-        value.map(|value| self.read_feedback(&value)).transpose()
-    }
-
     /// Keeps verdicts by event key and baselines by task and user, all in one write.
     ///
     /// # Errors
@@ -44,17 +36,6 @@ impl Store {
             writes.put_cf(self.family(schema::BASELINES), key, record);
         }
         self.write(writes, true)
-    }
-
-    /// Walks the verdicts on events up to a time, the newest event first.
-    #[must_use]
-    pub fn walk_feedback(&self, until_ms: i64) -> FeedbackWalk<'_> {
-        let after = schema::time_prefix(until_ms.saturating_add(1));
-        let from = schema::feedback_key(&after);
-        FeedbackWalk {
-            store: self,
-            walk: self.walk(schema::META, &from, Order::NewestFirst),
-        }
     }
 
     /// Every verdict must be readable, and speak of the event that it is kept for.
@@ -104,18 +85,42 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    fn read_feedback(&self, value: &[u8]) -> anyhow::Result<Feedback> {
-        serde_json::from_slice(value).with_context(|| {
-            let shown = self.path.display();
-            format!("a verdict in {shown} is damaged: run `sg-store verify --db {shown}`")
-        })
+impl View<'_> {
+    /// The verdict on the event with that key.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or the verdict is damaged.
+    pub fn feedback(&self, event_key: &[u8]) -> anyhow::Result<Option<Feedback>> {
+        let value = self.value(schema::META, &schema::feedback_key(event_key))?;
+        value
+            .map(|value| read_feedback(self.path, &value))
+            .transpose()
     }
+
+    /// Walks the verdicts on events up to a time, the newest event first.
+    #[must_use]
+    pub fn walk_feedback(&self, until_ms: i64) -> FeedbackWalk<'_> {
+        let after = schema::time_prefix(until_ms.saturating_add(1));
+        let from = schema::feedback_key(&after);
+        FeedbackWalk {
+            path: self.path,
+            walk: self.walk(schema::META, &from, Order::NewestFirst),
+        }
+    }
+}
+
+fn read_feedback(path: &Path, value: &[u8]) -> anyhow::Result<Feedback> {
+    serde_json::from_slice(value).with_context(|| {
+        let shown = path.display();
+        format!("a verdict in {shown} is damaged: run `sg-store verify --db {shown}`")
+    })
 }
 
 /// A walk through verdicts.
 pub struct FeedbackWalk<'a> {
-    store: &'a Store,
+    path: &'a Path,
     walk: Walk<'a>,
 }
 
@@ -127,7 +132,7 @@ impl FeedbackWalk<'_> {
     pub fn next_feedback(&mut self) -> anyhow::Result<Option<Feedback>> {
         match self.walk.next_entry()? {
             Some((key, value)) if schema::split_feedback_key(&key).is_some() => {
-                self.store.read_feedback(&value).map(Some)
+                read_feedback(self.path, &value).map(Some)
             }
             _ => Ok(None),
         }

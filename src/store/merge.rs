@@ -1,7 +1,6 @@
 //! Walks through the same family of several stores at once, as if they were one.
 
-use super::Store;
-use super::reader::{Entry, Order, Walk};
+use super::{Entry, Order, View, Walk};
 
 /// A walk through a family of several stores, each key once, with the value of the first store that has
 /// it.
@@ -15,7 +14,7 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// If a store cannot be read.
     pub fn open(
-        stores: impl IntoIterator<Item = &'a Store>,
+        stores: impl IntoIterator<Item = &'a View<'a>>,
         family: &str,
         from: &[u8],
     ) -> anyhow::Result<Self> {

@@ -59,7 +59,8 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn pipe_positions(&self) -> anyhow::Result<Vec<(String, Position)>> {
-        self.positions_under(schema::META_PIPE_POSITION_PREFIX)
+        self.view()
+            .positions_under(schema::META_PIPE_POSITION_PREFIX)
     }
 
     /// Keeps a checkpoint of the pipe. All that came before it is written.

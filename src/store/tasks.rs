@@ -9,26 +9,11 @@ use crate::schema;
 
 impl TaskStore for Store {
     fn task(&self, task: &str) -> anyhow::Result<TaskState> {
-        if self.is_restoring(task)? {
-            // Some of it is of another time than the rest.
-            return Ok(TaskState::default());
-        }
-        let read = |key: String| self.get(schema::META, key.as_bytes());
-        let position = match read(schema::position_key(task))? {
-            None => None,
-            Some(value) => match serde_json::from_slice(&value)? {
-                Position::Partition(position) => Some(position),
-                Position::File(_) => None,
-            },
-        };
-        let log_end = read(schema::log_end_key(task))?;
-        let log_end = log_end.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
-        Ok(TaskState { position, log_end })
+        self.view().task_state(task)
     }
 
     fn is_restoring(&self, task: &str) -> anyhow::Result<bool> {
-        let key = schema::restoring_key(task);
-        Ok(self.get(schema::META, key.as_bytes())?.is_some())
+        self.view().is_restoring(task)
     }
 
     fn each_record(
@@ -36,7 +21,7 @@ impl TaskStore for Store {
         task: &str,
         each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.baselines(task, each)
+        self.view().baselines(task, each)
     }
 
     fn begin_restore(&self, task: &str, is_whole: bool) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use std::hash::Hasher as _;
 
 use super::admin::{Verified, show};
-use super::{Order, Store};
+use super::{Order, Store, View};
 use crate::schema;
 
 /// Fixed, since sums are stored.
@@ -117,6 +117,40 @@ impl SumKeeper {
 }
 
 impl Store {
+    /// Sums up embeddings that an earlier release has stored, once.
+    pub(super) fn make_vector_sums(&self) -> anyhow::Result<()> {
+        if self.view().has_vector_sums()? {
+            return Ok(());
+        }
+        let meta = self.family(schema::META);
+        let mut keeper = SumKeeper {
+            changed: Vec::new(),
+            known: self.view().sum_up_vectors()?.into_iter().collect(),
+        };
+        keeper.changed.extend(keeper.known.keys());
+        let mut writes = WriteBatch::default();
+        keeper.put(self, &mut writes);
+        writes.put_cf(meta, schema::META_VECTORS, b"1");
+        self.write(writes, true)
+    }
+
+    pub(super) fn verify_vector_sums(&self, verified: &mut Verified) -> anyhow::Result<()> {
+        if !self.view().has_vector_sums()? {
+            return Ok(());
+        }
+        let (kept, found) = (self.view().vector_sums()?, self.view().sum_up_vectors()?);
+        for stretch in kept.keys().chain(found.keys()) {
+            if kept.get(stretch) != found.get(stretch) {
+                let key = schema::vector_sum_key(*stretch);
+                let text = "is not the sum of the embeddings";
+                verified.find(format!("{}: {text}", show(&key)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl View<'_> {
     /// The sums of all embeddings.
     ///
     /// # Errors
@@ -140,25 +174,8 @@ impl Store {
 
     fn has_vector_sums(&self) -> anyhow::Result<bool> {
         Ok(self
-            .get(schema::META, schema::META_VECTORS.as_bytes())?
+            .value(schema::META, schema::META_VECTORS.as_bytes())?
             .is_some())
-    }
-
-    /// Sums up embeddings that an earlier release has stored, once.
-    pub(super) fn make_vector_sums(&self) -> anyhow::Result<()> {
-        if self.has_vector_sums()? {
-            return Ok(());
-        }
-        let meta = self.family(schema::META);
-        let mut keeper = SumKeeper {
-            changed: Vec::new(),
-            known: self.sum_up_vectors()?.into_iter().collect(),
-        };
-        keeper.changed.extend(keeper.known.keys());
-        let mut writes = WriteBatch::default();
-        keeper.put(self, &mut writes);
-        writes.put_cf(meta, schema::META_VECTORS, b"1");
-        self.write(writes, true)
     }
 
     fn sum_up_vectors(&self) -> anyhow::Result<VectorSums> {
@@ -169,21 +186,6 @@ impl Store {
             sum.add(&key, &value);
         }
         Ok(sums)
-    }
-
-    pub(super) fn verify_vector_sums(&self, verified: &mut Verified) -> anyhow::Result<()> {
-        if !self.has_vector_sums()? {
-            return Ok(());
-        }
-        let (kept, found) = (self.vector_sums()?, self.sum_up_vectors()?);
-        for stretch in kept.keys().chain(found.keys()) {
-            if kept.get(stretch) != found.get(stretch) {
-                let key = schema::vector_sum_key(*stretch);
-                let text = "is not the sum of the embeddings";
-                verified.find(format!("{}: {text}", show(&key)));
-            }
-        }
-        Ok(())
     }
 }
 

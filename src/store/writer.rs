@@ -87,8 +87,8 @@ impl Writer {
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
         store.make_vector_sums()?;
-        let counters = store.counters()?;
-        let last_key = store.last_event_key()?.unwrap_or_default();
+        let counters = store.view().counters()?;
+        let last_key = store.view().last_event_key()?.unwrap_or_default();
         Ok(Self {
             store,
             options,
@@ -335,6 +335,9 @@ impl Writer {
         if let Some(notice) = &self.options.notice {
             notice.give();
         }
+        let stored = self.gathered.entries().iter();
+        let stored = stored.map(|it| (self.gathered.key(it), it.severity));
+        self.store.feed.add(stored);
         self.analysed.clear();
         self.gathered.clear(self.options.gathered_bytes_max);
         self.anomalies.clear();

@@ -32,6 +32,7 @@ mod judge;
 mod kafka;
 mod kills;
 mod limits;
+mod live;
 mod manners;
 mod memory;
 mod pipeline;

@@ -40,9 +40,9 @@ pub(super) struct Baselines {
 impl Baselines {
     pub(super) fn of_database(store: &Store, users: &BTreeSet<&str>) -> anyhow::Result<Self> {
         let mut baselines = Self::none(DATABASE.to_owned());
-        baselines.detector = store.detector()?;
-        for task in store.tasks()? {
-            baselines.add(task, users, |task, user| store.baseline(task, user))?;
+        baselines.detector = store.view().detector()?;
+        for task in store.view().tasks()? {
+            baselines.add(task, users, |task, user| store.view().baseline(task, user))?;
         }
         Ok(baselines)
     }

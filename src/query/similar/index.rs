@@ -14,7 +14,7 @@ use super::file::{Appender, IndexFile, copy};
 use crate::embed::{Embedding, Vector, dot};
 use crate::query::Filter;
 use crate::schema;
-use crate::store::{Order, Store, VectorSums, parse_event};
+use crate::store::{Order, VectorSums, View, parse_event};
 
 /// Stretches that are made ready together: as many are in memory at once.
 const STRETCHES_AT_ONCE: usize = 64;
@@ -60,24 +60,24 @@ impl Candidate {
 
 impl Index {
     /// Makes it fit what the database holds now.
-    pub(super) fn refresh(&mut self, store: &Store) -> anyhow::Result<()> {
-        let sums = store.vector_sums()?;
+    pub(super) fn refresh(&mut self, view: &View<'_>) -> anyhow::Result<()> {
+        let sums = view.vector_sums()?;
         self.stretches
             .retain(|stretch, known| sums.get(stretch) == Some(&known.head.sum));
         if !self.has_looked {
             self.has_looked = true;
-            self.take_from_file(store, &sums);
+            self.take_from_file(view, &sums);
         }
         let missing: Vec<i64> = (sums.keys())
             .filter(|stretch| !self.stretches.contains_key(stretch))
             .copied()
             .collect();
-        self.make(store, &missing)
+        self.make(view, &missing)
     }
 
     /// Takes of the file what fits.
-    fn take_from_file(&mut self, store: &Store, sums: &VectorSums) {
-        let Some((file, chunks)) = IndexFile::open(store.path()) else {
+    fn take_from_file(&mut self, view: &View<'_>, sums: &VectorSums) {
+        let Some((file, chunks)) = IndexFile::open(view.path()) else {
             return;
         };
         self.file = Some(file);
@@ -99,7 +99,7 @@ impl Index {
     }
 
     /// Makes stretches ready, and keeps them in the file if that can be written.
-    fn make(&mut self, store: &Store, missing: &[i64]) -> anyhow::Result<()> {
+    fn make(&mut self, view: &View<'_>, missing: &[i64]) -> anyhow::Result<()> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -108,15 +108,15 @@ impl Index {
         let is_anew = self.is_anew || n_bytes > n_useful * WASTE;
         let opened = self.file.as_ref();
         let mut appender = if is_anew {
-            let mut appender = Appender::anew(store.path(), opened);
+            let mut appender = Appender::anew(view.path(), opened);
             self.move_to(&mut appender);
             appender
         } else {
-            Appender::behind(store.path(), opened)
+            Appender::behind(view.path(), opened)
         };
         for missing in missing.chunks(STRETCHES_AT_ONCE) {
             let made: anyhow::Result<Vec<_>> = (missing.par_iter())
-                .map(|stretch| make_chunk(store, *stretch))
+                .map(|stretch| make_chunk(view, *stretch))
                 .collect();
             for (head, bytes) in made? {
                 let place = appender.append(bytes);
@@ -133,7 +133,7 @@ impl Index {
         }
         appender.finish();
         self.is_anew = false;
-        self.file = IndexFile::open(store.path()).map(|(file, _)| file);
+        self.file = IndexFile::open(view.path()).map(|(file, _)| file);
         Ok(())
     }
 
@@ -151,16 +151,16 @@ impl Index {
     }
 
     /// Takes out of the file what the database does not hold any more.
-    pub(super) fn tidy(&mut self, store: &Store) -> anyhow::Result<()> {
+    pub(super) fn tidy(&mut self, view: &View<'_>) -> anyhow::Result<()> {
         self.has_looked = true;
-        self.take_from_file(store, &store.vector_sums()?);
+        self.take_from_file(view, &view.vector_sums()?);
         let n_useful: u64 = self.stretches.values().map(|it| it.head.n_bytes).sum();
         if self
             .file
             .as_ref()
             .is_some_and(|file| file.chunks_bytes() > n_useful)
         {
-            let mut appender = Appender::anew(store.path(), self.file.as_ref());
+            let mut appender = Appender::anew(view.path(), self.file.as_ref());
             self.move_to(&mut appender);
             appender.finish();
         }
@@ -259,15 +259,15 @@ impl Index {
 }
 
 /// Makes a chunk of what the database holds.
-fn make_chunk(store: &Store, stretch: i64) -> anyhow::Result<(Head, Vec<u8>)> {
+fn make_chunk(view: &View<'_>, stretch: i64) -> anyhow::Result<(Head, Vec<u8>)> {
     let (from_ms, end_ms) = schema::stretch_ms(stretch);
     let (from, end) = (schema::time_prefix(from_ms), schema::time_prefix(end_ms));
     let mut draft = Draft::new(stretch);
-    let mut walk = store.walk(schema::EMBEDDINGS, &from, Order::OldestFirst);
+    let mut walk = view.walk(schema::EMBEDDINGS, &from, Order::OldestFirst);
     while let Some((key, value)) = walk.next_entry()?
         && key < end
     {
-        let event = store.value(schema::EVENTS, &key)?;
+        let event = view.value(schema::EVENTS, &key)?;
         draft.add(&key, &value, event.and_then(attributes_of));
     }
     Ok(draft.finish())

@@ -1,36 +1,24 @@
-//! Reads from the store: single records, and walks through families and indexes.
+//! What values and walks mean: counters, ids, users with their baselines, positions.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use anyhow::Context as _;
-use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
 
-use super::counters::Counters;
-use super::{Store, read_error};
-use crate::batch::Records;
-use crate::io::position::Position;
+use super::{Order, View};
+use crate::engine::TaskState;
+use crate::io::position::{PartitionPosition, Position};
 use crate::record::anomaly::Severity;
 use crate::schema;
-use crate::stage::{Backing, EachUser, Shelf, Shelves};
+use crate::stage::EachUser;
+use crate::store::{Counters, Walk};
 
-/// A key and its value.
-pub type Entry = (Vec<u8>, Vec<u8>);
-
-/// In which order of time to walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    OldestFirst,
-    NewestFirst,
-}
-
-impl Store {
+impl View<'_> {
     /// What the store holds.
     ///
     /// # Errors
     /// If the counters cannot be read.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        let mut counters = match self.get(schema::META, schema::META_COUNTERS.as_bytes())? {
+        let mut counters = match self.value(schema::META, schema::META_COUNTERS.as_bytes())? {
             None => Counters::default(),
             Some(value) => serde_json::from_slice(&value).with_context(|| {
                 let shown = self.path.display();
@@ -39,14 +27,6 @@ impl Store {
         };
         self.add_raised(&mut counters)?;
         Ok(counters)
-    }
-
-    /// The value of an event's key in one of the families that have such keys.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn value(&self, family: &str, key: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
-        self.get(family, key)
     }
 
     /// The keys of the events with that id; more than one if it was used at several times.
@@ -68,7 +48,7 @@ impl Store {
                 event_id,
             );
             // Another id may have the same hash.
-            if self.get(schema::EVENTS, &key)?.is_some() {
+            if self.value(schema::EVENTS, &key)?.is_some() {
                 keys.push(key);
             }
         }
@@ -93,43 +73,12 @@ impl Store {
         Ok(walk.next_entry()?.map(|(key, _)| key))
     }
 
-    /// Walks a family from `from` on, in its order or against it. Against it, the walk begins
-    /// at the last key that is not above `from`.
-    #[must_use]
-    pub fn walk(&self, family: &str, from: &[u8], order: Order) -> Walk<'_> {
-        let mut options = ReadOptions::default();
-        options.set_verify_checksums(true);
-        // A walk sees each block once.
-        options.fill_cache(false);
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
-        match order {
-            Order::OldestFirst => iterator.seek(from),
-            Order::NewestFirst => iterator.seek_for_prev(from),
-        }
-        Walk {
-            store: self,
-            iterator,
-            order,
-        }
-    }
-
-    /// Walks the users that there are events of, by the index.
-    #[must_use]
-    pub fn walk_users(&self) -> UserWalk<'_> {
-        let mut iterator = self.db.raw_iterator_cf(self.family(schema::BY_USER));
-        iterator.seek_to_first();
-        UserWalk {
-            store: self,
-            iterator,
-        }
-    }
-
     /// What `sg-run` has learned of a user in a task, as the detector's record.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn baseline(&self, task: &str, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        self.get(schema::BASELINES, &schema::baseline_key(task, user))
+        self.value(schema::BASELINES, &schema::baseline_key(task, user))
     }
 
     /// The tasks that there are baselines of, that without a name among them.
@@ -155,7 +104,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn detector(&self) -> anyhow::Result<Option<String>> {
-        if let Some(name) = self.get(schema::META, schema::META_DETECTOR.as_bytes())? {
+        if let Some(name) = self.value(schema::META, schema::META_DETECTOR.as_bytes())? {
             return Ok(Some(String::from_utf8_lossy(&name).into_owned()));
         }
         let mut walk = self.walk(schema::BASELINES, &[], Order::OldestFirst);
@@ -179,7 +128,11 @@ impl Store {
     }
 
     /// The same until `each` breaks off.
-    fn baselines_until(&self, task: &str, each: &mut EachUser<'_>) -> anyhow::Result<()> {
+    pub(in crate::store) fn baselines_until(
+        &self,
+        task: &str,
+        each: &mut EachUser<'_>,
+    ) -> anyhow::Result<()> {
         let end = schema::task_end(task);
         let prefix = schema::task_prefix(task);
         let mut walk = self.walk(schema::BASELINES, &prefix, Order::OldestFirst);
@@ -203,7 +156,10 @@ impl Store {
     }
 
     /// Positions by their sources, whose keys begin like this.
-    pub(super) fn positions_under(&self, prefix: &str) -> anyhow::Result<Vec<(String, Position)>> {
+    pub(in crate::store) fn positions_under(
+        &self,
+        prefix: &str,
+    ) -> anyhow::Result<Vec<(String, Position)>> {
         let prefix = prefix.as_bytes();
         let mut positions = Vec::new();
         let mut walk = self.walk(schema::META, prefix, Order::OldestFirst);
@@ -229,102 +185,47 @@ impl Store {
         }
         self.walk(schema::BY_SEVERITY, &from, order)
     }
-}
 
-impl Shelves for Arc<Store> {
-    fn of_task(&self, task: &str) -> anyhow::Result<Shelf> {
-        let backing = TaskBaselines {
-            store: Arc::clone(self),
-            task: task.to_owned(),
-        };
-        Ok(Shelf {
-            backing: Arc::new(backing),
-            is_backed: self.detector()?.is_some(),
-            n_users: self.property(schema::BASELINES, "rocksdb.estimate-num-keys")?,
-        })
-    }
-}
-
-/// Users of a task who are not in memory: checkpoints have brought their records.
-struct TaskBaselines {
-    store: Arc<Store>,
-    task: String,
-}
-
-impl Backing for TaskBaselines {
-    fn get(&self, user: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        self.store.baseline(&self.task, user)
+    /// What is kept of a task; nothing, while records of it are being restored.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(in crate::store) fn task_state(&self, task: &str) -> anyhow::Result<TaskState> {
+        if self.is_restoring(task)? {
+            // Some of it is of another time than the rest.
+            return Ok(TaskState::default());
+        }
+        let position = self.position_of_task(task)?;
+        let log_end = self.value(schema::META, schema::log_end_key(task).as_bytes())?;
+        let log_end = log_end.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
+        Ok(TaskState { position, log_end })
     }
 
-    fn put(&self, _: &Records) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    fn each(&self, each: &mut EachUser<'_>) -> anyhow::Result<()> {
-        let task = &self.task;
-        (self.store).baselines_until(task, &mut |user, record| match user {
-            schema::SHARED_BASELINE => Ok(ControlFlow::Continue(())),
-            _ => each(user, record),
+    fn position_of_task(&self, task: &str) -> anyhow::Result<Option<PartitionPosition>> {
+        let value = self.value(schema::META, schema::position_key(task).as_bytes())?;
+        Ok(match value {
+            None => None,
+            Some(value) => match serde_json::from_slice(&value)? {
+                Position::Partition(position) => Some(position),
+                Position::File(_) => None,
+            },
         })
     }
 
-    fn advice(&self) -> &'static str {
-        "restore the database from a backup, or export its events into a new one"
-    }
-}
-
-/// A walk through a family.
-pub struct Walk<'a> {
-    store: &'a Store,
-    iterator: DBRawIteratorWithThreadMode<'a, DB>,
-    order: Order,
-}
-
-impl Walk<'_> {
-    /// The next entry, or none at the end.
+    /// How far a task was read, if it is a partition that is whole here.
     ///
     /// # Errors
-    /// If the store cannot be read on.
-    pub fn next_entry(&mut self) -> anyhow::Result<Option<Entry>> {
-        let entry = self
-            .iterator
-            .item()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()));
-        if entry.is_none() {
-            self.iterator
-                .status()
-                .map_err(|error| read_error(&self.store.path, &error))?;
-            return Ok(None);
-        }
-        match self.order {
-            Order::OldestFirst => self.iterator.next(),
-            Order::NewestFirst => self.iterator.prev(),
-        }
-        Ok(entry)
+    /// If the store cannot be read.
+    pub fn task_position(&self, task: &str) -> anyhow::Result<Option<PartitionPosition>> {
+        Ok(self.task_state(task)?.position)
     }
-}
 
-/// A walk through users, each by what its keys in the index begin with. Users whose hashes are equal
-/// are one.
-pub struct UserWalk<'a> {
-    store: &'a Store,
-    iterator: DBRawIteratorWithThreadMode<'a, DB>,
-}
-
-impl UserWalk<'_> {
-    /// The next user, or none at the end.
+    /// Whether records of a task are being restored, or were when the program ended.
     ///
     /// # Errors
-    /// If the store cannot be read on.
-    pub fn next_user(&mut self) -> anyhow::Result<Option<[u8; 8]>> {
-        let Some(user) = self.iterator.key().and_then(|key| key.first_chunk()) else {
-            self.iterator
-                .status()
-                .map_err(|error| read_error(&self.store.path, &error))?;
-            return Ok(None);
-        };
-        let user = *user;
-        self.iterator.seek(schema::user_end(user));
-        Ok(Some(user))
+    /// If the store cannot be read.
+    pub fn is_restoring(&self, task: &str) -> anyhow::Result<bool> {
+        let key = schema::restoring_key(task);
+        Ok(self.value(schema::META, key.as_bytes())?.is_some())
     }
 }

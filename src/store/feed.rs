@@ -1,0 +1,292 @@
+//! What has just been stored, for those who watch: keys of events, as they were committed. The last of
+//! them are remembered for whoever comes a moment late; who is later than that is told how many there were.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::record::anomaly::Severity;
+use crate::schema;
+
+/// Bytes of keys that are remembered of all events, and of anomalies.
+const EVENTS_BYTES_MAX: usize = 4 << 20;
+const ANOMALIES_BYTES_MAX: usize = 1 << 20;
+/// Events of one answer.
+const NEWS_MAX: usize = 1_000;
+
+/// What was stored lately.
+#[derive(Default)]
+pub(super) struct Feed {
+    state: Mutex<Stored>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Stored {
+    events: Lane,
+    anomalies: Lane,
+    is_over: bool,
+}
+
+/// Keys of one kind, in the order of commits.
+#[derive(Default)]
+struct Lane {
+    chunks: VecDeque<Chunk>,
+    n_bytes: usize,
+    /// The number of the last one.
+    last: u64,
+}
+
+/// Keys of one commit, or the last of them.
+#[derive(Default)]
+struct Chunk {
+    /// The number of the first one.
+    first: u64,
+    bytes: Vec<u8>,
+    /// Where each key ends, with its severity.
+    keys: Vec<(u32, u8)>,
+}
+
+/// What came after a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Keys of events, with what [`schema::severity_byte`] gives, in the order of commits.
+    pub keys: Vec<(ByteBuf, u8)>,
+    /// How many more there were before them: too many to be remembered.
+    pub n_skipped: u64,
+    /// The number to ask with next.
+    pub last: u64,
+    /// No more come of this program.
+    pub is_over: bool,
+}
+
+impl News {
+    /// The severity of an anomaly; none is an event that is no anomaly.
+    #[must_use]
+    pub fn severity(byte: u8) -> Option<Severity> {
+        schema::severity_of_byte(byte)
+    }
+}
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These were stored, and can be read.
+    pub(super) fn add<'a>(&self, keys: impl DoubleEndedIterator<Item = (&'a [u8], u8)> + Clone) {
+        let no_anomaly = schema::severity_byte(None);
+        let anomalies = keys.clone().filter(|(_, severity)| *severity != no_anomaly);
+        // Made without the lock: who watches does not hold up the writer.
+        let anomalies = Chunk::of_last(anomalies, ANOMALIES_BYTES_MAX);
+        let events = Chunk::of_last(keys, EVENTS_BYTES_MAX);
+        let mut state = self.lock();
+        state.events.add(events, EVENTS_BYTES_MAX);
+        state.anomalies.add(anomalies, ANOMALIES_BYTES_MAX);
+        drop(state);
+        self.more.notify_all();
+    }
+
+    /// Nothing is stored any more.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.more.notify_all();
+    }
+
+    /// What came after that number, if something does in time; after none, the number of the last one.
+    pub(super) fn after(
+        &self,
+        after: Option<u64>,
+        only_anomalies: bool,
+        patience: Duration,
+    ) -> News {
+        let lane = |state: &Stored| {
+            if only_anomalies {
+                state.anomalies.last
+            } else {
+                state.events.last
+            }
+        };
+        let state = self.lock();
+        let Some(after) = after else {
+            return News {
+                last: lane(&state),
+                ..News::default()
+            };
+        };
+        let has_none = |state: &mut Stored| lane(state) <= after && !state.is_over;
+        let waited = self.more.wait_timeout_while(state, patience, has_none);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut news = if only_anomalies {
+            state.anomalies.after(after)
+        } else {
+            state.events.after(after)
+        };
+        news.is_over = state.is_over && news.keys.is_empty();
+        news
+    }
+}
+
+impl Chunk {
+    /// The last keys, as many as have room, and how many there were before them.
+    fn of_last<'a>(
+        keys: impl DoubleEndedIterator<Item = (&'a [u8], u8)> + Clone,
+        n_bytes_max: usize,
+    ) -> (Self, u64) {
+        let mut n_bytes = 0;
+        let last = keys.clone().rev().take_while(|(key, _)| {
+            n_bytes += key.len();
+            n_bytes <= n_bytes_max
+        });
+        let n_last = last.count();
+        let mut chunk = Self::default();
+        let mut n_before = 0;
+        let n_keys = keys.clone().count();
+        for (i, (key, severity)) in keys.enumerate() {
+            if i + n_last < n_keys {
+                n_before += 1;
+                continue;
+            }
+            chunk.bytes.extend_from_slice(key);
+            chunk.keys.push((chunk.bytes.len() as u32, severity));
+        }
+        (chunk, n_before)
+    }
+
+    fn key(&self, i: usize) -> &[u8] {
+        let start = if i == 0 {
+            0
+        } else {
+            self.keys[i - 1].0 as usize
+        };
+        &self.bytes[start..self.keys[i].0 as usize]
+    }
+}
+
+impl Lane {
+    fn add(&mut self, (mut chunk, n_before): (Chunk, u64), n_bytes_max: usize) {
+        self.last += n_before;
+        if chunk.keys.is_empty() {
+            return;
+        }
+        chunk.first = self.last + 1;
+        self.last += chunk.keys.len() as u64;
+        self.n_bytes += chunk.bytes.len();
+        self.chunks.push_back(chunk);
+        while self.n_bytes > n_bytes_max
+            && let Some(oldest) = self.chunks.pop_front()
+        {
+            self.n_bytes -= oldest.bytes.len();
+        }
+    }
+
+    fn after(&self, after: u64) -> News {
+        let mut news = News {
+            last: after,
+            ..News::default()
+        };
+        for chunk in &self.chunks {
+            let end = chunk.first + chunk.keys.len() as u64;
+            if end <= after + 1 {
+                continue;
+            }
+            let from = chunk.first.max(news.last + 1);
+            news.n_skipped += from - (news.last + 1);
+            news.last = from - 1;
+            for i in (from - chunk.first) as usize..chunk.keys.len() {
+                if news.keys.len() == NEWS_MAX {
+                    return news;
+                }
+                let key = ByteBuf::from(chunk.key(i));
+                news.keys.push((key, chunk.keys[i].1));
+                news.last += 1;
+            }
+        }
+        if news.keys.is_empty() && self.last > news.last {
+            // All of it is forgotten.
+            news.n_skipped += self.last - news.last;
+            news.last = self.last;
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(feed: &Feed, numbers: std::ops::Range<u32>) {
+        let keys: Vec<(Vec<u8>, u8)> = numbers
+            .map(|number| {
+                (
+                    format!("{number:08}").into_bytes(),
+                    u8::from(number % 10 == 0),
+                )
+            })
+            .collect();
+        feed.add(keys.iter().map(|(key, severity)| (&key[..], *severity)));
+    }
+
+    fn texts(news: &News) -> Vec<String> {
+        let text = |(key, _): &(ByteBuf, u8)| String::from_utf8(key.to_vec()).expect("it is text");
+        news.keys.iter().map(text).collect()
+    }
+
+    #[test]
+    fn all_are_told_once_and_in_order() {
+        let feed = Feed::default();
+        assert_eq!(feed.after(None, false, Duration::ZERO).last, 0);
+        let mut last = 0;
+        let mut told = Vec::new();
+        for from in [0, 30, 2_000, 2_500] {
+            add(&feed, from..from + 30);
+            if from == 2_000 {
+                // Two commits at once.
+                continue;
+            }
+            let news = feed.after(Some(last), false, Duration::ZERO);
+            assert_eq!(news.n_skipped, 0);
+            last = news.last;
+            told.extend(texts(&news));
+        }
+        assert_eq!(told.len(), 120);
+        assert!(told.is_sorted());
+        let news = feed.after(Some(0), true, Duration::ZERO);
+        assert_eq!(texts(&news).len(), 12);
+        assert_eq!(feed.after(Some(last), false, Duration::ZERO).keys, []);
+    }
+
+    #[test]
+    fn who_is_too_late_is_told_how_many_there_were() {
+        let feed = Feed::default();
+        let n_remembered = (EVENTS_BYTES_MAX / 8) as u32;
+        add(&feed, 0..n_remembered + 100);
+        add(&feed, n_remembered + 100..n_remembered + 200);
+        let mut last = 0;
+        let (mut n_told, mut n_skipped) = (0, 0);
+        loop {
+            let news = feed.after(Some(last), false, Duration::ZERO);
+            if news.keys.is_empty() && news.n_skipped == 0 {
+                break;
+            }
+            n_told += news.keys.len() as u64;
+            n_skipped += news.n_skipped;
+            last = news.last;
+        }
+        assert_eq!(n_told + n_skipped, u64::from(n_remembered) + 200);
+        assert!(n_skipped >= 100 && n_told >= 100);
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_at_the_end() {
+        let feed = Feed::default();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| feed.after(Some(0), false, Duration::from_secs(60)));
+            feed.end();
+            assert!(waiting.join().expect("it ends").is_over);
+        });
+    }
+}

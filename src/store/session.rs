@@ -1,0 +1,171 @@
+//! One connection of a program that asks about a database, from the side that has it open.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::live::Live;
+use super::protocol::{ASK_BYTES_MAX, Answer, Ask, PROTOCOL, Wire, WriterInfo};
+use super::view::{Order, View};
+use crate::schema;
+
+/// Who looks at the database and says nothing for so long is given up: what it sees cannot be cleared away
+/// meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of entries in one answer, if there are several.
+const ENTRIES_BYTES_MAX: usize = 256 << 10;
+/// Entries in one answer.
+const ENTRIES_MAX: u32 = 4_096;
+/// How long a question for news waits.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What the two sides of the program know of a session.
+#[derive(Default)]
+pub(super) struct Control {
+    /// It is being asked something.
+    pub(super) is_looking: AtomicBool,
+    /// No new question is to be begun.
+    pub(super) is_ending: AtomicBool,
+}
+
+/// Answers until whoever asks has gone, or is to go.
+pub(super) fn serve(live: &Live, wire: &mut dyn Wire, writer: WriterInfo, control: &Control) {
+    let hello = Answer::Hello {
+        protocol: PROTOCOL,
+        schema: schema::SCHEMA_VERSION,
+        writer,
+    };
+    let mut view = None;
+    let mut frame = Vec::new();
+    let mut answer = hello;
+    loop {
+        let Ok(bytes) = postcard::to_extend(&answer, std::mem::take(&mut frame)) else {
+            return;
+        };
+        frame = bytes;
+        let is_over = matches!(answer, Answer::Ending);
+        if wire.send(&frame).is_err() || is_over {
+            return;
+        }
+        let patience = view.as_ref().map(|_| PATIENCE);
+        frame.clear();
+        let received =
+            (wire.set_patience(patience)).and_then(|()| wire.receive(&mut frame, ASK_BYTES_MAX));
+        let Ok(true) = received else {
+            return;
+        };
+        let Ok(ask) = postcard::from_bytes::<Ask<'_>>(&frame) else {
+            return;
+        };
+        answer = match ask {
+            Ask::Look => match look(live, &mut view, control) {
+                Ok(answer) => answer,
+                Err(error) => Answer::Failed(format!("{error:#}")),
+            },
+            Ask::Rest => {
+                view = None;
+                control.is_looking.store(false, Ordering::SeqCst);
+                Answer::Done
+            }
+            Ask::News {
+                after,
+                only_anomalies,
+                wait_ms,
+            } => {
+                let wait = Duration::from_millis(wait_ms.into()).min(WAIT_MAX);
+                Answer::News(live.news_after(after, only_anomalies, wait))
+            }
+            ask => match &view {
+                None => return,
+                Some(view) => answer_of(view, &ask)
+                    .unwrap_or_else(|error| Answer::Failed(format!("{error:#}"))),
+            },
+        };
+        frame.clear();
+    }
+}
+
+fn look<'a>(
+    live: &'a Live,
+    view: &mut Option<View<'a>>,
+    control: &Control,
+) -> anyhow::Result<Answer> {
+    // The one before is let go first.
+    *view = None;
+    control.is_looking.store(true, Ordering::SeqCst);
+    if control.is_ending.load(Ordering::SeqCst) {
+        return Ok(Answer::Ending);
+    }
+    let looking = live.view()?;
+    let as_of_ms = looking.as_of_ms();
+    *view = Some(looking);
+    Ok(Answer::Looking { as_of_ms })
+}
+
+fn answer_of(view: &View<'_>, ask: &Ask<'_>) -> anyhow::Result<Answer> {
+    match ask {
+        Ask::Values(keys) => {
+            let mut values = Vec::with_capacity(keys.len());
+            for (number, key) in keys {
+                values.push(view.value(family(*number)?, key)?.map(ByteBuf::from));
+            }
+            Ok(Answer::Values(values))
+        }
+        Ask::Walk {
+            family: number,
+            from,
+            is_newest_first,
+            is_after,
+            n_max,
+        } => {
+            let order = if *is_newest_first {
+                Order::NewestFirst
+            } else {
+                Order::OldestFirst
+            };
+            let mut walk = view.walk(family(*number)?, from, order);
+            if *is_after {
+                walk.skip(from);
+            }
+            let mut entries = Vec::new();
+            let mut n_bytes = 0;
+            let mut has_ended = false;
+            while entries.len() < (*n_max).clamp(1, ENTRIES_MAX) as usize
+                && n_bytes < ENTRIES_BYTES_MAX
+            {
+                let Some((key, value)) = walk.next_entry()? else {
+                    has_ended = true;
+                    break;
+                };
+                n_bytes += key.len() + value.len();
+                entries.push((ByteBuf::from(key), ByteBuf::from(value)));
+            }
+            Ok(Answer::Entries { entries, has_ended })
+        }
+        Ask::Users { after, n_max } => {
+            let mut walk = view.walk_users();
+            if let Some(after) = after {
+                walk.skip_to_after(*after);
+            }
+            let mut users = Vec::new();
+            while users.len() < (*n_max).min(ENTRIES_MAX) as usize
+                && let Some(user) = walk.next_user()?
+            {
+                users.push(user);
+            }
+            Ok(Answer::Users(users))
+        }
+        Ask::DiskBytes => {
+            let sizes = view.disk_bytes()?;
+            let of = |family: &&str| sizes.get(*family).copied().unwrap_or(0);
+            Ok(Answer::DiskBytes(schema::FAMILIES.iter().map(of).collect()))
+        }
+        Ask::Look | Ask::Rest | Ask::News { .. } => anyhow::bail!("that is no question"),
+    }
+}
+
+fn family(number: u8) -> anyhow::Result<&'static str> {
+    let name = schema::FAMILIES.get(usize::from(number)).copied();
+    name.ok_or_else(|| anyhow::anyhow!("there is no such family"))
+}
