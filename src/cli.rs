@@ -16,6 +16,7 @@ mod output;
 pub mod query;
 pub mod run;
 pub mod score;
+mod serve;
 mod similar;
 pub mod store;
 

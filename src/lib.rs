@@ -23,6 +23,7 @@
 //! | [`query`] | questions to a store | `store` |
 //! | [`alerts`] | tells targets of new anomalies | `query`, `store`, `io` |
 //! | [`analyze`] | asks a model about events: limits, cache, breaker | `llm`, `engine`, `io` |
+//! | [`serve`] | answers questions over HTTP | `query`, `store` |
 //! | [`generate`] | made-up events with habits and attacks | nothing |
 //! | [`cli`] | what was typed, and what it means | all of them |
 
@@ -42,6 +43,7 @@ pub mod query;
 pub mod record;
 pub mod report;
 pub mod schema;
+pub mod serve;
 pub mod shutdown;
 pub mod stage;
 pub mod store;

@@ -8,6 +8,9 @@ mod keys;
 mod parts;
 pub mod similar;
 mod stats;
+mod stop;
+mod timeline;
+mod troubled;
 mod user;
 
 use std::cmp::Reverse;
@@ -21,7 +24,10 @@ use serde::de::IgnoredAny;
 pub use feedback::{FeedbackFilter, feedback};
 pub use incidents::{Incident, incidents};
 pub use parts::Parts;
-pub use stats::{Stats, stats};
+pub use stats::{Stats, Summary, counters, stats};
+pub use stop::{Stop, Stopped};
+pub use timeline::{BUCKETS_MAX, Bucket, Timeline, timeline};
+pub use troubled::{TroubledUser, troubled_users};
 pub use user::{Profile, profile};
 
 use crate::batch::Block;

@@ -43,7 +43,7 @@ use rocksdb::{
 pub(crate) use admin::parse_event;
 pub use admin::{Pruned, Verified};
 pub use analysis::{Analysed, Notice, PendingEvent};
-pub use counters::Counters;
+pub use counters::{BySeverity, Counters};
 pub use digest::Digest;
 pub use feed::News;
 pub use feedback::FeedbackWalk;

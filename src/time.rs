@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use jiff::civil::{Time, date};
+use jiff::fmt::temporal::Pieces;
 
 /// Milliseconds since 1970 of `2026-11-24T08:00:00Z`, `2026-11-24` (midnight UTC), a number of
 /// milliseconds, or a span before `now_ms` such as `90s`, `15m`, `24h`, `7d`, `4w`.
@@ -23,11 +25,29 @@ pub fn parse_time(text: &str, now_ms: i64) -> Result<i64, String> {
     if let Ok(timestamp) = format!("{text}T00:00:00Z").parse::<Timestamp>() {
         return Ok(timestamp.as_millisecond());
     }
+    if let Some(timestamp_ms) = parse_late(text) {
+        return Ok(timestamp_ms);
+    }
     Err(
         "expected a time such as 2026-11-24, 2026-11-24T08:00:00Z, 1764000000000 (ms), or a span \
          before now such as 24h or 7d"
             .to_owned(),
     )
+}
+
+/// The same for the last day of the year 9999, which people mean by "never" and no `Timestamp` reaches.
+fn parse_late(text: &str) -> Option<i64> {
+    let pieces = Pieces::parse(text).ok()?;
+    let (time, offset_s) = match (pieces.time(), pieces.to_numeric_offset()) {
+        (None, _) => (Time::midnight(), 0),
+        (Some(time), Some(offset)) => (time, offset.seconds()),
+        (Some(_), None) => return None,
+    };
+    let since_1970 = pieces
+        .date()
+        .to_datetime(time)
+        .duration_since(date(1970, 1, 1).at(0, 0, 0, 0));
+    i64::try_from(since_1970.as_millis() - i128::from(offset_s) * 1_000).ok()
 }
 
 /// Milliseconds of a span such as `90s`, `15m`, `24h`, `7d`, `4w`.
@@ -105,6 +125,9 @@ mod tests {
         check("1764000000000", 1_764_000_000_000);
         check("2025-01-01", 1_735_689_600_000);
         check("2025-01-01T01:00:00+01:00", 1_735_689_600_000);
+        check("9999-12-31", 253_402_214_400_000);
+        check("9999-12-31T23:59:59.999Z", 253_402_300_799_999);
+        check("9999-12-31T23:59:59-01:00", 253_402_304_399_000);
         check("24h", 1_000_000_000_000 - 86_400_000);
         check("2w", 1_000_000_000_000 - 1_209_600_000);
         assert!(parse_time("yesterday", 0).is_err());

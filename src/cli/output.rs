@@ -4,6 +4,7 @@
 mod analyses;
 mod feedback;
 mod incidents;
+mod keys;
 mod similar;
 mod stats;
 
@@ -24,6 +25,7 @@ use crate::time::format_time;
 
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
+pub(super) use keys::print_keys;
 pub(super) use similar::print_similar;
 pub(super) use stats::print_stats;
 

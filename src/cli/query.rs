@@ -9,10 +9,12 @@ use super::Ended;
 use super::output::{
     FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_profile, print_stats,
 };
+use super::serve::{self, KeysCommand, ServeArgs};
 use super::similar::{self, SimilarArgs};
 use crate::query::{self, FeedbackFilter, Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
+use crate::serve::Databases;
 use crate::store::{Live, Order, Tuning, View};
 use crate::time::{now_ms, parse_time};
 
@@ -106,6 +108,16 @@ enum Question {
         #[arg(long, value_enum, default_value_t = What::Events)]
         what: What,
     },
+    /// Answer over HTTP, and show a page
+    Serve {
+        #[command(flatten)]
+        databases: DatabaseArgs,
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// Who may ask sg-query serve, or sg-run --serve
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -209,6 +221,9 @@ const EXAMPLES: &str = "Examples:
   sg-query similar 'password guessing from 203.0.113.7 country:RO' --db db --since 90d
   sg-query user alice --db db
   sg-query feedback --db db --since 7d
+  sg-query serve --db db
+  sg-query keys add alice --keys keys && sg-query serve --db db --listen 0.0.0.0:8443 --keys keys \
+    --tls-cert cert.pem --tls-key key.pem --host-name siem.example
   sg-query export --db db --what anomalies --format csv > anomalies.csv
 
 Exit codes:
@@ -229,7 +244,13 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             "there is no CSV of this: use --format table or ndjson"
         );
     }
+    if let Question::Keys(command) = &args.question {
+        return serve::run_keys(NAME, command, format);
+    }
     let lives = args.open()?;
+    if let Question::Serve { serve, .. } = &args.question {
+        return serve::run(NAME, serve, Databases::of(lives));
+    }
     let views: anyhow::Result<Vec<View<'_>>> = lives.iter().map(Live::view).collect();
     let views = views?;
     let parts = Parts::of(&views);
@@ -310,15 +331,17 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             };
             list(parts, wanted, &filter, format)
         }
+        Question::Serve { .. } | Question::Keys(_) => Ok(Ended::Done),
     }
 }
 
 impl QueryArgs {
     /// The databases that are asked, each once.
     fn open(&self) -> anyhow::Result<Vec<Live>> {
-        let named = [&self.databases, self.question.databases()].map(|databases| &databases.db);
+        let named = [Some(&self.databases), self.question.databases()];
+        let named = named.into_iter().flatten();
         let mut paths: Vec<PathBuf> = Vec::new();
-        for path in named.into_iter().flatten() {
+        for path in named.flat_map(|databases| &databases.db) {
             let is_known = |known: &PathBuf| same_folder(known, path);
             if !paths.iter().any(is_known) {
                 paths.push(path.clone());
@@ -345,8 +368,8 @@ impl QueryArgs {
 }
 
 impl Question {
-    fn databases(&self) -> &DatabaseArgs {
-        match self {
+    fn databases(&self) -> Option<&DatabaseArgs> {
+        Some(match self {
             Self::Events(filter)
             | Self::Analyses(filter)
             | Self::Anomalies { filter, .. }
@@ -356,8 +379,10 @@ impl Question {
             Self::Feedback { range, .. } => &range.databases,
             Self::Event { databases, .. }
             | Self::User { databases, .. }
+            | Self::Serve { databases, .. }
             | Self::Stats(databases) => databases,
-        }
+            Self::Keys(_) => return None,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `sg-run`: the stages of the pipe fused in one process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::kafka::KafkaArgs;
 use super::memory::MemoryArgs;
 use super::model::{self, ModelArgs};
 use super::score::{DetectorArgs, tell};
+use super::serve::ServingArgs;
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine::{self, TaskStore};
@@ -55,6 +57,12 @@ pub struct RunArgs {
           default_missing_value = "anomalies")]
     embed: Option<Embedded>,
 
+    /// Answer questions over HTTP at this address as long as the program runs, as sg-query serve does
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    serve: Option<SocketAddr>,
+
+    #[command(flatten)]
+    serving: ServingArgs,
     #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
@@ -75,6 +83,7 @@ const EXAMPLES: &str = "Examples:
   sg-run -b localhost:9092 -t events -G streamguard --db db
   sg-run --follow /var/log/app/events.ndjson --db db
   sg-run -b localhost:9092 -t events --db db --tee | jq -c 'select(.anomaly)'
+  sg-run --follow events.ndjson --db db --serve 127.0.0.1:8081
   sg-run --follow events.ndjson --db db --analyze --api-key-file key --budget-usd 2
   sg-run events.ndjson --db db --embed && sg-query similar evt_41 --db db
   sg-run --follow events.ndjson --db db --alerts-to alerts.ndjson --alerts-to kafka:alerts -b localhost:9092
@@ -106,6 +115,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
     let _shared = Shared::start(&store, NAME);
+    let server = (args.serving).beside(NAME, args.serve, lines.quiet, &store)?;
     let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences((!lines.quiet).then_some(NAME))?;
@@ -176,6 +186,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let analysed = follower.map_or(Ok(Ended::Done), |follower| {
         model::end(NAME, lines.quiet, follower)
     });
+    if let Some(server) = server {
+        server.end();
+    }
     let are_all_told = alerts.map_or(Ok(true), |alerts| alerts.end(&shutdown));
     let outcome = outcome?;
     tell(&options, &outcome, &tasks, &silences);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Filter, Found, Parts, Wanted, search};
 use crate::record::anomaly::{AnomalyRecord, IncidentRecord, Severity};
@@ -10,7 +11,7 @@ use crate::store::Order;
 use crate::time::format_time;
 
 /// One incident, as far as its anomalies match the question.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Incident {
     /// The event that it began with.
     pub incident: String,

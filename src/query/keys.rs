@@ -8,6 +8,7 @@ use crate::store::{Order, View, Walk};
 
 /// Event keys in order of time.
 pub(super) struct Keys<'a> {
+    parts: Parts<'a>,
     walks: Vec<Ahead<'a>>,
     filter: &'a Filter,
 }
@@ -62,6 +63,7 @@ impl<'a> Keys<'a> {
             })
         });
         Self {
+            parts,
             walks: walks.collect(),
             filter,
         }
@@ -70,6 +72,7 @@ impl<'a> Keys<'a> {
     /// The next key within the range of time and beyond the cursor, once however many have it.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<Candidate>> {
         loop {
+            self.parts.check()?;
             for ahead in &mut self.walks {
                 if ahead.next.is_none() && !ahead.has_ended {
                     ahead.next = ahead.step(self.filter.min_score)?;

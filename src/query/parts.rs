@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use anyhow::ensure;
 
 use super::keys::Candidate;
-use super::{Found, rank};
+use super::{Found, Stop, rank};
 use crate::record::StageField;
 use crate::record::feedback::Feedback;
 use crate::schema;
@@ -16,16 +16,31 @@ use crate::store::{FeedbackWalk, View, parse_event};
 
 /// The databases that are asked. No answer depends on their order.
 #[derive(Clone, Copy)]
-pub struct Parts<'a>(&'a [View<'a>]);
+pub struct Parts<'a> {
+    views: &'a [View<'a>],
+    stop: Option<&'a Stop>,
+}
 
 impl<'a> Parts<'a> {
     #[must_use]
     pub fn of(views: &'a [View<'a>]) -> Self {
-        Self(views)
+        Self { views, stop: None }
+    }
+
+    /// The same for questions that somebody may end: they fail with [`Stopped`](super::Stopped) then.
+    #[must_use]
+    pub fn until(self, stop: &'a Stop) -> Self {
+        let stop = Some(stop);
+        Self { stop, ..self }
     }
 
     pub(super) fn views(self) -> &'a [View<'a>] {
-        self.0
+        self.views
+    }
+
+    /// Whether the question is to go on.
+    pub(super) fn check(self) -> anyhow::Result<()> {
+        Ok(self.stop.map_or(Ok(()), Stop::check)?)
     }
 
     /// The event with that key, or none if there is none any more.
@@ -38,12 +53,12 @@ impl<'a> Parts<'a> {
     /// which the most is known: all else about it would be hidden.
     pub(super) fn choose(self, met: Candidate) -> anyhow::Result<Option<Found>> {
         let Candidate { key, holders } = met;
-        let holders = holders.unwrap_or_else(|| (0..self.0.len()).map(|i| (i, None)).collect());
+        let holders = holders.unwrap_or_else(|| (0..self.views.len()).map(|i| (i, None)).collect());
         let mut chosen: Option<Found> = None;
         for (i, event) in holders {
             let found = match event {
-                Some(event) => Some(copy_of(&self.0[i], &key, event)?),
-                None => copy_in(&self.0[i], &key)?,
+                Some(event) => Some(copy_of(&self.views[i], &key, event)?),
+                None => copy_in(&self.views[i], &key)?,
             };
             let Some(found) = found else {
                 continue;
@@ -59,7 +74,7 @@ impl<'a> Parts<'a> {
     /// The keys of the events with that id, the oldest first.
     pub(super) fn keys_of_id(self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut keys = Vec::new();
-        for view in self.0 {
+        for view in self.views {
             keys.extend(view.keys_of_id(event_id)?);
         }
         keys.sort_unstable();
@@ -70,7 +85,7 @@ impl<'a> Parts<'a> {
     /// The newest verdict on the event with that key.
     pub(super) fn feedback(self, key: &[u8]) -> anyhow::Result<Option<Feedback>> {
         let mut newest = None;
-        for view in self.0 {
+        for view in self.views {
             newest = newer(newest, view.feedback(key)?);
         }
         Ok(newest)
@@ -79,17 +94,19 @@ impl<'a> Parts<'a> {
     /// Walks the newest verdict on each event, the newest event first.
     pub(super) fn walk_feedback(self) -> anyhow::Result<Verdicts<'a>> {
         let mut walks = Vec::new();
-        for view in self.0 {
+        for view in self.views {
             let mut walk = view.walk_feedback(i64::MAX);
             let next = walk.next_feedback()?;
             walks.push((walk, next));
         }
-        Ok(Verdicts { walks })
+        let parts = self;
+        Ok(Verdicts { parts, walks })
     }
 }
 
 /// A walk through the verdicts of all parts.
 pub(super) struct Verdicts<'a> {
+    parts: Parts<'a>,
     walks: Vec<(FeedbackWalk<'a>, Option<Feedback>)>,
 }
 
@@ -98,6 +115,7 @@ impl Verdicts<'_> {
         fn key(feedback: &Feedback) -> (i64, &str) {
             (feedback.timestamp, &feedback.event_id)
         }
+        self.parts.check()?;
         let nexts = self.walks.iter().filter_map(|(_, next)| next.as_ref());
         let Some(mut newest) = nexts.max_by_key(|feedback| key(feedback)).cloned() else {
             return Ok(None);

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use super::{Filter, Found, Parts, Wanted, matches, rank, search};
 use crate::embed::{Embedding, Subject, embed_event};
 use crate::record::StageField;
+use crate::record::text::push_number;
 use crate::store::Store;
 use chunk::Damaged;
 use index::{Candidate, Index};
@@ -32,6 +33,22 @@ pub struct Similar {
     /// The cosine of the angle between the vectors: 1 is the same direction.
     pub score: f64,
     pub found: Found,
+}
+
+impl Similar {
+    /// The score, and the event with what stages have added, but for the vector, as one JSON object.
+    #[must_use]
+    pub fn into_json(self) -> Vec<u8> {
+        let Self { score, mut found } = self;
+        found.block.set_stage_value(0, StageField::Embedding, b"");
+        let mut json = b"{\"score\":".to_vec();
+        push_number(&mut json, score);
+        json.extend_from_slice(b",\"event\":");
+        found.push_line(&mut json);
+        json.truncate(json.trim_ascii_end().len());
+        json.push(b'}');
+        json
+    }
 }
 
 /// What is ready to be searched of some databases. It is brought up to date before each question, which

@@ -1,10 +1,16 @@
 //! How much there is of what. Databases keep counts of their own; what several of them hold is counted
 //! once, which takes more than adding up.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::Parts;
 use super::parts::{compare, copy_in};
 use crate::schema;
-use crate::store::{Counters, Merge, UserWalk, View};
+use crate::store::{BySeverity, Counters, Merge, UserWalk, View};
+use crate::time::format_time;
 
 /// Events that are looked up together, in order of time: neighbours are read from the disk at once.
 const COPIES_MAX: usize = 1 << 16;
@@ -17,6 +23,56 @@ pub struct Stats {
     pub first_ms: Option<i64>,
     pub last_ms: Option<i64>,
     pub disk_bytes: u64,
+}
+
+/// The same as programs read it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Summary {
+    pub events: u64,
+    /// Events that have failed or were blocked.
+    pub failures: u64,
+    pub users: u64,
+    /// When the first event was; none if there are no events.
+    #[schema(format = DateTime)]
+    pub first: Option<String>,
+    #[schema(format = DateTime)]
+    pub last: Option<String>,
+    pub anomalies: BySeverity,
+    /// Events of each type that is counted by itself.
+    pub types: BTreeMap<String, u64>,
+    /// Events of all other types.
+    pub other_types: u64,
+    pub disk_bytes: u64,
+}
+
+impl Stats {
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let counters = &self.counters;
+        let types = counters.types_present().into_iter();
+        Summary {
+            events: counters.events,
+            failures: counters.failures,
+            users: self.n_users,
+            first: self.first_ms.map(format_time),
+            last: self.last_ms.map(format_time),
+            anomalies: counters.anomalies,
+            types: types.map(|(name, n)| (name.to_owned(), n)).collect(),
+            other_types: counters.other_types,
+            disk_bytes: self.disk_bytes,
+        }
+    }
+}
+
+/// Counts what the databases hold together of events and anomalies, without looking at anything else.
+///
+/// # Errors
+/// If a database cannot be read.
+pub fn counters(parts: Parts<'_>) -> anyhow::Result<Counters> {
+    match parts.views() {
+        [view] => view.counters(),
+        _ => Ok(stats(parts)?.counters),
+    }
 }
 
 /// Counts what the databases hold together.
@@ -44,7 +100,10 @@ pub fn stats(parts: Parts<'_>) -> anyhow::Result<Stats> {
         until_ms: lasts.get(1).copied().unwrap_or(i64::MIN),
         keys: Vec::new(),
     };
-    let n_users = count_users(views, |user, holders| copies.find(user, holders))?;
+    let n_users = count_users(views, |user, holders| {
+        parts.check()?;
+        copies.find(user, holders)
+    })?;
     copies.take_out()?;
     let mut counters = Counters::default();
     for count in &copies.counts {

@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Filter, Parts, Wanted, search};
 use crate::detect::classic::{self, Baseline, Summary};
@@ -15,7 +16,7 @@ use crate::time::format_time;
 const VALUES_SHOWN_MAX: usize = 20;
 
 /// What is usual for a user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Profile {
     pub user: String,
     /// `baseline`: as the detector has it. `events`: counted from the stored events.
@@ -34,13 +35,13 @@ pub struct Profile {
 }
 
 /// Values with how often they were seen, the most frequent first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Usual {
     pub distinct: usize,
     pub top: Vec<UsualValue>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UsualValue {
     pub value: String,
     pub events: u32,

@@ -2,13 +2,14 @@
 //! changes in a baseline.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Longest note and name, in bytes.
 pub const NOTE_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 256;
 
 /// What an analyst has found of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Judgement {
     /// It was the user's own: what it came with is known from now on
@@ -36,7 +37,7 @@ impl Judgement {
 }
 
 /// The last verdict on an event, with whose event it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Feedback {
     pub event_id: String,
     pub user: String,

@@ -50,6 +50,7 @@ mod resume;
 mod rotation;
 mod schema;
 mod score;
+mod serve;
 mod silences;
 mod similar;
 mod similar_index;

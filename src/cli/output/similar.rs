@@ -4,14 +4,13 @@ use std::io::{self, Write};
 
 use super::{Format, REASONS_CHARS_MAX, cell, print_json, table, time_cell};
 use crate::query::similar::Similar;
-use crate::record::StageField;
-use crate::record::text::{printable, push_number, shorten};
+use crate::record::text::{printable, shorten};
 use crate::time::format_time;
 
 pub(in crate::cli) fn print_similar(similar: Vec<Similar>, format: Format) -> anyhow::Result<()> {
     if format != Format::Table {
         for similar in similar {
-            print_line(similar)?;
+            print_json(&String::from_utf8_lossy(&similar.into_json()))?;
         }
         return Ok(());
     }
@@ -48,17 +47,4 @@ pub(in crate::cli) fn print_similar(similar: Vec<Similar>, format: Format) -> an
         ]);
     }
     Ok(writeln!(io::stdout(), "{rows}")?)
-}
-
-/// The score, and the event with what stages have added, but for the vector.
-fn print_line(similar: Similar) -> anyhow::Result<()> {
-    let Similar { score, mut found } = similar;
-    found.block.set_stage_value(0, StageField::Embedding, b"");
-    let mut line = b"{\"score\":".to_vec();
-    push_number(&mut line, score);
-    line.extend_from_slice(b",\"event\":");
-    found.push_line(&mut line);
-    line.truncate(line.trim_ascii_end().len());
-    line.push(b'}');
-    Ok(print_json(&String::from_utf8_lossy(&line))?)
 }

@@ -12,23 +12,11 @@ use crate::time::format_time;
 const TYPES_SHOWN_MAX: usize = 20;
 
 pub(in crate::cli) fn print_stats(stats: &Stats, format: Format) -> io::Result<()> {
-    let first = stats.first_ms.map(format_time);
-    let last = stats.last_ms.map(format_time);
-    let counters = &stats.counters;
     if format != Format::Table {
-        let stats = serde_json::json!({
-            "events": counters.events,
-            "failures": counters.failures,
-            "users": stats.n_users,
-            "first": first,
-            "last": last,
-            "anomalies": counters.anomalies,
-            "types": counters.types_present(),
-            "other_types": counters.other_types,
-            "disk_bytes": stats.disk_bytes,
-        });
-        return print_json(&stats.to_string());
+        return print_json(&serde_json::to_string(&stats.summary())?);
     }
+    let counters = &stats.counters;
+    let [first, last] = [stats.first_ms, stats.last_ms].map(|time| time.map(format_time));
     let anomalies = &counters.anomalies;
     let mut rows = table_without_header();
     let mut add = |name: &str, value: String| {

@@ -1,0 +1,211 @@
+//! Serving over HTTP, in `sg-query serve` and within `sg-run`, and the keys for it.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Args, Subcommand};
+
+use super::Ended;
+use super::output::{Format, print_keys};
+use crate::report::say;
+use crate::serve::keys::{self, Role};
+use crate::serve::{Databases, ServeConfig, Server, TlsFiles};
+use crate::shutdown::Shutdown;
+use crate::store::{Live, Store};
+
+/// How often it is looked whether a signal has come.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Whom to serve, and how.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Serving")]
+pub(super) struct ServingArgs {
+    /// Serve over TLS, with this certificate and those between it and one that clients trust, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Ask for a key that is in this file, which sg-query keys writes. Without it everybody on this
+    /// machine may ask
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+
+    /// A name of this host that may be asked for, beside the address and localhost
+    #[arg(long, value_name = "NAME")]
+    host_name: Vec<String>,
+
+    /// Requests a second of each key, or of each address without one
+    #[arg(long, value_name = "N", default_value = "100")]
+    rate: NonZeroU32,
+}
+
+/// `sg-query serve`.
+#[derive(Args, Debug)]
+pub(super) struct ServeArgs {
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+
+    #[command(flatten)]
+    serving: ServingArgs,
+
+    /// No line on standard error for each request
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `sg-query keys`.
+#[derive(Subcommand, Debug)]
+pub(super) enum KeysCommand {
+    /// Make a key and show it, once
+    Add {
+        /// Whose it is, or what for
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What it is for
+        #[arg(long, value_enum, default_value_t = Role::Read)]
+        role: Role,
+        #[command(flatten)]
+        file: KeyFileArgs,
+    },
+    /// The keys that there are
+    List(KeyFileArgs),
+    /// Make a key worthless, also to a server that is running
+    Revoke {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        file: KeyFileArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct KeyFileArgs {
+    /// The file of keys; only their hashes are in it
+    #[arg(long, value_name = "FILE")]
+    keys: PathBuf,
+}
+
+impl ServingArgs {
+    /// Serves a store that this program writes to, if there is an address.
+    pub(super) fn beside(
+        &self,
+        program: &'static str,
+        listen: Option<SocketAddr>,
+        quiet: bool,
+        store: &Arc<Store>,
+    ) -> anyhow::Result<Option<Server>> {
+        let Some(listen) = listen else {
+            let is_idle =
+                self.tls_cert.is_none() && self.keys.is_none() && self.host_name.is_empty();
+            ensure!(
+                is_idle,
+                "--keys, --tls-cert and --host-name go with --serve"
+            );
+            return Ok(None);
+        };
+        let live = Live::of(Arc::clone(store), program);
+        let server = self.start(program, listen, quiet, Databases::of(vec![live]))?;
+        Ok(Some(server))
+    }
+
+    /// Starts to serve at an address.
+    pub(super) fn start(
+        &self,
+        program: &'static str,
+        listen: SocketAddr,
+        quiet: bool,
+        databases: Databases,
+    ) -> anyhow::Result<Server> {
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
+        if !listen.ip().is_loopback() {
+            ensure!(
+                self.keys.is_some(),
+                "others could ask at {listen} without a key: name a file of them with --keys, or listen \
+                 at 127.0.0.1"
+            );
+            if tls.is_none() {
+                say(
+                    program,
+                    "keys and answers can be read on their way: serve over TLS with --tls-cert and --tls-key",
+                );
+            }
+        }
+        let config = ServeConfig {
+            program,
+            listen,
+            tls,
+            keys: self.keys.clone(),
+            host_names: self.host_name.clone(),
+            rate: self.rate,
+            quiet,
+        };
+        let server = Server::start(&config, databases)?;
+        say(program, &format!("listening on {}", server.url()));
+        Ok(server)
+    }
+}
+
+/// Serves until a signal asks for the end.
+pub(super) fn run(
+    program: &'static str,
+    args: &ServeArgs,
+    databases: Databases,
+) -> anyhow::Result<Ended> {
+    let shutdown = Shutdown::install()?;
+    let server = (args.serving).start(program, args.listen, args.quiet, databases)?;
+    while !shutdown.is_requested() {
+        thread::sleep(POLL);
+    }
+    server.end();
+    Ok(Ended::Done)
+}
+
+/// Does what is asked of keys.
+pub(super) fn run_keys(
+    program: &str,
+    command: &KeysCommand,
+    format: Format,
+) -> anyhow::Result<Ended> {
+    match command {
+        KeysCommand::Add { name, role, file } => {
+            let key = keys::add(&file.keys, name, *role)?;
+            let role = role.name();
+            say(
+                program,
+                &format!("the {role} key {name}, which is not shown again:"),
+            );
+            writeln!(io::stdout(), "{key}")?;
+            Ok(Ended::Done)
+        }
+        KeysCommand::List(file) => {
+            let keys = keys::list(&file.keys)?;
+            print_keys(&keys, format)?;
+            Ok(if keys.is_empty() {
+                Ended::Partly
+            } else {
+                Ended::Done
+            })
+        }
+        KeysCommand::Revoke { name, file } => {
+            let is_known = keys::revoke(&file.keys, name)?;
+            ensure!(
+                is_known,
+                "there is no key {name} in {}",
+                file.keys.display()
+            );
+            Ok(Ended::Done)
+        }
+    }
+}
