@@ -5,6 +5,7 @@ mod alerts;
 pub mod analyze;
 mod baselines;
 pub mod consume;
+mod databases;
 pub mod embed;
 mod enrich;
 mod feedback;
@@ -19,6 +20,7 @@ pub mod score;
 mod serve;
 mod similar;
 pub mod store;
+mod tail;
 
 use std::fmt::Write as _;
 use std::io;

@@ -12,6 +12,7 @@ mod stop;
 mod timeline;
 mod troubled;
 mod user;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,6 +30,7 @@ pub use stop::{Stop, Stopped};
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline, timeline};
 pub use troubled::{TroubledUser, troubled_users};
 pub use user::{Profile, profile};
+pub use watch::{Seen, Watch};
 
 use crate::batch::Block;
 use crate::record::StageField;

@@ -7,6 +7,7 @@ mod incidents;
 mod keys;
 mod similar;
 mod stats;
+mod tail;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -28,6 +29,7 @@ pub(super) use incidents::print_incidents;
 pub(super) use keys::print_keys;
 pub(super) use similar::print_similar;
 pub(super) use stats::print_stats;
+pub(super) use tail::TailWriter;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -101,29 +103,7 @@ pub(super) struct FoundWriter {
 
 impl FoundWriter {
     pub(super) fn new(format: Format, wanted: Wanted) -> Self {
-        let header: &'static [&'static str] = match wanted {
-            Wanted::Anomalies => &[
-                "TIME (UTC)",
-                "SEVERITY",
-                "SCORE",
-                "USER",
-                "TYPE",
-                "ADDRESS",
-                "LOCATION",
-                "REASONS",
-            ],
-            Wanted::Events => &[
-                "TIME (UTC)",
-                "EVENT",
-                "USER",
-                "TYPE",
-                "STATUS",
-                "ADDRESS",
-                "LOCATION",
-                "SEVERITY",
-            ],
-            Wanted::Analyses => &analyses::HEADER,
-        };
+        let header = header(wanted);
         Self {
             format,
             output: io::BufWriter::new(io::stdout()),
@@ -153,6 +133,11 @@ impl FoundWriter {
         {
             writeln!(self.output, "{table}")?;
         }
+        self.flush()
+    }
+
+    /// What was written is seen.
+    fn flush(&mut self) -> anyhow::Result<()> {
         if let Some(csv) = &mut self.csv {
             csv.flush()?;
         }
@@ -237,44 +222,74 @@ impl FoundWriter {
         let Some(table) = &mut self.table else {
             return Ok(());
         };
-        let event = &found.block.events[0];
-        let view = found.block.view(event);
-        let time = time_cell(&format_time(view.timestamp_ms));
-        let address = cell(view.source_ip.unwrap_or("-"));
-        let place = cell(view.geo_location.unwrap_or("-"));
-        let severity = found
-            .anomaly
-            .as_ref()
-            .map(|anomaly| anomaly.severity.to_string());
-        let row = match &found.anomaly {
-            _ if self.wanted == Wanted::Analyses => analyses::row(found),
-            Some(anomaly) if self.wanted == Wanted::Anomalies => vec![
-                time,
-                anomaly.severity.to_string(),
-                format!("{:.3}", anomaly.anomaly_score),
-                cell(view.user),
-                cell(view.kind),
-                address,
-                place,
-                shorten(&printable(&anomaly.reasons.join("; ")), REASONS_CHARS_MAX).into_owned(),
-            ],
-            _ => vec![
-                time,
-                cell(view.event_id),
-                cell(view.user),
-                cell(view.kind),
-                event.status.name().to_owned(),
-                address,
-                place,
-                severity.unwrap_or_default(),
-            ],
-        };
-        table.add_row(row);
+        table.add_row(row(found, self.wanted));
         if table.row_count() == ROWS_MAX {
             writeln!(self.output, "{table}")?;
             *table = self::table(self.header);
         }
         Ok(())
+    }
+}
+
+fn header(wanted: Wanted) -> &'static [&'static str] {
+    match wanted {
+        Wanted::Anomalies => &[
+            "TIME (UTC)",
+            "SEVERITY",
+            "SCORE",
+            "USER",
+            "TYPE",
+            "ADDRESS",
+            "LOCATION",
+            "REASONS",
+        ],
+        Wanted::Events => &[
+            "TIME (UTC)",
+            "EVENT",
+            "USER",
+            "TYPE",
+            "STATUS",
+            "ADDRESS",
+            "LOCATION",
+            "SEVERITY",
+        ],
+        Wanted::Analyses => &analyses::HEADER,
+    }
+}
+
+/// The cells of an event, under the header of what is wanted.
+fn row(found: &Found, wanted: Wanted) -> Vec<String> {
+    let event = &found.block.events[0];
+    let view = found.block.view(event);
+    let time = time_cell(&format_time(view.timestamp_ms));
+    let address = cell(view.source_ip.unwrap_or("-"));
+    let place = cell(view.geo_location.unwrap_or("-"));
+    let severity = found
+        .anomaly
+        .as_ref()
+        .map(|anomaly| anomaly.severity.to_string());
+    match &found.anomaly {
+        _ if wanted == Wanted::Analyses => analyses::row(found),
+        Some(anomaly) if wanted == Wanted::Anomalies => vec![
+            time,
+            anomaly.severity.to_string(),
+            format!("{:.3}", anomaly.anomaly_score),
+            cell(view.user),
+            cell(view.kind),
+            address,
+            place,
+            shorten(&printable(&anomaly.reasons.join("; ")), REASONS_CHARS_MAX).into_owned(),
+        ],
+        _ => vec![
+            time,
+            cell(view.event_id),
+            cell(view.user),
+            cell(view.kind),
+            event.status.name().to_owned(),
+            address,
+            place,
+            severity.unwrap_or_default(),
+        ],
     }
 }
 

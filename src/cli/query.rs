@@ -1,21 +1,21 @@
 //! `sg-query`: questions to a database.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Ended;
+use super::databases::{self, DatabaseArgs};
 use super::output::{
     FeedbackWriter, Format, FoundWriter, print_incidents, print_json, print_profile, print_stats,
 };
 use super::serve::{self, KeysCommand, ServeArgs};
 use super::similar::{self, SimilarArgs};
+use super::tail::{self, TailArgs};
 use crate::query::{self, FeedbackFilter, Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::report::say;
 use crate::serve::Databases;
-use crate::store::{Live, Order, Tuning, View};
+use crate::store::{Live, Order, View};
 use crate::time::{now_ms, parse_time};
 
 pub const NAME: &str = "sg-query";
@@ -36,18 +36,6 @@ pub struct QueryArgs {
 
     #[command(subcommand)]
     question: Question,
-}
-
-// Not global, since clap would forget those named before the question if others are named behind it.
-/// Which databases are asked.
-#[derive(Args, Debug)]
-struct DatabaseArgs {
-    #[arg(
-        long,
-        value_name = "DIR",
-        help = "A database folder; several of them answer as one [env: SG_DB] [default: db]"
-    )]
-    db: Vec<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -80,6 +68,10 @@ enum Question {
     /// misbehaviour counts most, then the same person and address. --model says which vectors, if there
     /// are several kinds.
     Similar(Box<SimilarArgs>),
+    /// Events as they are stored, from now on; the last few of before first
+    ///
+    /// Whoever stores them is asked, one program after the other. It goes on until it is stopped.
+    Tail(Box<TailArgs>),
     /// What is usual for a user: hours, addresses, places, types
     User {
         /// The user's name
@@ -190,21 +182,15 @@ pub(super) struct WhichArgs {
     #[arg(long, value_enum)]
     severity: Option<Severity>,
 
-    /// At most this many [default: 100; similar: 10; export: all]
+    /// At most this many [default: 100; similar, tail: 10; export: all]
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
 }
 
-/// Of all databases together. One question reads few blocks twice.
+/// Bytes of blocks kept in memory, of all databases together. One question reads few blocks twice.
 const CACHE_BYTES: usize = 32 << 20;
-/// Of one of them at least.
-const CACHE_BYTES_MIN: usize = 4 << 20;
-/// Of all databases together: a process may have 1,024 as a rule.
-const FILES_OPEN_MAX: usize = 512;
-/// With more of them there would be no file left for each.
-const DATABASES_MAX: usize = 64;
-/// The database if none is named.
-const DATABASE: &str = "db";
+/// The same for many questions.
+const SERVER_CACHE_BYTES: usize = 256 << 20;
 /// Items in an answer for a person.
 const LIMIT: usize = 100;
 /// Said where an answer has no cursor to go on with.
@@ -220,6 +206,7 @@ const EXAMPLES: &str = "Examples:
   sg-query similar evt_1738247260748_0011757 --db db
   sg-query similar 'password guessing from 203.0.113.7 country:RO' --db db --since 90d
   sg-query user alice --db db
+  sg-query tail --db db --severity high
   sg-query feedback --db db --since 7d
   sg-query serve --db db
   sg-query keys add alice --keys keys && sg-query serve --db db --listen 0.0.0.0:8443 --keys keys \
@@ -248,8 +235,10 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
         return serve::run_keys(NAME, command, format);
     }
     let lives = args.open()?;
-    if let Question::Serve { serve, .. } = &args.question {
-        return serve::run(NAME, serve, Databases::of(lives));
+    match &args.question {
+        Question::Tail(args) => return tail::run(&lives, args, format),
+        Question::Serve { serve, .. } => return serve::run(NAME, serve, Databases::of(lives)),
+        _ => (),
     }
     let views: anyhow::Result<Vec<View<'_>>> = lives.iter().map(Live::view).collect();
     let views = views?;
@@ -331,39 +320,21 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             };
             list(parts, wanted, &filter, format)
         }
-        Question::Serve { .. } | Question::Keys(_) => Ok(Ended::Done),
+        Question::Tail(_) | Question::Serve { .. } | Question::Keys(_) => {
+            unreachable!("these are no questions at one moment")
+        }
     }
 }
 
 impl QueryArgs {
     /// The databases that are asked, each once.
     fn open(&self) -> anyhow::Result<Vec<Live>> {
-        let named = [Some(&self.databases), self.question.databases()];
-        let named = named.into_iter().flatten();
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for path in named.flat_map(|databases| &databases.db) {
-            let is_known = |known: &PathBuf| same_folder(known, path);
-            if !paths.iter().any(is_known) {
-                paths.push(path.clone());
-            }
-        }
-        if paths.is_empty() {
-            let path = std::env::var_os("SG_DB").filter(|path| !path.is_empty());
-            let path = path.unwrap_or_else(|| DATABASE.into());
-            paths.push(path.into());
-        }
-        let n_paths = paths.len();
-        ensure!(
-            n_paths <= DATABASES_MAX,
-            "{n_paths} databases are too many to ask together: name at most {DATABASES_MAX}"
-        );
-        let tuning = Tuning {
-            cache_bytes: (CACHE_BYTES / n_paths).max(CACHE_BYTES_MIN),
-            n_files_open_max: (FILES_OPEN_MAX / n_paths) as i32,
-            ..Tuning::default()
+        let cache_bytes = match self.question {
+            Question::Serve { .. } => SERVER_CACHE_BYTES,
+            _ => CACHE_BYTES,
         };
-        let open = |path: &PathBuf| Live::open(path, &tuning);
-        paths.iter().map(open).collect()
+        let named = [Some(&self.databases), self.question.databases()];
+        databases::open(named.into_iter().flatten(), cache_bytes)
     }
 }
 
@@ -376,6 +347,7 @@ impl Question {
             | Self::Export { filter, .. } => &filter.which.range.databases,
             Self::Incidents(which) => &which.range.databases,
             Self::Similar(args) => &args.which.range.databases,
+            Self::Tail(args) => &args.which.range.databases,
             Self::Feedback { range, .. } => &range.databases,
             Self::Event { databases, .. }
             | Self::User { databases, .. }
@@ -384,12 +356,6 @@ impl Question {
             Self::Keys(_) => return None,
         })
     }
-}
-
-/// Whether two paths lead to one folder, which holds what it holds once.
-fn same_folder(one: &Path, other: &Path) -> bool {
-    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    canonical(one) == canonical(other)
 }
 
 impl RangeArgs {

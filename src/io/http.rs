@@ -271,6 +271,25 @@ impl Client {
         })
     }
 
+    /// Says that something is needed no more.
+    ///
+    /// # Errors
+    /// A sentence on why there is no answer; it repeats nothing of the URL.
+    pub fn delete(
+        &self,
+        url: &Url,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let request = headers.iter().fold(
+            self.agent.delete(url.secret_text()),
+            |request, (name, value)| request.header(*name, *value),
+        );
+        let request = request.config().timeout_global(Some(timeout)).build();
+        let sent = request.call().map(drop);
+        sent.map_err(|error| words(&error, timeout))
+    }
+
     fn send(&self, request: &Request<'_>) -> Result<Response<Body>, Error> {
         fn prepare<B>(builder: RequestBuilder<B>, request: &Request<'_>) -> RequestBuilder<B> {
             let headers = request.headers.iter();

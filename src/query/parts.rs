@@ -44,7 +44,10 @@ impl<'a> Parts<'a> {
     }
 
     /// The event with that key, or none if there is none any more.
-    pub(super) fn find(self, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
+    ///
+    /// # Errors
+    /// If a database cannot be read.
+    pub fn find(self, key: Vec<u8>) -> anyhow::Result<Option<Found>> {
         let holders = None;
         self.choose(Candidate { key, holders })
     }

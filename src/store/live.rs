@@ -3,13 +3,15 @@
 //! is asked.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
-use std::thread;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::feed::News;
+use super::peer::Peer;
 use super::protocol::{Answer, Ask, WriterInfo};
 use super::remote::{Borrowed, Lost, Remote, lock, unexpected};
 use super::view::{Source, View};
@@ -17,6 +19,9 @@ use super::{LOCK_TIMEOUT, PAUSE, Store, Tuning, ensure_is_there, is_written, sha
 
 /// How often a question is put to another program if the one that was asked has gone.
 const TRIES: usize = 3;
+
+/// Databases that a server of another machine may have.
+const PEER_DATABASES_MAX: usize = 64;
 
 /// A database that can be asked.
 pub struct Live(Place);
@@ -28,7 +33,21 @@ enum Place {
         writer: WriterInfo,
     },
     /// Others may.
-    Elsewhere(Arc<Elsewhere>),
+    Elsewhere {
+        // First to be dropped.
+        _watchman: Watchman,
+        elsewhere: Arc<Elsewhere>,
+    },
+    /// It is on another machine.
+    Peer(AtPeer),
+}
+
+struct AtPeer {
+    peer: Arc<Peer>,
+    number: usize,
+    /// What stands for the folder.
+    path: PathBuf,
+    idle: Mutex<Vec<Remote>>,
 }
 
 struct Elsewhere {
@@ -37,8 +56,6 @@ struct Elsewhere {
     /// Opened here, while nobody writes.
     opened: Mutex<Option<Arc<Store>>>,
     idle: Mutex<Vec<Remote>>,
-    /// The connection that news come by.
-    news: Mutex<Option<Remote>>,
 }
 
 impl Live {
@@ -65,19 +82,43 @@ impl Live {
             tuning: tuning.clone(),
             opened: Mutex::default(),
             idle: Mutex::default(),
-            news: Mutex::default(),
         });
-        let weak = Arc::downgrade(&elsewhere);
-        thread::spawn(move || let_go(&weak));
-        Ok(Self(Place::Elsewhere(elsewhere)))
+        Ok(Self(Place::Elsewhere {
+            _watchman: Watchman::start(&elsewhere),
+            elsewhere,
+        }))
     }
 
-    /// The folder.
+    /// The databases that a server of another machine has.
+    ///
+    /// # Errors
+    /// If it is not there, or refuses.
+    pub fn at_peer(peer: Peer) -> anyhow::Result<Vec<Self>> {
+        let peer = Arc::new(peer);
+        let mut lives = Vec::new();
+        for number in 0..PEER_DATABASES_MAX {
+            let Some(wire) = peer.begin(number)? else {
+                break;
+            };
+            let shown = peer.shown().to_owned();
+            let remote = Remote::open(wire, shown.clone())?;
+            lives.push(Self(Place::Peer(AtPeer {
+                peer: Arc::clone(&peer),
+                number,
+                path: shown.into(),
+                idle: Mutex::new(vec![remote]),
+            })));
+        }
+        Ok(lives)
+    }
+
+    /// The folder, or the server.
     #[must_use]
     pub fn path(&self) -> &Path {
         match &self.0 {
+            Place::Peer(at_peer) => &at_peer.path,
             Place::Ours { store, .. } => store.path(),
-            Place::Elsewhere(elsewhere) => &elsewhere.path,
+            Place::Elsewhere { elsewhere, .. } => &elsewhere.path,
         }
     }
 
@@ -92,7 +133,8 @@ impl Live {
                 writer: Some(writer.clone()),
                 ..store.snapshot()?
             }),
-            Place::Elsewhere(elsewhere) => elsewhere.view(),
+            Place::Elsewhere { elsewhere, .. } => elsewhere.view(),
+            Place::Peer(at_peer) => at_peer.view(),
         }
     }
 
@@ -118,31 +160,30 @@ impl Live {
         ask()
     }
 
-    /// What was stored after that number by the program that writes now, and since it has begun if that is
-    /// 0. Waits for a while until there is something. [`News::is_over`] says that it is another program
-    /// from then on, whose numbers begin at 0.
+    /// Whoever wants to know of events as they are stored, from now on.
     #[must_use]
-    pub fn news(&self, after: u64, only_anomalies: bool, patience: Duration) -> News {
-        self.news_after(Some(after), only_anomalies, patience)
+    pub fn follow(&self, only_anomalies: bool) -> Follow<'_> {
+        let mut follow = Follow {
+            live: self,
+            only_anomalies,
+            last: None,
+            remote: None,
+        };
+        follow.next(Duration::ZERO);
+        follow
     }
 
-    /// The same; after none, only the number of the last one.
-    pub(super) fn news_after(
+    /// What was stored after that number, if this program writes.
+    pub(super) fn news(
         &self,
         after: Option<u64>,
         only_anomalies: bool,
         patience: Duration,
-    ) -> News {
+    ) -> Option<News> {
         match &self.0 {
-            Place::Ours { store, .. } => store.feed.after(after, only_anomalies, patience),
-            Place::Elsewhere(elsewhere) => elsewhere.news(after, only_anomalies, patience),
+            Place::Ours { store, .. } => Some(store.feed.after(after, only_anomalies, patience)),
+            Place::Elsewhere { .. } | Place::Peer(_) => None,
         }
-    }
-
-    /// The number to ask for news with by whoever wants what comes from now on.
-    #[must_use]
-    pub fn news_from_now(&self, only_anomalies: bool) -> u64 {
-        self.news_after(None, only_anomalies, Duration::ZERO).last
     }
 
     /// Wakes those who wait for news, and tells them that none come any more.
@@ -193,33 +234,7 @@ impl Elsewhere {
 
     /// What the program sees that has the database open, if one has.
     fn remote_view(&self) -> anyhow::Result<Option<View<'_>>> {
-        loop {
-            let idle = lock(&self.idle).pop();
-            let is_new = idle.is_none();
-            let remote = match idle {
-                Some(remote) => remote,
-                None => match self.connect()? {
-                    None => return Ok(None),
-                    Some(remote) => remote,
-                },
-            };
-            let mut remote = remote;
-            match remote.ask(&Ask::Look) {
-                Ok(Answer::Looking { as_of_ms }) => {
-                    return Ok(Some(View {
-                        path: &self.path,
-                        as_of_ms,
-                        writer: Some(remote.writer.clone()),
-                        source: Source::Remote(Borrowed::new(remote, &self.idle)),
-                    }));
-                }
-                Ok(_) => return Err(unexpected()),
-                // That program has ended; another one may have come.
-                Err(error) if error.is::<Lost>() && !is_new => {}
-                Err(error) if error.is::<Lost>() => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
+        remote_view(&self.path, &self.idle, || self.connect())
     }
 
     fn connect(&self) -> anyhow::Result<Option<Remote>> {
@@ -235,51 +250,145 @@ impl Elsewhere {
             Err(error) => Err(error),
         }
     }
+}
 
-    fn news(&self, after: Option<u64>, only_anomalies: bool, patience: Duration) -> News {
-        let mut connection = lock(&self.news);
-        let is_new = connection.is_none();
-        if is_new {
-            *connection = self.connect().ok().flatten();
+impl AtPeer {
+    fn view(&self) -> anyhow::Result<View<'_>> {
+        let view = remote_view(&self.path, &self.idle, || self.connect())?;
+        view.with_context(|| format!("{} has ended, or does not answer", self.peer.shown()))
+    }
+
+    fn connect(&self) -> anyhow::Result<Option<Remote>> {
+        let Some(wire) = self.peer.begin(self.number)? else {
+            return Ok(None);
+        };
+        Remote::open(wire, self.peer.shown().to_owned()).map(Some)
+    }
+}
+
+/// What somebody sees who is asked for it: whom an earlier question was put to, or somebody new.
+fn remote_view<'a>(
+    path: &'a Path,
+    idle: &'a Mutex<Vec<Remote>>,
+    connect: impl Fn() -> anyhow::Result<Option<Remote>>,
+) -> anyhow::Result<Option<View<'a>>> {
+    loop {
+        let known = lock(idle).pop();
+        let is_new = known.is_none();
+        let remote = match known {
+            Some(remote) => Some(remote),
+            None => connect()?,
+        };
+        let Some(mut remote) = remote else {
+            return Ok(None);
+        };
+        match remote.ask(&Ask::Look) {
+            Ok(Answer::Looking { as_of_ms }) => {
+                return Ok(Some(View {
+                    path,
+                    as_of_ms,
+                    writer: Some(remote.writer.clone()),
+                    source: Source::Remote(Borrowed::new(remote, idle)),
+                }));
+            }
+            Ok(_) => return Err(unexpected()),
+            // That program has ended; another one may have come.
+            Err(error) if error.is::<Lost>() && !is_new => {}
+            Err(error) if error.is::<Lost>() => return Ok(None),
+            Err(error) => return Err(error),
         }
-        let Some(remote) = connection.as_mut() else {
-            drop(connection);
+    }
+}
+
+/// Tells of events as they are stored, by whichever program.
+pub struct Follow<'a> {
+    live: &'a Live,
+    only_anomalies: bool,
+    /// The number of the last one that was told; none, as long as nobody has said where it begins.
+    last: Option<u64>,
+    /// The connection that news come by.
+    remote: Option<Remote>,
+}
+
+impl Follow<'_> {
+    /// Keys of events that were stored since, which can be read now. Waits for a while until there are
+    /// some.
+    pub fn next(&mut self, patience: Duration) -> News {
+        let news = match &self.live.0 {
+            Place::Ours { store, .. } => store.feed.after(self.last, self.only_anomalies, patience),
+            Place::Elsewhere { elsewhere, .. } => self.ask(|| elsewhere.connect(), patience),
+            Place::Peer(at_peer) => self.ask(|| at_peer.connect(), patience),
+        };
+        // The next program begins to count anew, and all of it is new.
+        self.last = Some(if news.is_over { 0 } else { news.last });
+        news
+    }
+
+    fn ask(
+        &mut self,
+        connect: impl Fn() -> anyhow::Result<Option<Remote>>,
+        patience: Duration,
+    ) -> News {
+        if self.remote.is_none() {
+            self.remote = connect().ok().flatten();
+        }
+        let over = News {
+            is_over: true,
+            ..News::default()
+        };
+        let Some(remote) = &mut self.remote else {
             // Nobody writes.
             thread::sleep(patience.min(PAUSE));
-            return News {
-                last: after.unwrap_or(0),
-                ..News::default()
-            };
+            return over;
         };
-        let wait_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let ask = Ask::News {
-            after,
-            only_anomalies,
-            wait_ms,
+            after: self.last,
+            only_anomalies: self.only_anomalies,
+            wait_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
         };
         match remote.ask(&ask) {
             Ok(Answer::News(news)) if !news.is_over => news,
             _ => {
-                *connection = None;
-                News {
-                    is_over: true,
-                    ..News::default()
-                }
+                self.remote = None;
+                over
             }
         }
     }
 }
 
-/// Lets go of a database that another program wants to write to.
-fn let_go(elsewhere: &Weak<Elsewhere>) {
-    while let Some(elsewhere) = elsewhere.upgrade() {
-        let mut opened = lock(&elsewhere.opened);
-        if opened.is_some() && is_written(&elsewhere.path) {
-            // Closed when the last question to it is answered.
-            *opened = None;
+/// A thread that lets go of a database as soon as another program wants to write to it.
+struct Watchman {
+    /// Ends it when it is dropped.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchman {
+    fn start(elsewhere: &Arc<Elsewhere>) -> Self {
+        let (stop, is_stopped) = channel();
+        let elsewhere = Arc::clone(elsewhere);
+        let thread = thread::spawn(move || {
+            while is_stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+                let mut opened = lock(&elsewhere.opened);
+                if opened.is_some() && is_written(&elsewhere.path) {
+                    // Closed when the last question to it is answered.
+                    *opened = None;
+                }
+            }
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
         }
-        drop(opened);
-        drop(elsewhere);
-        thread::sleep(PAUSE);
+    }
+}
+
+impl Drop for Watchman {
+    fn drop(&mut self) {
+        // Waited for, or it would close the database while the program ends, which RocksDB does not survive.
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! One connection of a program that asks about a database, from the side that has it open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
 
-use super::live::Live;
+use super::feed::News;
+use super::live::{Follow, Live};
 use super::protocol::{ASK_BYTES_MAX, Answer, Ask, PROTOCOL, Wire, WriterInfo};
 use super::view::{Order, View};
 use crate::schema;
@@ -29,14 +30,56 @@ pub(super) struct Control {
     pub(super) is_ending: AtomicBool,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Somebody who may read the database's files.
+    Neighbour,
+    /// Somebody from another machine, who is told what questions need.
+    Guest,
+}
+
+/// What a guest is told of what is kept by name: these names, and what begins like those.
+const NAMES: [&str; 4] = [
+    schema::META_COUNTERS,
+    schema::META_RAISED,
+    schema::META_DETECTOR,
+    schema::META_VECTORS,
+];
+const PREFIXES: [&str; 4] = [
+    "position:kafka:",
+    schema::META_RESTORING_PREFIX,
+    schema::META_FEEDBACK_PREFIX,
+    schema::META_VECTORS_PREFIX,
+];
+
+impl Asker {
+    /// Whether it may see a key.
+    fn may_see(self, family: &str, key: &[u8]) -> bool {
+        self == Self::Neighbour
+            || family != schema::META
+            || NAMES.iter().any(|name| key == name.as_bytes())
+            || PREFIXES
+                .iter()
+                .any(|prefix| key.starts_with(prefix.as_bytes()))
+    }
+}
+
 /// Answers until whoever asks has gone, or is to go.
-pub(super) fn serve(live: &Live, wire: &mut dyn Wire, writer: WriterInfo, control: &Control) {
+pub(super) fn serve(
+    live: &Live,
+    wire: &mut dyn Wire,
+    writer: WriterInfo,
+    control: &Control,
+    asker: Asker,
+) {
     let hello = Answer::Hello {
         protocol: PROTOCOL,
         schema: schema::SCHEMA_VERSION,
         writer,
     };
     let mut view = None;
+    let mut follow = None;
     let mut frame = Vec::new();
     let mut answer = hello;
     loop {
@@ -74,15 +117,36 @@ pub(super) fn serve(live: &Live, wire: &mut dyn Wire, writer: WriterInfo, contro
                 wait_ms,
             } => {
                 let wait = Duration::from_millis(wait_ms.into()).min(WAIT_MAX);
-                Answer::News(live.news_after(after, only_anomalies, wait))
+                let news = live.news(after, only_anomalies, wait);
+                // Others write: their numbers are not those that are asked with.
+                let news = news.unwrap_or_else(|| {
+                    let follow = follow.get_or_insert_with(|| live.follow(only_anomalies));
+                    next_news(follow, wait)
+                });
+                Answer::News(news)
             }
             ask => match &view {
                 None => return,
-                Some(view) => answer_of(view, &ask)
+                Some(view) => answer_of(view, &ask, asker)
                     .unwrap_or_else(|error| Answer::Failed(format!("{error:#}"))),
             },
         };
         frame.clear();
+    }
+}
+
+/// What others have stored, also if one of them has ended meanwhile.
+fn next_news(follow: &mut Follow<'_>, wait: Duration) -> News {
+    let start = Instant::now();
+    loop {
+        let left = wait.saturating_sub(start.elapsed());
+        let news = follow.next(left);
+        if !news.is_over || left.is_zero() {
+            return News {
+                is_over: false,
+                ..news
+            };
+        }
     }
 }
 
@@ -103,12 +167,18 @@ fn look<'a>(
     Ok(Answer::Looking { as_of_ms })
 }
 
-fn answer_of(view: &View<'_>, ask: &Ask<'_>) -> anyhow::Result<Answer> {
+fn answer_of(view: &View<'_>, ask: &Ask<'_>, asker: Asker) -> anyhow::Result<Answer> {
     match ask {
         Ask::Values(keys) => {
             let mut values = Vec::with_capacity(keys.len());
             for (number, key) in keys {
-                values.push(view.value(family(*number)?, key)?.map(ByteBuf::from));
+                let family = family(*number)?;
+                let value = if asker.may_see(family, key) {
+                    view.value(family, key)?
+                } else {
+                    None
+                };
+                values.push(value.map(ByteBuf::from));
             }
             Ok(Answer::Values(values))
         }
@@ -124,10 +194,8 @@ fn answer_of(view: &View<'_>, ask: &Ask<'_>) -> anyhow::Result<Answer> {
             } else {
                 Order::OldestFirst
             };
-            let mut walk = view.walk(family(*number)?, from, order);
-            if *is_after {
-                walk.skip(from);
-            }
+            let family = family(*number)?;
+            let mut walk = view.walk(family, from, order);
             let mut entries = Vec::new();
             let mut n_bytes = 0;
             let mut has_ended = false;
@@ -138,6 +206,9 @@ fn answer_of(view: &View<'_>, ask: &Ask<'_>) -> anyhow::Result<Answer> {
                     has_ended = true;
                     break;
                 };
+                if *is_after && *key == ***from || !asker.may_see(family, &key) {
+                    continue;
+                }
                 n_bytes += key.len() + value.len();
                 entries.push((ByteBuf::from(key), ByteBuf::from(value)));
             }

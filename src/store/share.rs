@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::live::Live;
 use super::protocol::{Wire, WriterInfo};
 use super::remote::lock;
-use super::session::{self, Control};
+use super::session::{self, Asker, Control};
 use super::{PAUSE, Store};
 use crate::report::say;
 
@@ -31,6 +31,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Shared {
     state: Arc<State>,
     accepting: Option<JoinHandle<()>>,
+    listener: Arc<UnixListener>,
     path: PathBuf,
 }
 
@@ -54,7 +55,7 @@ impl Shared {
     pub fn start(store: &Arc<Store>, program: &str) -> Option<Self> {
         let path = store.path().to_owned();
         let listener = match listen(&path) {
-            Ok(listener) => listener,
+            Ok(listener) => Arc::new(listener),
             Err(error) => {
                 let shown = path.display();
                 let text = format!("sg-query cannot ask while {shown} is written to: {error:#}");
@@ -72,12 +73,13 @@ impl Shared {
             sessions: Mutex::default(),
         });
         let accepting = {
-            let state = Arc::clone(&state);
+            let (state, listener) = (Arc::clone(&state), Arc::clone(&listener));
             thread::spawn(move || state.accept(&listener))
         };
         Some(Self {
             state,
             accepting: Some(accepting),
+            listener,
             path,
         })
     }
@@ -91,8 +93,8 @@ impl Drop for Shared {
         for session in lock(&state.sessions).iter() {
             session.control.is_ending.store(true, Ordering::SeqCst);
         }
-        // Whoever accepts is woken.
-        let _ = connect_stream(&self.path);
+        // Whoever accepts is woken, also if the folder has gone.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
@@ -151,20 +153,22 @@ impl State {
     }
 
     fn serve(&self, mut stream: UnixStream, control: &Control) {
-        session::serve(&self.live, &mut stream, self.writer.clone(), control);
+        session::serve(
+            &self.live,
+            &mut stream,
+            self.writer.clone(),
+            control,
+            Asker::Neighbour,
+        );
         let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
 /// Connects to the program that has a database open; none if no program answers there.
 pub(super) fn connect(path: &Path) -> Option<Box<dyn Wire>> {
-    let stream = connect_stream(path).ok()?;
+    let folder = File::open(path).ok()?;
+    let stream = UnixStream::connect(short(&folder)).ok()?;
     Some(Box::new(stream))
-}
-
-fn connect_stream(path: &Path) -> io::Result<UnixStream> {
-    let folder = File::open(path)?;
-    UnixStream::connect(short(&folder))
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

@@ -135,17 +135,6 @@ impl<'a> Walk<'a> {
             }
         }
     }
-
-    /// Passes over the next entry if it is that of `key`. Only for walks of our own.
-    pub(super) fn skip(&mut self, key: &[u8]) {
-        if let Way::Local {
-            iterator, order, ..
-        } = &mut self.0
-            && iterator.key() == Some(key)
-        {
-            step(iterator, *order);
-        }
-    }
 }
 
 fn next_of(
@@ -208,8 +197,9 @@ impl<'a> UserWalk<'a> {
 
     /// Goes to the first user behind `user`.
     pub(super) fn skip_to_after(&mut self, user: [u8; 8]) {
-        if let UserWay::Local { iterator, .. } = &mut self.0 {
-            iterator.seek(schema::user_end(user));
+        match &mut self.0 {
+            UserWay::Local { iterator, .. } => iterator.seek(schema::user_end(user)),
+            UserWay::Remote { last, .. } => *last = Some(user),
         }
     }
 

@@ -175,8 +175,7 @@ fn news_come_from_whoever_writes() {
     let folder = tempfile::tempdir().unwrap();
     let (running, file, db) = following(folder.path(), &generated(100, 40, 5), &[]);
     let live = Live::open(&db, &Tuning::default()).unwrap();
-    let from_now = live.news_from_now(false);
-    assert_eq!(from_now, 100);
+    let mut follow = live.follow(false);
     let append = |from: u64| {
         let mut events = OpenOptions::new().append(true).open(&file).unwrap();
         for number in from..from + 3 {
@@ -184,12 +183,11 @@ fn news_come_from_whoever_writes() {
             writeln!(events, "{event}").unwrap();
         }
     };
-    let expect = |mut last: u64, numbers: std::ops::Range<u64>| {
+    let mut expect = |numbers: std::ops::Range<u64>| {
         let mut told = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(7);
         while told.len() < (numbers.end - numbers.start) as usize && Instant::now() < deadline {
-            let news = live.news(last, false, Duration::from_millis(200));
-            last = if news.is_over { 0 } else { news.last };
+            let news = follow.next(Duration::from_millis(200));
             for (key, _) in news.keys {
                 let (_, id) = streamguard::schema::split_event_key(&key).unwrap();
                 told.push(id.to_owned());
@@ -200,10 +198,9 @@ fn news_come_from_whoever_writes() {
         }
         let expected: Vec<String> = numbers.map(|number| format!("new{number}")).collect();
         assert_eq!(told, expected);
-        last
     };
     append(0);
-    let last = expect(from_now, 0..3);
+    expect(0..3);
     stop(running);
     // Another program goes on, and nothing of it is missed.
     append(3);
@@ -214,7 +211,7 @@ fn news_come_from_whoever_writes() {
         db.to_str().unwrap(),
     ];
     let running = Running::start("sg-run", &[&args[..], &RUN].concat());
-    expect(last, 3..6);
+    expect(3..6);
     stop(running);
 }
 
@@ -269,6 +266,16 @@ fn who_stays_makes_way_for_a_writer() {
     assert_eq!(n_events().unwrap().0, 510);
 }
 
+/// It has to end, whatever has become of its socket.
+#[test]
+fn a_folder_may_vanish() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, _, db) = following(folder.path(), &generated(10, 10, 2), &[]);
+    fs::remove_dir_all(&db).unwrap();
+    running.signal(Signal::TERM);
+    running.end();
+}
+
 /// A socket's name has 108 bytes at the most.
 #[test]
 fn a_folder_may_have_a_long_name() {
@@ -295,4 +302,57 @@ fn the_socket_is_for_those_who_may_read_the_folder() {
         stop(running);
         assert!(!db.join("streamguard.sock").exists());
     }
+}
+
+#[test]
+fn tail_shows_the_last_and_then_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, file, db) = following(folder.path(), &generated(100, 40, 5), &[]);
+    let expected = query(&db, &["events", "--limit=3"]);
+    let mut expected: Vec<&str> = expected.text().lines().collect();
+    expected.reverse();
+    let args = ["tail", "--what=events", "--limit=3", "--count=2", "--db"];
+    let tail = Running::start("sg-query", &[&args[..], &[db.to_str().unwrap()]].concat());
+    let before = expected.join("\n") + "\n";
+    tail.expect_stdout(&before);
+    let lines = [1, 2].map(|number| crate::tools::event(&format!("new{number}"), "u", number));
+    let mut events = OpenOptions::new().append(true).open(&file).unwrap();
+    writeln!(events, "{}", lines[0]).unwrap();
+    tail.expect_stdout(&format!("{before}{}\n", lines[0]));
+    writeln!(events, "{}", lines[1]).unwrap();
+    // It has shown as many as were asked for.
+    let ran = tail.end().expect_code(0);
+    assert_eq!(ran.text(), format!("{before}{}\n{}\n", lines[0], lines[1]));
+    stop(running);
+}
+
+#[test]
+fn tail_shows_only_what_matches_and_ends_when_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, file, db) = following(folder.path(), &generated(100, 40, 5), &[]);
+    let args = [
+        "tail",
+        "--what=events",
+        "--limit=0",
+        "--user=me",
+        "--format=table",
+        "--db",
+    ];
+    let tail = Running::start("sg-query", &[&args[..], &[db.to_str().unwrap()]].concat());
+    let mut events = OpenOptions::new().append(true).open(&file).unwrap();
+    // Until it watches, which nobody can see from outside.
+    let mut number = 0;
+    let is_shown = || {
+        number += 1;
+        let [other, mine] = ["other", "me"]
+            .map(|user| crate::tools::event(&format!("{user}{number}"), user, number));
+        writeln!(events, "{other}\n{mine}").unwrap();
+        tail.stdout().contains("me1") || tail.stdout().lines().count() > 1
+    };
+    assert!(wait_for(is_shown), "{}", tail.stderr());
+    tail.signal(Signal::INT);
+    let ran = tail.end().expect_code(0);
+    assert!(ran.text().starts_with(" TIME (UTC)"), "{}", ran.text());
+    assert!(!ran.text().contains("other"), "{}", ran.text());
+    stop(running);
 }

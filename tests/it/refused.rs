@@ -112,7 +112,6 @@ fn a_database_in_use_is_told() {
     std::thread::scope(|scope| {
         let others = [
             scope.spawn(|| store(&db, line.as_bytes())),
-            scope.spawn(|| run("sg-query", &["stats", "--db", shown], b"")),
             scope.spawn(|| admin("verify", &db, &[])),
         ];
         for other in others {
