@@ -11,7 +11,9 @@ mod document;
 mod guard;
 pub mod keys;
 mod listen;
+mod live;
 mod page;
+mod peer;
 mod problem;
 mod questions;
 mod rate;
@@ -28,7 +30,7 @@ use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use databases::Databases;
@@ -38,6 +40,7 @@ use access::AccessLog;
 use api::Known;
 use guard::Hosts;
 use keys::Keys;
+use peer::Peers;
 use problem::Problem;
 use questions::Questions;
 use rate::Rates;
@@ -69,6 +72,11 @@ struct Shared {
     known: Known,
     /// The document of the API.
     document: String,
+    /// Those who hear of events as they are stored.
+    listeners: Arc<Semaphore>,
+    peers: Peers,
+    /// The server is at its end.
+    stop: watch::Receiver<bool>,
 }
 
 type Service = Arc<Shared>;
@@ -98,15 +106,15 @@ impl Server {
         let keys = config.keys.as_deref().map(Keys::open).transpose()?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(N_THREADS)
-            .max_blocking_threads(2 * questions::AT_ONCE)
+            .max_blocking_threads(2 * questions::AT_ONCE + peer::AT_ONCE)
             .thread_name("serve")
             .enable_all()
             .build()?;
         let listener = runtime.block_on(TcpListener::bind(config.listen));
         let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let router = router(config, address, keys, databases)?;
         let (stop, is_asked) = watch::channel(false);
+        let router = router(config, address, keys, databases, is_asked.clone())?;
         let connections = runtime.spawn(listen::serve(listener, tls, router, is_asked));
         Ok(Self {
             address,
@@ -138,6 +146,7 @@ fn router(
     address: SocketAddr,
     keys: Option<Keys>,
     databases: Databases,
+    stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Router> {
     let (api, open, mut document) = api::routes();
     if keys.is_some() {
@@ -151,17 +160,25 @@ fn router(
         log: AccessLog::start(config.program, config.quiet)?,
         known: Known::of(&document),
         document: document.to_json()?,
+        listeners: Arc::new(Semaphore::new(live::LISTENERS_MAX)),
+        peers: Peers::new(),
+        stop,
     });
     let state = || Arc::clone(&service);
+    let (begin, go_on) = peer::routes();
     let api = api
         .route_layer(from_fn_with_state(state(), api::check))
+        .merge(live::routes())
+        .merge(begin)
         .route_layer(from_fn_with_state(state(), guard::authenticate));
+    let go_on = go_on.route_layer(from_fn_with_state(state(), guard::authenticate_often));
     let open = open
         .route_layer(from_fn_with_state(state(), api::check))
         .merge(document::routes())
         .merge(page::routes())
         .route_layer(from_fn_with_state(state(), guard::limit));
     let router = api
+        .merge(go_on)
         .merge(open)
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async {

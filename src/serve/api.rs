@@ -19,7 +19,7 @@ use axum::middleware::from_fn;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub(super) use parameters::{Known, check};
+pub(super) use parameters::{Known, check, parse_severity, parse_text, query};
 
 use super::{Service, document, guard};
 

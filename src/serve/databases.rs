@@ -20,6 +20,11 @@ impl Databases {
         Self(Arc::new(lives))
     }
 
+    /// Each of them.
+    pub(super) fn lives(&self) -> &Arc<Vec<Live>> {
+        &self.0
+    }
+
     /// Puts a question, which may be asked again from its beginning.
     pub(super) fn ask<T>(
         &self,

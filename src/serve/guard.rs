@@ -138,6 +138,21 @@ pub(super) async fn authenticate(
     remember(next.run(request).await, holder)
 }
 
+/// The same for one of many requests that belong together: the first of them has been counted.
+pub(super) async fn authenticate_often(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match holder(&service, request.headers()) {
+        Ok(holder) => remember(next.run(request).await, holder),
+        Err(problem) => {
+            let refused = count(&service, &request, None).err();
+            refused.unwrap_or(problem).into_response()
+        }
+    }
+}
+
 /// The same for what needs no key.
 pub(super) async fn limit(
     State(service): State<Service>,

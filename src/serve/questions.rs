@@ -50,6 +50,16 @@ impl Questions {
         }
     }
 
+    /// Which program serves.
+    pub(super) fn program(&self) -> &'static str {
+        self.program
+    }
+
+    /// The databases, for those who do not ask one question.
+    pub(super) fn databases(&self) -> &Databases {
+        &self.databases
+    }
+
     /// Puts a question, which may be asked again from its beginning. One that fails with a [`Problem`] is
     /// answered by that.
     pub(super) async fn ask<T: Send + 'static>(

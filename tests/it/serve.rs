@@ -3,6 +3,7 @@
 mod answers;
 mod keys;
 mod limits;
+mod live;
 mod manners;
 mod stats;
 mod tls;

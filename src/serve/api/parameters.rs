@@ -151,7 +151,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 /// The parameters of an address that one part of the document names.
-pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+pub(in crate::serve) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let read = Query::<T>::try_from_uri(uri);
     let read = read.map_err(|error| Problem::bad(error.body_text()))?;
     Ok(read.0)
@@ -235,7 +235,7 @@ pub(super) fn parse_ms(name: &str, text: Option<&str>) -> Result<Option<i64>, Pr
         .ok_or_else(|| Problem::bad(too_late()))
 }
 
-pub(super) fn parse_text(
+pub(in crate::serve) fn parse_text(
     name: &str,
     text: Option<&str>,
     chars_max: usize,
@@ -258,7 +258,7 @@ pub(super) fn parse_score(name: &str, text: Option<&str>) -> Result<Option<f64>,
     score.map_or(Ok(None), |score| score.map(Some).ok_or_else(expected))
 }
 
-pub(super) fn parse_severity(text: &str) -> Result<Severity, Problem> {
+pub(in crate::serve) fn parse_severity(text: &str) -> Result<Severity, Problem> {
     let severity = Severity::ALL
         .into_iter()
         .find(|severity| severity.name() == text);
