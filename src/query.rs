@@ -29,7 +29,7 @@ pub use stats::{Stats, Summary, counters, stats};
 pub use stop::{Stop, Stopped};
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline, timeline};
 pub use troubled::{TroubledUser, troubled_users};
-pub use user::{Profile, profile};
+pub use user::{Profile, Raised, RaisedEvent, Usual, UsualValue, Week, profile};
 pub use watch::{Seen, Watch};
 
 use crate::batch::Block;

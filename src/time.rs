@@ -96,6 +96,13 @@ pub fn hour_of_day(timestamp_ms: i64) -> usize {
     (timestamp_ms.div_euclid(3_600_000).rem_euclid(24)) as usize
 }
 
+/// Day of the week in UTC, 0 for Monday.
+#[must_use]
+pub fn weekday(timestamp_ms: i64) -> usize {
+    // 1970 began on a Thursday.
+    (timestamp_ms.div_euclid(86_400_000) + 3).rem_euclid(7) as usize
+}
+
 /// Milliseconds since 1970, now.
 #[must_use]
 pub fn now_ms() -> i64 {
@@ -142,5 +149,11 @@ mod tests {
         assert_eq!(http, Some(1_735_689_600_000));
         assert_eq!(parse_http_date("soon"), None);
         assert_eq!(hour_of_day(1_735_689_600_000 + 5 * 3_600_000), 5);
+        // A Wednesday.
+        assert_eq!(weekday(1_735_689_600_000), 2);
+        assert_eq!(
+            [weekday(-1), weekday(0), weekday(4 * 86_400_000)],
+            [2, 3, 0]
+        );
     }
 }

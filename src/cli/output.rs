@@ -5,6 +5,8 @@ mod analyses;
 mod feedback;
 mod incidents;
 mod keys;
+mod profile;
+mod screen;
 mod similar;
 mod stats;
 mod tail;
@@ -13,13 +15,13 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table};
 
 use crate::batch::Batch;
 use crate::detect::Explanation;
 use crate::engine::{Flow, Sink};
 use crate::evaluate::Report;
-use crate::query::{Found, Profile, Wanted};
+use crate::query::{Found, Wanted};
 use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
@@ -27,6 +29,7 @@ use crate::time::format_time;
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
 pub(super) use keys::print_keys;
+pub(super) use profile::print_profile;
 pub(super) use similar::print_similar;
 pub(super) use stats::print_stats;
 pub(super) use tail::TailWriter;
@@ -329,57 +332,6 @@ fn unformula(text: &str) -> String {
         return format!("'{text}");
     }
     text.to_owned()
-}
-
-/// A user's habits for a person: what is usual, and a bar for each hour of the day.
-pub(super) fn print_profile(profile: &Profile) -> io::Result<()> {
-    let mut output = io::BufWriter::new(io::stdout());
-    let failures = profile.failure_share * 100.0;
-    writeln!(output, "{}", cell(&profile.user))?;
-    writeln!(
-        output,
-        "  {} events from {} to {}, {} failed ({failures:.1}%)",
-        profile.events, profile.first, profile.last, profile.failed
-    )?;
-    if let Some(average) = profile.avg_threat_score {
-        writeln!(output, "  average threat score {average:.2}")?;
-    }
-    writeln!(output, "\n  hours (UTC)")?;
-    let most = profile.hours.iter().copied().max().unwrap_or(0).max(1);
-    for (hour, &n_events) in profile.hours.iter().enumerate() {
-        let share = f64::from(n_events) / profile.events.max(1) as f64 * 100.0;
-        let width = (f64::from(n_events) / f64::from(most) * 40.0).ceil() as usize;
-        let line = format!("    {hour:02}  {:40}  {share:5.1}%", "█".repeat(width));
-        writeln!(output, "{line}")?;
-    }
-    for (name, usual) in [
-        ("addresses", &profile.addresses),
-        ("locations", &profile.locations),
-        ("types", &profile.types),
-    ] {
-        writeln!(output, "\n  {name} ({})", usual.distinct)?;
-        let mut rows = table_without_header();
-        for value in &usual.top {
-            rows.add_row(vec![
-                "  ".to_owned(),
-                cell(&value.value),
-                value.events.to_string(),
-                format!("{:.1}%", value.share * 100.0),
-            ]);
-        }
-        for column in [2, 3] {
-            if let Some(column) = rows.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        if rows.row_count() > 0 {
-            writeln!(output, "{rows}")?;
-        }
-        if usual.distinct > usual.top.len() {
-            writeln!(output, "    and {} more", usual.distinct - usual.top.len())?;
-        }
-    }
-    output.flush()
 }
 
 /// Prints explanations: tables on a terminal, JSON in a pipe.

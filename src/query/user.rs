@@ -1,6 +1,8 @@
 //! A user's baseline in human terms: what `sg-run` has learned if it keeps the store, else the
 //! same counts made from the stored events.
 
+mod lately;
+
 use anyhow::Context as _;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,6 +13,9 @@ use crate::io::position::PartitionPosition;
 use crate::schema;
 use crate::store::{Order, View};
 use crate::time::format_time;
+use lately::Newest;
+
+pub use lately::{Raised, RaisedEvent, Week};
 
 /// Values that are shown of each kind.
 const VALUES_SHOWN_MAX: usize = 20;
@@ -32,6 +37,10 @@ pub struct Profile {
     pub addresses: Usual,
     pub locations: Usual,
     pub types: Usual,
+    /// By day of the week, from the stored events.
+    pub week: Week,
+    /// What was out of character, from the stored events.
+    pub anomalies: Raised,
 }
 
 /// Values with how often they were seen, the most frequent first.
@@ -54,7 +63,10 @@ pub struct UsualValue {
 /// If a database cannot be read.
 pub fn profile(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Profile>> {
     if let Some(summary) = learned(parts, user)? {
-        return Ok(Some(Profile::of(user, "baseline", &summary)));
+        let week = Newest::of(parts, user)?.week();
+        let raised = lately::raised(parts, user)?;
+        let profile = Profile::of(user, "baseline", &summary, week, raised);
+        return Ok(Some(profile));
     }
     let filter = Filter {
         user: Some(user.to_owned()),
@@ -62,12 +74,19 @@ pub fn profile(parts: Parts<'_>, user: &str) -> anyhow::Result<Option<Profile>> 
         ..Filter::default()
     };
     let mut baseline = Baseline::default();
+    let mut newest = Newest::default();
     search(parts, Wanted::Events, &filter, |found| {
+        newest.add(found);
         baseline.learn_event(&found.block.view(&found.block.events[0]));
         Ok(true)
     })?;
     let summary = baseline.summary();
-    Ok((summary.n_events > 0).then(|| Profile::of(user, "events", &summary)))
+    if summary.n_events == 0 {
+        return Ok(None);
+    }
+    let raised = lately::raised(parts, user)?;
+    let profile = Profile::of(user, "events", &summary, newest.week(), raised);
+    Ok(Some(profile))
 }
 
 /// A baseline of a user.
@@ -158,7 +177,13 @@ fn end_ms(view: &View<'_>, user: &str, order: Order) -> anyhow::Result<Option<i6
 }
 
 impl Profile {
-    fn of(user: &str, source: &'static str, summary: &Summary) -> Self {
+    fn of(
+        user: &str,
+        source: &'static str,
+        summary: &Summary,
+        week: Week,
+        anomalies: Raised,
+    ) -> Self {
         let total = summary.n_events.max(1) as f64;
         let usual = |seen: &[crate::detect::Seen]| Usual {
             distinct: seen.len(),
@@ -187,6 +212,8 @@ impl Profile {
             addresses: usual(&summary.ips),
             locations: usual(&summary.locations),
             types: usual(&summary.types),
+            week,
+            anomalies,
         }
     }
 }

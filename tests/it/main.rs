@@ -42,6 +42,7 @@ mod query_export;
 mod query_merged;
 mod query_model;
 mod query_output;
+mod query_profile;
 mod random;
 mod refused;
 mod replay;

@@ -334,12 +334,50 @@ pub(crate) fn profile_of(user: &str, events: &[Value]) -> Value {
             .map(move |event| event[field].as_str().unwrap_or_default());
         usual(values, n_events)
     };
+    let mut newest: Vec<&&Value> = events.iter().collect();
+    newest.sort_by_key(|event| std::cmp::Reverse(key_of(event)));
+    let mut week = vec![vec![0; 24]; 7];
+    for event in newest.iter().take(10_000) {
+        let ms = event["timestamp"].as_i64().unwrap();
+        // 1970 began on a Thursday.
+        let (day, hour) = ((ms / 86_400_000 + 3) % 7, ms / 3_600_000 % 24);
+        week[usize::try_from(day).unwrap()][usize::try_from(hour).unwrap()] += 1;
+    }
     json!({
+        "week": {"events": n_events.min(10_000), "hours": week},
+        "anomalies": raised_of(&newest),
         "user": user, "events": n_events, "failed": n_failed,
         "failure_share": rounded(n_failed as f64 / n_events as f64),
         "first": utc(*times.iter().min().unwrap()), "last": utc(*times.iter().max().unwrap()),
         "avg_threat_score": (!threats.is_empty()).then(|| rounded(average)),
         "hours": hours,
         "addresses": values("source_ip"), "locations": values("geo_location"), "types": values("type"),
+    })
+}
+
+fn key_of(event: &Value) -> (i64, &str) {
+    let timestamp_ms = event["timestamp"].as_i64().unwrap();
+    (timestamp_ms, event["event_id"].as_str().unwrap())
+}
+
+/// The anomalies among a user's events, the newest of which come first.
+fn raised_of(newest: &[&&Value]) -> Value {
+    let raised = newest.iter().filter(|event| event["anomaly"].is_object());
+    let counted: Vec<_> = raised.clone().take(1_000).collect();
+    let n_of = |severity: &str| {
+        let is_it = |event: &&&&&Value| event["anomaly"]["severity"] == severity;
+        counted.iter().filter(is_it).count()
+    };
+    let last = counted.iter().take(5).map(|event| {
+        let anomaly = &event["anomaly"];
+        json!({
+            "event_id": event["event_id"], "timestamp": event["timestamp"], "type": event["type"],
+            "time": utc(event["timestamp"].as_i64().unwrap()), "severity": anomaly["severity"],
+            "anomaly_score": anomaly["anomaly_score"], "reasons": anomaly["reasons"],
+        })
+    });
+    json!({
+        "low": n_of("low"), "medium": n_of("medium"), "high": n_of("high"),
+        "critical": n_of("critical"), "more": raised.count() > 1_000, "last": last.collect::<Vec<_>>(),
     })
 }

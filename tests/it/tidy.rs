@@ -46,6 +46,7 @@ fn a_foreign_crate_is_named_in_one_place() {
     for (needle, places) in [
         ("rocksdb::", &["store.rs", "store/"][..]),
         ("comfy_table::", &["cli/output"]),
+        ("unicode_width::", &["cli/output/screen.rs"]),
         ("csv::", &["cli/output"]),
         ("flate2::", &["io/files.rs"]),
         ("zstd::", &["io/files.rs"]),
