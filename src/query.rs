@@ -193,8 +193,16 @@ fn rank(score: f64) -> u64 {
 /// # Errors
 /// If a database cannot be read.
 pub fn event(parts: Parts<'_>, event_id: &str) -> anyhow::Result<Vec<Found>> {
+    first_events(parts, event_id, usize::MAX)
+}
+
+/// The same, the oldest ones if there are more than `limit`.
+///
+/// # Errors
+/// If a database cannot be read.
+pub fn first_events(parts: Parts<'_>, event_id: &str, limit: usize) -> anyhow::Result<Vec<Found>> {
     let mut events = Vec::new();
-    for key in parts.keys_of_id(event_id)? {
+    for key in parts.keys_of_id(event_id)?.into_iter().take(limit) {
         let Some(mut found) = parts.find(key)? else {
             continue;
         };

@@ -4,6 +4,7 @@ DIR has the programs. Three servers are asked: one with keys by somebody who has
 none, and one without keys. It ends with 1 if schemathesis finds that anything is not as the document says.
 """
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 EVENTS = HERE.parents[1] / "testdata" / "demo.ndjson.zst"
@@ -31,9 +33,10 @@ def database(folder):
     lines = program("sg-consume", "-q", EVENTS).splitlines(keepends=True)[:N_EVENTS]
     scored = program("sg-score", "-q", "--threshold", "0.9", stdin=b"".join(lines))
     program("sg-store", "--db", db, stdin=program("sg-embed", "-q", stdin=scored))
-    first = program("sg-query", "anomalies", "--db", db, "-n", "1")
-    event_id = re.search(rb'"event_id":"([^"]+)"', first)[1].decode()
+    first = json.loads(program("sg-query", "anomalies", "--db", db, "-n", "1"))
+    event_id = first["event_id"]
     program("sg-store", "feedback", event_id, "--db", db, "--verdict", "benign", "--by", "serve-check")
+    os.environ.update(SERVE_CHECK_ID=event_id, SERVE_CHECK_USER=first["user"])
     return db
 
 
@@ -60,22 +63,62 @@ class Server:
             sys.exit(f"the server ended with {self.running.returncode}: {rest}")
 
 
-def ask(what, url, n_examples, *args):
-    """Has schemathesis ask a server."""
+def ask(url, n_examples, *args, document=None):
+    """Has schemathesis ask a server; returns whether all is right, and what it has said."""
+    document = document or f"{url}/api/openapi.json"
     words = [sys.executable, "-m", "schemathesis.cli", "--config-file", HERE / "schemathesis.toml", "run"]
-    words += [f"{url}/api/openapi.json", "--checks", "all", "--max-examples", str(n_examples), "--workers", "2"]
+    words += [document, "--url", url, "--checks", "all", "--max-examples", str(n_examples), "--workers", "2"]
     words += ["--seed", "1", "--continue-on-failure", "--no-color", *args]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "serve_hooks", "PYTHONPATH": str(HERE)}
-    start = time.monotonic()
     ran = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return ran.returncode == 0, ran.stdout
+
+
+def check(what, url, n_examples, *args):
+    """The same, and says what has come of it."""
+    start = time.monotonic()
+    is_right, said = ask(url, n_examples, *args)
     n_seconds = time.monotonic() - start
-    if ran.returncode:
-        print(ran.stdout)
+    cases = re.search(r"Test cases:\s+(.*)", said)
+    if not is_right or not cases:
+        print(said)
         print(f"schemathesis, {what}: not as the document says ({n_seconds:.0f} s)")
         return False
-    cases = re.search(r"Test cases:\s+(.*)", ran.stdout)
     print(f"schemathesis, {what}: {cases[1]} ({n_seconds:.0f} s)")
     return True
+
+
+def lies(document):
+    """Documents that are wrong in one thing each."""
+    text = json.dumps(document)
+    limit = next(it for it in document["paths"]["/api/events"]["get"]["parameters"] if it["name"] == "limit")
+    schemas = document["components"]["schemas"]
+    for what, lie in [
+        ("a limit that is too low", lambda: limit["schema"].update(maximum=999)),
+        ("a limit that is too high", lambda: limit["schema"].update(maximum=1001)),
+        ("another type", lambda: schemas["Problem"]["properties"].update(status={"type": "string"})),
+        ("a status that is not told", lambda: document["paths"]["/api/events"]["get"]["responses"].pop("400")),
+    ]:
+        lie()
+        yield what, json.dumps(document)
+        document = json.loads(text)
+        limit = next(it for it in document["paths"]["/api/events"]["get"]["parameters"] if it["name"] == "limit")
+        schemas = document["components"]["schemas"]
+
+
+def finds_lies(url, folder):
+    """Whether schemathesis tells when a document is wrong: else it would say nothing to say that one is right."""
+    with urllib.request.urlopen(f"{url}/api/openapi.json") as answer:
+        document = json.load(answer)
+    path = folder / "openapi.json"
+    finds_all = True
+    for what, text in lies(document):
+        path.write_text(text)
+        is_right, said = ask(url, 1, "--include-path", "/api/events", "--phases", "coverage", document=path)
+        if is_right:
+            print(f"{said}\nschemathesis passes over {what}")
+            finds_all = False
+    return finds_all
 
 
 def main():
@@ -86,10 +129,11 @@ def main():
         key = program("sg-query", "keys", "add", "admin", "--role", "admin", "--keys", keys).decode().strip()
         program("sg-query", "keys", "add", "reader", "--keys", keys)
         with Server(db, "--keys", keys) as server:
-            is_right = ask("with a key", server.url, 12, "-H", f"Authorization: Bearer {key}")
-            is_right &= ask("without a key", server.url, 3)
+            is_right = check("with a key", server.url, 6, "-H", f"Authorization: Bearer {key}")
+            is_right &= check("without a key", server.url, 1, "--phases", "coverage")
         with Server(db) as server:
-            is_right &= ask("where no key is needed", server.url, 3)
+            is_right &= check("where no key is needed", server.url, 2, "--phases", "fuzzing,stateful")
+            is_right &= finds_lies(server.url, folder)
     sys.exit(0 if is_right else 1)
 
 

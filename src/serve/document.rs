@@ -65,8 +65,8 @@ async fn document(State(service): State<Service>) -> Response {
 }
 
 fn file(name: &str) -> Response {
-    // Nobody else is to be asked what they think of the document.
-    let config = Config::from(PATH).validator_url("none");
+    // Nobody else is to be asked what they think of the document, and no other one is to be shown.
+    let config = Config::from(PATH).validator_url("none").use_base_layout();
     match utoipa_swagger_ui::serve(name, Arc::new(config)) {
         Ok(Some(file)) => {
             let about = [(header::CONTENT_TYPE, file.content_type)];

@@ -136,3 +136,103 @@ fn internal() -> Problem {
     let detail = "the server has failed, and says why on its standard error";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+    use crate::query::{Filter, Wanted, search};
+
+    fn questions() -> Questions {
+        Questions::new("test", Databases::of(Vec::new()))
+    }
+
+    /// A question without an answer. It tells when it is asked, and when it has ended.
+    fn endless(
+        asked: Sender<()>,
+        ended: Sender<()>,
+    ) -> impl FnMut(Parts<'_>) -> anyhow::Result<()> + Send + 'static {
+        struct Ended(Sender<()>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+            }
+        }
+        let ended = Ended(ended);
+        move |parts| {
+            let _ended = &ended;
+            let _ = asked.send(());
+            loop {
+                search(parts, Wanted::Events, &Filter::default(), |_| Ok(true))?;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_ends_when_nobody_waits_for_its_answer() {
+        let (asked, is_asked) = channel();
+        let (ended, has_ended) = channel();
+        let questions = Arc::new(questions());
+        let asking = Arc::clone(&questions);
+        let request = tokio::spawn(async move { asking.ask(endless(asked, ended)).await });
+        tokio::task::spawn_blocking(move || is_asked.recv())
+            .await
+            .expect("it runs")
+            .expect("it is asked");
+        assert!(has_ended.try_recv().is_err());
+        request.abort();
+        let wait = move || has_ended.recv_timeout(Duration::from_secs(7));
+        tokio::task::spawn_blocking(wait)
+            .await
+            .expect("it runs")
+            .expect("it has ended");
+        // And leaves its turn to others.
+        let all = u32::try_from(AT_ONCE).expect("they are few");
+        assert!(questions.turns.acquire_many(all).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_question_ends_when_its_time_is_over() {
+        let (sender, _receiver) = channel();
+        let question = endless(sender.clone(), sender);
+        let answer = questions()
+            .ask_within(Duration::from_millis(1), question)
+            .await;
+        let response = answer.expect_err("it has no answer").into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+    }
+
+    #[tokio::test]
+    async fn a_few_questions_are_answered_at_once() {
+        let questions = questions();
+        let all = u32::try_from(AT_ONCE).expect("they are few");
+        let turns = questions.turns.clone().acquire_many_owned(all).await;
+        let refused = questions
+            .ask(|_| Ok(()))
+            .await
+            .expect_err("it is not its turn");
+        assert_eq!(
+            refused.into_response().status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        drop(turns);
+        assert!(questions.ask(|_| Ok(())).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_fails_says_no_more_than_it_should() {
+        let questions = questions();
+        let failed = questions.ask(|_| -> anyhow::Result<()> { anyhow::bail!("/secret/path") });
+        let failed = failed.await.expect_err("it has failed");
+        let text = String::from_utf8(failed.json()).expect("text");
+        assert!(!text.contains("secret"), "{text}");
+        let none = || Problem::not_found("there is none");
+        let missing = questions.ask(move |_| -> anyhow::Result<()> { Err(none().into()) });
+        let missing = missing.await.expect_err("there is none").into_response();
+        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    }
+}

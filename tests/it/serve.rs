@@ -1,6 +1,7 @@
 //! `sg-query serve`: what it answers, who may ask, what it does not put up with.
 
 mod answers;
+mod beside;
 mod keys;
 mod limits;
 mod live;
@@ -84,12 +85,15 @@ impl Served {
         } else {
             [&args[..], &listen].concat()
         };
-        let running = Running::start("sg-query", &args);
+        Self::of(Running::start("sg-query", &args), "sg-query")
+    }
+
+    /// What a program serves.
+    fn of(running: Running, program: &str) -> Self {
+        let begin = format!("{program}: listening on ");
         let said = || {
             let stderr = running.stderr();
-            let line = stderr
-                .lines()
-                .find_map(|line| line.strip_prefix("sg-query: listening on "));
+            let line = stderr.lines().find_map(|line| line.strip_prefix(&*begin));
             line.filter(|_| stderr.ends_with('\n')).map(str::to_owned)
         };
         assert!(

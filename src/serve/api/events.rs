@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::answer::{Count, Dated, Event, List, OfFound as _, first, page};
 use super::parameters::{
-    Asked, Limit, Named, Ordering, Place, Range, Stretch, Which, parse_score, score,
+    Asked, LIMIT_MAX, Limit, Named, Ordering, Place, Range, Stretch, Which, parse_score, score,
 };
 use crate::query::{self, Filter, Stopped, Wanted};
 use crate::serve::Service;
@@ -129,7 +129,7 @@ async fn one(
     Named(id): Named,
 ) -> Result<Json<List<Event>>, Problem> {
     let events = service.questions.ask(move |parts| {
-        let found = query::event(parts, &id)?;
+        let found = query::first_events(parts, &id, LIMIT_MAX as usize)?;
         first::<Event>(found.iter().map(Event::of))
     });
     let (events, as_of) = events.await?;

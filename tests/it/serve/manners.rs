@@ -287,11 +287,11 @@ fn a_signal_ends_it_after_what_is_under_way() {
     let (_folder, db) = one_event();
     for signal in [Signal::TERM, Signal::INT] {
         let served = Served::start(&db, &[]);
-        // A connection that is kept, and one whose request is not whole yet.
-        served.get("/api/health").ok();
+        // A connection whose request is not whole yet, and one that is kept, which was accepted later.
         let mut half = TcpStream::connect(served.address()).unwrap();
         half.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n")
             .unwrap();
+        served.get("/api/health").ok();
         let address = served.address().to_owned();
         served.running.signal(signal);
         assert!(
@@ -313,6 +313,8 @@ fn a_second_signal_ends_it_at_once() {
     let served = Served::start(&db, &[]);
     let mut half = TcpStream::connect(served.address()).unwrap();
     half.write_all(b"GET /api/events HTTP/1.1\r\n").unwrap();
+    // Accepted later, so the other one was accepted.
+    served.get("/api/health").ok();
     let address = served.address().to_owned();
     served.running.signal(Signal::TERM);
     assert!(wait_for(|| TcpStream::connect(&address).is_err()));
