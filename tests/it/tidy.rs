@@ -137,3 +137,69 @@ fn every_module_says_what_it_is_for() {
         );
     }
 }
+
+/// Files of the page with their text.
+fn page() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/serve/page");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() > 10, "the page was not found");
+    files
+}
+
+/// What others have written must have no way to become markup, code or a request to elsewhere.
+#[test]
+fn the_page_takes_text_as_text() {
+    for (name, text) in page() {
+        for needle in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "setHTMLUnsafe",
+            "document.write",
+            "createContextualFragment",
+            "DOMParser",
+            "eval(",
+            "new Function",
+            "javascript:",
+            " style=",
+            " onclick=",
+            "new EventSource",
+            "WebSocket",
+            "XMLHttpRequest",
+            "sendBeacon",
+        ] {
+            assert!(!text.contains(needle), "{name} has {needle}");
+        }
+        // The names of SVG's elements are no address.
+        let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
+        assert!(
+            !elsewhere.contains("://"),
+            "{name} names a place that is not the server"
+        );
+    }
+}
+
+#[test]
+fn files_of_the_page_stay_small_and_say_what_they_are_for() {
+    for (name, text) in page() {
+        let n_lines = text.lines().count();
+        assert!(n_lines <= 500, "{name} has {n_lines} lines, more than 500");
+        let opening = match name.rsplit('.').next().unwrap() {
+            "js" => "// ",
+            "css" => "/* ",
+            _ => "<!doctype html>",
+        };
+        assert!(
+            text.starts_with(opening),
+            "{name} opens without a word on its purpose"
+        );
+    }
+}
