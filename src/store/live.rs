@@ -168,6 +168,7 @@ impl Live {
             only_anomalies,
             last: None,
             remote: None,
+            writer: None,
         };
         follow.next(Duration::ZERO);
         follow
@@ -308,6 +309,8 @@ pub struct Follow<'a> {
     last: Option<u64>,
     /// The connection that news come by.
     remote: Option<Remote>,
+    /// Whose numbers they are.
+    writer: Option<WriterInfo>,
 }
 
 impl Follow<'_> {
@@ -315,31 +318,41 @@ impl Follow<'_> {
     /// some.
     pub fn next(&mut self, patience: Duration) -> News {
         let news = match &self.live.0 {
-            Place::Ours { store, .. } => store.feed.after(self.last, self.only_anomalies, patience),
+            Place::Ours { store, .. } => {
+                Some(store.feed.after(self.last, self.only_anomalies, patience))
+            }
             Place::Elsewhere { elsewhere, .. } => self.ask(|| elsewhere.connect(), patience),
             Place::Peer(at_peer) => self.ask(|| at_peer.connect(), patience),
         };
-        // The next program begins to count anew, and all of it is new.
-        self.last = Some(if news.is_over { 0 } else { news.last });
+        // Whoever begins to write later is heard of from the start.
+        let last = self.last.unwrap_or(0);
+        let news = news.unwrap_or_else(|| News {
+            last,
+            ..News::default()
+        });
+        self.last = Some(news.last);
         news
     }
 
+    /// What the program tells that writes now, if there is one.
     fn ask(
         &mut self,
         connect: impl Fn() -> anyhow::Result<Option<Remote>>,
         patience: Duration,
-    ) -> News {
+    ) -> Option<News> {
         if self.remote.is_none() {
             self.remote = connect().ok().flatten();
+            if let Some(remote) = &self.remote {
+                let before = self.writer.replace(remote.writer.clone());
+                if self.last.is_some() && before.as_ref() != Some(&remote.writer) {
+                    // It counts anew.
+                    self.last = Some(0);
+                }
+            }
         }
-        let over = News {
-            is_over: true,
-            ..News::default()
-        };
         let Some(remote) = &mut self.remote else {
-            // Nobody writes.
             thread::sleep(patience.min(PAUSE));
-            return over;
+            return None;
         };
         let ask = Ask::News {
             after: self.last,
@@ -347,10 +360,10 @@ impl Follow<'_> {
             wait_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
         };
         match remote.ask(&ask) {
-            Ok(Answer::News(news)) if !news.is_over => news,
+            Ok(Answer::News(news)) if !news.is_over => Some(news),
             _ => {
                 self.remote = None;
-                over
+                None
             }
         }
     }

@@ -135,17 +135,14 @@ pub(super) fn serve(
     }
 }
 
-/// What others have stored, also if one of them has ended meanwhile.
+/// What others have stored, also if nobody writes for a while.
 fn next_news(follow: &mut Follow<'_>, wait: Duration) -> News {
     let start = Instant::now();
     loop {
         let left = wait.saturating_sub(start.elapsed());
         let news = follow.next(left);
-        if !news.is_over || left.is_zero() {
-            return News {
-                is_over: false,
-                ..news
-            };
+        if !news.keys.is_empty() || news.n_skipped > 0 || left.is_zero() {
+            return news;
         }
     }
 }
