@@ -70,7 +70,10 @@ def ask(url, n_examples, *args, document=None):
     words += [document, "--url", url, "--checks", "all", "--max-examples", str(n_examples), "--workers", "2"]
     words += ["--seed", "1", "--continue-on-failure", "--no-color", *args]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "serve_hooks", "PYTHONPATH": str(HERE)}
-    ran = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with tempfile.TemporaryDirectory() as scratch:  # where it keeps what it has found
+        ran = subprocess.run(
+            words, cwd=scratch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
     return ran.returncode == 0, ran.stdout
 
 
