@@ -3,6 +3,7 @@
 //! needs no memory.
 
 mod feedback;
+mod high;
 mod incidents;
 mod keys;
 mod parts;
@@ -129,7 +130,7 @@ pub fn search(
     filter: &Filter,
     mut each: impl FnMut(&Found) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Option<Vec<u8>>> {
-    let mut keys = Keys::open(parts, wanted, filter);
+    let mut keys = Keys::open(parts, wanted, filter)?;
     let mut n_found = 0;
     let mut last = None;
     while let Some(met) = keys.next()? {

@@ -26,6 +26,8 @@
 //! | `meta` | `alert-target:` and a target | number of the last alert that the target has, decimal |
 //! | `meta` | `vectors` | there are sums of all embeddings |
 //! | `meta` | `vectors:` and a stretch of time | how many embeddings it has, and a sum of them, see [`stretch_of`] |
+//! | `meta` | `stretches` | there is a record of each stretch of time: of so many events in all, decimal |
+//! | `meta` | `stretch:` and a stretch of time | how many events, and failures; the highest score of each severity, f64 |
 //!
 //! Numbers in keys are big-endian, so that keys sort by time. Hashes are SipHash-1-3 with an
 //! all-zero key: stable, and without known shortcuts to collisions; a collision costs a
@@ -110,6 +112,14 @@ pub const META_VECTORS: &str = "vectors";
 /// Before the number of a stretch of time.
 pub const META_VECTORS_PREFIX: &str = "vectors:";
 
+/// How many events the records of stretches are of. Older releases pass them over; what one of them has
+/// written beside them is told by the counters, which then say another number.
+pub const META_STRETCHES: &str = "stretches";
+/// Before the number of a stretch of time.
+pub const META_STRETCH_PREFIX: &str = "stretch:";
+/// What sorts behind all names that begin so: `;` comes after `:`.
+pub const META_STRETCH_END: &str = "stretch;";
+
 /// The user whose name stands for what all users share. No user has an empty name.
 pub const SHARED_BASELINE: &str = "";
 /// Before the name of a task and after it: no byte of a UTF-8 text.
@@ -117,6 +127,7 @@ const TASK_MARK: u8 = 0xFF;
 
 /// A stretch of time is 2 to the power of so many milliseconds, 17 minutes.
 const STRETCH_BITS: u32 = 20;
+pub const STRETCH_MS: i64 = 1 << STRETCH_BITS;
 
 /// Digits of a timestamp in an event key.
 const TIMESTAMP_DIGITS: usize = 15;
@@ -373,7 +384,13 @@ pub fn alert_target_key(target: &str) -> String {
 /// The number of the stretch of time that an event key falls into.
 #[must_use]
 pub fn stretch_of(key: &[u8]) -> i64 {
-    split_event_key(key).map_or(0, |(timestamp_ms, _)| timestamp_ms >> STRETCH_BITS)
+    split_event_key(key).map_or(0, |(timestamp_ms, _)| stretch_at(timestamp_ms))
+}
+
+/// The number of the stretch of time that a time falls into.
+#[must_use]
+pub fn stretch_at(timestamp_ms: i64) -> i64 {
+    timestamp_ms >> STRETCH_BITS
 }
 
 /// The times in ms at which a stretch begins and the next one does.
@@ -392,6 +409,19 @@ pub fn vector_sum_key(stretch: i64) -> Vec<u8> {
 #[must_use]
 pub fn split_vector_sum_key(key: &[u8]) -> Option<i64> {
     let digits = key.strip_prefix(META_VECTORS_PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The name in `meta` of the record of a stretch: they sort by time.
+#[must_use]
+pub fn stretch_key(stretch: i64) -> Vec<u8> {
+    format!("{META_STRETCH_PREFIX}{stretch:010}").into_bytes()
+}
+
+/// The stretch in what [`stretch_key`] has made, or none if it is another name.
+#[must_use]
+pub fn split_stretch_key(key: &[u8]) -> Option<i64> {
+    let digits = key.strip_prefix(META_STRETCH_PREFIX.as_bytes())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -435,6 +465,11 @@ mod tests {
         );
         assert_eq!(split_vector_sum_key(META_VECTORS.as_bytes()), None);
         assert!(vector_sum_key(9) < vector_sum_key(10));
+        assert_eq!(split_stretch_key(&stretch_key(stretch)), Some(stretch));
+        assert_eq!(split_stretch_key(META_STRETCHES.as_bytes()), None);
+        assert!(
+            stretch_key(9) < stretch_key(10) && stretch_key(10)[..] < *META_STRETCH_END.as_bytes()
+        );
         let last = stretch_of(&key(crate::record::TIMESTAMP_MS_MAX, "e"));
         assert!(vector_sum_key(last - 1) < vector_sum_key(last));
         for (task, user) in [

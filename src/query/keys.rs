@@ -1,6 +1,7 @@
 //! Candidate events for a question, in order of time, from the family or index that has the
 //! fewest of them, of all databases.
 
+use super::high::High;
 use super::{Filter, Parts, Wanted};
 use crate::record::anomaly::Severity;
 use crate::schema;
@@ -10,6 +11,8 @@ use crate::store::{Order, View, Walk};
 pub(super) struct Keys<'a> {
     parts: Parts<'a>,
     walks: Vec<Ahead<'a>>,
+    /// Of each part, if only high scores are asked for and it knows where they are.
+    highs: Vec<Option<High<'a>>>,
     filter: &'a Filter,
 }
 
@@ -29,6 +32,8 @@ struct Ahead<'a> {
     kind: Kind,
     next: Option<Next>,
     has_ended: bool,
+    /// The stretch that the walk is in, where scores are high enough.
+    high: Option<i64>,
 }
 
 /// The key of an event, and the event if it stood beside it.
@@ -50,23 +55,41 @@ enum Kind {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn open(parts: Parts<'a>, wanted: Wanted, filter: &'a Filter) -> Self {
-        let views = parts.views().iter().enumerate();
-        let walks = views.flat_map(|(part, view)| {
-            let walks = walks(view, wanted, filter).into_iter();
-            walks.map(move |(walk, kind)| Ahead {
+    pub(super) fn open(
+        parts: Parts<'a>,
+        wanted: Wanted,
+        filter: &'a Filter,
+    ) -> anyhow::Result<Self> {
+        let mut all = Vec::new();
+        let mut highs = Vec::new();
+        for (part, view) in parts.views().iter().enumerate() {
+            let walks = walks(view, wanted, filter);
+            let severities = walks.iter().filter_map(|(_, kind)| match kind {
+                Kind::Severity(severity) => Some(*severity),
+                _ => None,
+            });
+            let severities: Vec<Severity> = severities.collect();
+            highs.push(match filter.min_score {
+                Some(min) if !severities.is_empty() => {
+                    High::open(view, &severities, (start_ms(filter), filter.order), min)?
+                }
+                _ => None,
+            });
+            all.extend(walks.into_iter().map(|(walk, kind)| Ahead {
                 walk,
                 part,
                 kind,
                 next: None,
                 has_ended: false,
-            })
-        });
-        Self {
-            parts,
-            walks: walks.collect(),
-            filter,
+                high: None,
+            }));
         }
+        Ok(Self {
+            parts,
+            walks: all,
+            highs,
+            filter,
+        })
     }
 
     /// The next key within the range of time and beyond the cursor, once however many have it.
@@ -75,7 +98,8 @@ impl<'a> Keys<'a> {
             self.parts.check()?;
             for ahead in &mut self.walks {
                 if ahead.next.is_none() && !ahead.has_ended {
-                    ahead.next = ahead.step(self.filter.min_score)?;
+                    let high = self.highs[ahead.part].as_mut();
+                    ahead.next = ahead.step(self.filter, high)?;
                     ahead.has_ended = ahead.next.is_none();
                 }
             }
@@ -99,19 +123,13 @@ impl<'a> Keys<'a> {
                 }
             }
             let timestamp_ms = schema::split_event_key(&key).map_or(0, |(ms, _)| ms);
-            let (is_before, is_past) = match self.filter.order {
-                Order::OldestFirst => (
-                    timestamp_ms < self.filter.since_ms,
-                    timestamp_ms > self.filter.until_ms,
-                ),
-                Order::NewestFirst => (
-                    timestamp_ms > self.filter.until_ms,
-                    timestamp_ms < self.filter.since_ms,
-                ),
-            };
-            if is_past {
+            if is_past(self.filter, timestamp_ms) {
                 return Ok(None);
             }
+            let is_before = match self.filter.order {
+                Order::OldestFirst => timestamp_ms < self.filter.since_ms,
+                Order::NewestFirst => timestamp_ms > self.filter.until_ms,
+            };
             let is_seen = self
                 .filter
                 .after
@@ -128,26 +146,27 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Where to begin in time; what the cursor or the range excludes is skipped later.
+fn start_ms(filter: &Filter) -> i64 {
+    let start_ms = match filter.order {
+        Order::OldestFirst => filter.since_ms,
+        Order::NewestFirst => filter.until_ms,
+    };
+    let after = filter.after.as_deref();
+    let after_ms = after.and_then(schema::split_event_key).map(|(ms, _)| ms);
+    match (filter.order, after_ms) {
+        (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
+        (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
+        (_, None) => start_ms,
+    }
+}
+
 /// Walks of one database in which every event that can match is found.
 fn walks<'a>(view: &'a View<'_>, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'a>, Kind)> {
     let only_anomalies =
         wanted == Wanted::Anomalies || filter.severity.is_some() || filter.min_score.is_some();
     let order = filter.order;
-    // Where to begin in time; what the cursor or the range excludes is skipped later.
-    let start_ms = match order {
-        Order::OldestFirst => filter.since_ms,
-        Order::NewestFirst => filter.until_ms,
-    };
-    let after_ms = filter
-        .after
-        .as_deref()
-        .and_then(schema::split_event_key)
-        .map(|(ms, _)| ms);
-    let start_ms = match (order, after_ms) {
-        (Order::OldestFirst, Some(after_ms)) => start_ms.max(after_ms),
-        (Order::NewestFirst, Some(after_ms)) => start_ms.min(after_ms),
-        (_, None) => start_ms,
-    };
+    let start_ms = start_ms(filter);
     let from_time = |family| match order {
         Order::OldestFirst => view.walk(family, &schema::time_prefix(start_ms), order),
         Order::NewestFirst => view.walk(
@@ -187,9 +206,14 @@ fn walks<'a>(view: &'a View<'_>, wanted: Wanted, filter: &Filter) -> Vec<(Walk<'
     }
 }
 
-impl Ahead<'_> {
-    /// The event of the next entry that can match; none at the end of the walk.
-    fn step(&mut self, min_score: Option<f64>) -> anyhow::Result<Option<Next>> {
+impl<'a> Ahead<'a> {
+    /// The event of the next entry that can match; none at the end of the walk, or once all that comes is
+    /// out of the range of time.
+    fn step(
+        &mut self,
+        filter: &Filter,
+        mut high: Option<&mut High<'a>>,
+    ) -> anyhow::Result<Option<Next>> {
         while let Some((key, value)) = self.walk.next_entry()? {
             let split = match self.kind {
                 Kind::Events => return Ok(Some((key, Some(value)))),
@@ -201,20 +225,41 @@ impl Ahead<'_> {
                     if !key.starts_with(&prefix) {
                         return Ok(None);
                     }
+                    let split = schema::split_user_key(&key);
                     if only_anomalies && value == [0] {
+                        if split.is_some_and(|(ms, _)| is_past(filter, ms)) {
+                            return Ok(None);
+                        }
                         continue;
                     }
-                    schema::split_user_key(&key)
+                    split
                 }
                 Kind::Severity(severity) => {
-                    if key.first() != Some(&(severity as u8)) {
-                        return Ok(None);
+                    let split = schema::split_severity_key(&key);
+                    let ms = split.map(|(ms, _)| ms);
+                    if key.first() != Some(&(severity as u8))
+                        || ms.is_some_and(|ms| is_past(filter, ms))
+                    {
+                        break;
+                    }
+                    if let (Some(high), Some(ms)) = (&mut high, ms)
+                        && self.high != Some(schema::stretch_at(ms))
+                    {
+                        let number = schema::stretch_at(ms);
+                        let Some(next) = high.next(severity, number)? else {
+                            return Ok(None);
+                        };
+                        self.high = Some(next);
+                        if next != number {
+                            self.walk = high.walk_from(severity, next);
+                            continue;
+                        }
                     }
                     let score = value.try_into().map_or(1.0, f64::from_be_bytes);
-                    if min_score.is_some_and(|min| score < min) {
+                    if filter.min_score.is_some_and(|min| score < min) {
                         continue;
                     }
-                    schema::split_severity_key(&key)
+                    split
                 }
             };
             if let Some((timestamp_ms, event_id)) = split {
@@ -223,6 +268,17 @@ impl Ahead<'_> {
                 return Ok(Some((event_key, None)));
             }
         }
+        if let (Kind::Severity(severity), Some(high)) = (self.kind, high) {
+            high.leave(severity);
+        }
         Ok(None)
+    }
+}
+
+/// Whether a walk in order of time has left the range that is asked for.
+fn is_past(filter: &Filter, timestamp_ms: i64) -> bool {
+    match filter.order {
+        Order::OldestFirst => timestamp_ms > filter.until_ms,
+        Order::NewestFirst => timestamp_ms < filter.since_ms,
     }
 }

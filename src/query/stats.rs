@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Parts;
 use super::parts::{compare, copy_in};
+use super::{Found, Parts};
 use crate::schema;
 use crate::store::{BySeverity, Counters, Merge, UserWalk, View};
 use crate::time::format_time;
@@ -83,39 +83,86 @@ pub fn stats(parts: Parts<'_>) -> anyhow::Result<Stats> {
     let views = parts.views();
     let mut counts = Vec::new();
     let mut disk_bytes = 0;
-    let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
     for view in views {
         counts.push(view.counters()?);
         disk_bytes += view.disk_bytes()?.values().sum::<u64>();
+    }
+    let ends = ends(views)?;
+    let n_users = each_copy(parts, ends.shared(), |i, found| {
+        let view = found.block.view(&found.block.events[0]);
+        let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
+        counts[i].remove_copy(view.kind, view.is_failure, severity);
+    })?;
+    let mut counters = Counters::default();
+    for count in &counts {
+        counters.add(count);
+    }
+    Ok(Stats {
+        counters,
+        n_users,
+        first_ms: ends.first_ms(),
+        last_ms: ends.last_ms(),
+        disk_bytes,
+    })
+}
+
+/// When the first and the last event of each database are, those of the most extreme first.
+pub(super) struct Ends {
+    firsts: Vec<i64>,
+    lasts: Vec<i64>,
+}
+
+pub(super) fn ends(views: &[View<'_>]) -> anyhow::Result<Ends> {
+    let (mut firsts, mut lasts) = (Vec::new(), Vec::new());
+    for view in views {
         firsts.extend(time_of(view.first_event_key()?));
         lasts.extend(time_of(view.last_event_key()?));
     }
     firsts.sort_unstable();
     lasts.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(Ends { firsts, lasts })
+}
+
+impl Ends {
+    pub(super) fn first_ms(&self) -> Option<i64> {
+        self.firsts.first().copied()
+    }
+
+    pub(super) fn last_ms(&self) -> Option<i64> {
+        self.lasts.first().copied()
+    }
+
+    /// From when until when two databases can hold the same event; the other way round if they cannot.
+    pub(super) fn shared(&self) -> (i64, i64) {
+        let from_ms = self.firsts.get(1).copied().unwrap_or(i64::MAX);
+        (from_ms, self.lasts.get(1).copied().unwrap_or(i64::MIN))
+    }
+}
+
+/// Calls `each` with every copy between two times that does not count, since another database has the same
+/// event, and with the place of its database. Returns how many users there are.
+///
+/// # Errors
+/// If a database cannot be read, or the question is ended.
+pub(super) fn each_copy(
+    parts: Parts<'_>,
+    (from_ms, until_ms): (i64, i64),
+    each: impl FnMut(usize, &Found),
+) -> anyhow::Result<u64> {
+    let views = parts.views();
     let mut copies = Copies {
         views,
-        counts,
-        // Two databases can hold the same event between these times only.
-        from_ms: firsts.get(1).copied().unwrap_or(i64::MAX),
-        until_ms: lasts.get(1).copied().unwrap_or(i64::MIN),
+        from_ms,
+        until_ms,
         keys: Vec::new(),
+        each,
     };
     let n_users = count_users(views, |user, holders| {
         parts.check()?;
         copies.find(user, holders)
     })?;
     copies.take_out()?;
-    let mut counters = Counters::default();
-    for count in &copies.counts {
-        counters.add(count);
-    }
-    Ok(Stats {
-        counters,
-        n_users,
-        first_ms: firsts.first().copied(),
-        last_ms: lasts.first().copied(),
-        disk_bytes,
-    })
+    Ok(n_users)
 }
 
 fn time_of(key: Option<Vec<u8>>) -> Option<i64> {
@@ -150,17 +197,17 @@ fn count_users(
 }
 
 /// Events that several databases have counted.
-struct Copies<'a> {
+struct Copies<'a, Each> {
     views: &'a [View<'a>],
-    /// Of each database.
-    counts: Vec<Counters>,
     from_ms: i64,
     until_ms: i64,
-    /// Those that are still counted several times.
+    /// Those that nobody has been told of.
     keys: Vec<Vec<u8>>,
+    /// Told of each copy that does not count.
+    each: Each,
 }
 
-impl Copies<'_> {
+impl<Each: FnMut(usize, &Found)> Copies<'_, Each> {
     /// Finds those of a user whom these databases have events of.
     fn find(&mut self, user: [u8; 8], holders: &[usize]) -> anyhow::Result<()> {
         if holders.len() < 2 || self.from_ms > self.until_ms {
@@ -190,19 +237,17 @@ impl Copies<'_> {
         Ok(())
     }
 
-    /// Takes the copies that do not count out of the counts of their databases.
+    /// Tells of the copies that do not count.
     fn take_out(&mut self) -> anyhow::Result<()> {
         self.keys.sort_unstable();
         for key in self.keys.drain(..) {
             let mut copies = Vec::new();
-            for (view, counts) in self.views.iter().zip(&mut self.counts) {
-                copies.extend(copy_in(view, &key)?.map(|found| (found, counts)));
+            for (i, view) in self.views.iter().enumerate() {
+                copies.extend(copy_in(view, &key)?.map(|found| (found, i)));
             }
             copies.sort_by(|(one, _), (other, _)| compare(other, one));
-            for (found, counts) in copies.into_iter().skip(1) {
-                let view = found.block.view(&found.block.events[0]);
-                let severity = found.anomaly.as_ref().map(|anomaly| anomaly.severity);
-                counts.remove_copy(view.kind, view.is_failure, severity);
+            for (found, i) in copies.into_iter().skip(1) {
+                (self.each)(i, &found);
             }
         }
         Ok(())

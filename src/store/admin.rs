@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rocksdb::WriteBatch;
 
 use super::counters::Counters;
+use super::stretches::StretchKeeper;
 use super::vectors::SumKeeper;
 use super::writer::anomaly_of;
 use super::{Entry, Order, Store, write_error};
@@ -40,6 +41,7 @@ pub struct Pruned {
 struct Pruning {
     counters: Counters,
     sums: SumKeeper,
+    stretches: StretchKeeper,
     pruned: Pruned,
 }
 
@@ -93,6 +95,7 @@ impl Store {
             self.verify_owned(family, &mut verified)?;
         }
         self.verify_vector_sums(&mut verified)?;
+        self.verify_stretches(&mut verified)?;
         self.verify_index_sizes(&mut verified)?;
         self.verify_baselines(&mut verified)?;
         self.verify_feedback(&mut verified)?;
@@ -255,9 +258,11 @@ impl Store {
     /// the rest is whole.
     pub fn prune(&self, before_ms: i64) -> anyhow::Result<Pruned> {
         self.make_vector_sums()?;
+        self.make_stretches()?;
         let mut pruning = Pruning {
             counters: self.view().counters()?,
             sums: SumKeeper::default(),
+            stretches: StretchKeeper::default(),
             pruned: Pruned::default(),
         };
         let end = schema::time_prefix(before_ms);
@@ -276,6 +281,8 @@ impl Store {
                 self.prune_event(&key, value, &mut pruning, &mut writes)?;
             }
             pruning.sums.put(self, &mut writes);
+            let n_events = pruning.counters.events;
+            pruning.stretches.put(self, n_events, &mut writes);
             let meta = self.family(schema::META);
             writes.put_cf(
                 meta,
@@ -310,6 +317,7 @@ impl Store {
         let Pruning {
             counters,
             sums,
+            stretches,
             pruned,
         } = pruning;
         pruned.n_events += 1;
@@ -336,6 +344,7 @@ impl Store {
         if let Some(event) = block.events.first() {
             let view = block.view(event);
             counters.remove_event(view.kind, view.is_failure);
+            stretches.remove(self, view.timestamp_ms, view.is_failure)?;
             index_key.clear();
             schema::push_id_key(&mut index_key, view.event_id, view.timestamp_ms);
             writes.delete_cf(self.family(schema::BY_ID), &index_key);

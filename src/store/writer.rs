@@ -14,6 +14,7 @@ use super::bulk::BULK_BYTES_MIN;
 use super::counters::Counters;
 use super::gathered::Gathered;
 use super::recent::Recent;
+use super::stretches::StretchKeeper;
 use super::vectors::SumKeeper;
 use super::{Notice, Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
@@ -61,6 +62,7 @@ pub struct Writer {
     options: WriterOptions,
     counters: Counters,
     sums: SumKeeper,
+    stretches: StretchKeeper,
     /// Keys that the store may hold; others are new without looking.
     recent: Recent,
     /// The last key that the store holds.
@@ -87,6 +89,7 @@ impl Writer {
     /// If the store's counters cannot be read.
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
         store.make_vector_sums()?;
+        store.make_stretches()?;
         let counters = store.view().counters()?;
         let last_key = store.view().last_event_key()?.unwrap_or_default();
         Ok(Self {
@@ -94,6 +97,7 @@ impl Writer {
             options,
             counters,
             sums: SumKeeper::default(),
+            stretches: StretchKeeper::default(),
             recent: Recent::new(last_key.clone()),
             last_key,
             gathered: Gathered::default(),
@@ -197,8 +201,12 @@ impl Writer {
         (self.gathered).set_severity(i, schema::severity_byte(severity));
         self.counters
             .add_event(block.text(event.kind), event.is_failure);
-        if let Some(severity) = severity {
+        let (store, timestamp_ms) = (&self.store, event.timestamp_ms);
+        (self.stretches).add(store, timestamp_ms, event.is_failure)?;
+        if let (Some(severity), Some(anomaly)) = (severity, &anomaly) {
             *self.counters.anomalies.of_mut(severity) += 1;
+            let raised = (severity, anomaly.anomaly_score);
+            (self.stretches).raise(store, timestamp_ms, raised)?;
         }
         if let (Some(outbox), Some(anomaly)) = (&mut self.options.outbox, anomaly) {
             outbox.put(key, &anomaly, families.meta, writes);
@@ -310,6 +318,7 @@ impl Writer {
         let counters = serde_json::to_vec(&self.counters)?;
         writes.put_cf(families.meta, schema::META_COUNTERS, counters);
         self.sums.put(&self.store, writes);
+        (self.stretches).put(&self.store, self.counters.events, writes);
         let mut writes = std::mem::replace(writes, WriteBatch::with_capacity_bytes(WRITES_BYTES));
         let keys = || {
             self.gathered

@@ -57,5 +57,6 @@ mod similar;
 mod similar_index;
 mod state;
 mod store;
+mod stretches;
 mod tidy;
 mod verify;

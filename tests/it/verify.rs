@@ -242,3 +242,34 @@ fn damaged_files_are_told_and_never_shown() {
         }
     }
 }
+
+#[test]
+fn verify_finds_numbers_of_stretches_that_are_wrong() {
+    let (_folder, good) = good();
+    let words = "is not the number of its events and failures";
+    let first = |db: &rocksdb::DB| {
+        let meta = db.cf_handle("meta").unwrap();
+        let mode = rocksdb::IteratorMode::From(b"stretch:", rocksdb::Direction::Forward);
+        db.iterator_cf(meta, mode).next().unwrap().unwrap()
+    };
+    for place in [7, 15] {
+        let add = |db: &rocksdb::DB| {
+            let (key, mut value) = first(db);
+            value[place] ^= 1;
+            db.put_cf(db.cf_handle("meta").unwrap(), key, value)
+                .unwrap();
+        };
+        check(&good, add, words);
+    }
+    let delete = |db: &rocksdb::DB| {
+        let (key, _) = first(db);
+        db.delete_cf(db.cf_handle("meta").unwrap(), key).unwrap();
+    };
+    check(&good, delete, words);
+    let add = |db: &rocksdb::DB| {
+        let (_, value) = first(db);
+        let meta = db.cf_handle("meta").unwrap();
+        db.put_cf(meta, "stretch:0000000001", value).unwrap();
+    };
+    check(&good, add, words);
+}

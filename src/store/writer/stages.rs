@@ -78,9 +78,9 @@ impl Writer {
         let Some(value) = block.stage_value(event, StageField::Anomaly) else {
             return Ok(());
         };
-        if anomaly_of_event(block, event).is_none() {
+        let Some(anomaly) = anomaly_of_event(block, event) else {
             return Ok(());
-        }
+        };
         let gathered = self.gathered.find(key, hash);
         let old = match (self.anomalies.get(key), gathered) {
             (Some(old), _) => Some(old.clone()),
@@ -106,6 +106,8 @@ impl Writer {
         let severity = self.put_stage_values(block, event, (key, floor), families, writes);
         if let Some(severity) = severity {
             *self.counters.anomalies.of_mut(severity) += 1;
+            let raised = (severity, anomaly.anomaly_score);
+            (self.stretches).raise(&self.store, event.timestamp_ms, raised)?;
         }
         let byte = schema::severity_byte(severity);
         if let Some(i) = gathered {
