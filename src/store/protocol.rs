@@ -121,7 +121,12 @@ impl Wire for UnixStream {
 
     fn receive(&mut self, frame: &mut Vec<u8>, n_bytes_max: usize) -> io::Result<bool> {
         let mut length = [0; LENGTH_BYTES];
-        let n_bytes = self.read(&mut length)?;
+        let n_bytes = loop {
+            match self.read(&mut length) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         if n_bytes == 0 {
             return Ok(false);
         }

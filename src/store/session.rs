@@ -40,14 +40,16 @@ pub(super) enum Asker {
 }
 
 /// What a guest is told of what is kept by name: these names, and what begins like those.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     schema::META_COUNTERS,
+    schema::META_STRETCHES,
     schema::META_RAISED,
     schema::META_DETECTOR,
     schema::META_VECTORS,
 ];
-const PREFIXES: [&str; 4] = [
+const PREFIXES: [&str; 5] = [
     "position:kafka:",
+    schema::META_STRETCH_PREFIX,
     schema::META_RESTORING_PREFIX,
     schema::META_FEEDBACK_PREFIX,
     schema::META_VECTORS_PREFIX,
