@@ -42,6 +42,10 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// What several databases have told of and was not shown yet.
 const CHANNEL: usize = 4;
 
+/// Said where something may be missing.
+const BROKEN: &str =
+    "a program that stored events was killed: what it stored last may not be shown";
+
 /// Shows events until somebody asks for the end.
 ///
 /// # Errors
@@ -103,7 +107,8 @@ fn watch_until_end(
 ) {
     while !shutdown.is_requested() {
         let seen = watch.next(PATIENCE);
-        let is_news = !matches!(&seen, Ok(seen) if seen.found.is_empty() && seen.n_skipped == 0);
+        let is_news = !matches!(&seen, Ok(seen)
+            if seen.found.is_empty() && seen.n_skipped == 0 && !seen.is_broken);
         let has_failed = seen.is_err();
         if is_news && sender.send(seen).is_err() || has_failed {
             return;
@@ -126,6 +131,9 @@ fn write_seen(
         seen.found.retain(|found| !shown.remove(&found.key));
         seen.found.truncate(n_left.try_into().unwrap_or(usize::MAX));
         n_left -= seen.found.len() as u64;
+        if seen.is_broken {
+            say(NAME, BROKEN);
+        }
         if seen.n_skipped > 0 {
             let text = format!("{} events came too fast to be looked at", seen.n_skipped);
             say(NAME, &text);

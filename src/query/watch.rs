@@ -21,6 +21,8 @@ pub struct Seen {
     pub found: Vec<Found>,
     /// How many more events there were, whether they match or not: too many to be looked at.
     pub n_skipped: u64,
+    /// A program was killed before it had told all: what it stored last may not be here.
+    pub is_broken: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -54,6 +56,7 @@ impl<'a> Watch<'a> {
             return Ok(Seen {
                 found: Vec::new(),
                 n_skipped: news.n_skipped,
+                is_broken: news.is_broken,
             });
         }
         let found = Live::ask(std::slice::from_ref(self.live), |views| {
@@ -67,6 +70,7 @@ impl<'a> Watch<'a> {
         Ok(Seen {
             found,
             n_skipped: news.n_skipped,
+            is_broken: news.is_broken,
         })
     }
 }

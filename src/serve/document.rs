@@ -24,7 +24,11 @@ pub(super) const PATH: &str = "/api/openapi.json";
     info(
         title = "StreamGuard",
         description = "Questions about events, and about those that are out of character. Times are RFC 3339, \
-                       milliseconds since 1970, or a span before now such as 24h.",
+                       milliseconds since 1970, or a span before now such as 24h. What is stored from now on \
+                       is told by /api/live as server-sent events, which this document has no words for: \
+                       `event: anomaly` (with what=events: `event: event`) with the event as data, `event: \
+                       skipped` with how many came too fast, `event: gap` where nobody knows; severity and user \
+                       choose.",
     ),
     components(schemas(ProblemDocument))
 )]

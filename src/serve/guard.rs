@@ -183,6 +183,11 @@ fn remember(mut response: Response, holder: Option<Holder>) -> Response {
     response
 }
 
+/// Whether who has sent these headers may ask, still.
+pub(super) fn may_ask(service: &Service, headers: &HeaderMap) -> bool {
+    holder(service, headers).is_ok()
+}
+
 /// Whose key a request comes with; none if no keys are asked for.
 fn holder(service: &Service, headers: &HeaderMap) -> Result<Option<Holder>, Problem> {
     let Some(keys) = &service.keys else {
@@ -192,7 +197,10 @@ fn holder(service: &Service, headers: &HeaderMap) -> Result<Option<Holder>, Prob
     match keys.holder(key) {
         Ok(Some(holder)) => Ok(Some(holder)),
         Ok(None) => Err(refused("the key is not valid")),
-        Err(_) => Err(Problem::unavailable("keys cannot be checked")),
+        Err(error) => {
+            service.questions.tell(&error);
+            Err(Problem::unavailable("keys cannot be checked"))
+        }
     }
 }
 

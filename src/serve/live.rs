@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Service;
 use super::api::{parse_severity, parse_text, query};
 use super::problem::Problem;
+use super::{Service, guard};
 use crate::query::{Filter, Found, Seen, Wanted, Watch, cursor};
 use crate::record::FIELD_BYTES_MAX;
 use crate::store::Live;
@@ -47,7 +47,11 @@ struct Which {
 }
 
 /// Anomalies, or all events, from now on.
-async fn live(State(service): State<Service>, uri: Uri) -> Result<Response, Problem> {
+async fn live(
+    State(service): State<Service>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let which: Which = query(&uri)?;
     let wanted = match which.what.as_deref() {
         None | Some("anomalies") => Wanted::Anomalies,
@@ -70,7 +74,8 @@ async fn live(State(service): State<Service>, uri: Uri) -> Result<Response, Prob
             number,
             wanted,
             sender: sender.clone(),
-            stop: service.stop.clone(),
+            service: Arc::clone(&service),
+            key: headers.clone(),
             _place: Arc::clone(&place),
         };
         let filter = filter.clone();
@@ -92,19 +97,26 @@ struct Watching {
     number: usize,
     wanted: Wanted,
     sender: Sender<Event>,
-    stop: watch::Receiver<bool>,
+    service: Service,
+    /// What the request came with: it has to be good as long as somebody listens.
+    key: HeaderMap,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Watching {
     fn run(self, filter: Filter) {
         let mut watch = Watch::begin(&self.lives[self.number], self.wanted, filter);
-        while !*self.stop.borrow() && !self.sender.is_closed() {
+        let is_over = || *self.service.stop.borrow() || self.sender.is_closed();
+        while !is_over() && guard::may_ask(&self.service, &self.key) {
             // A database that cannot be read now is told of by whoever asks it.
             let seen = watch.next(PATIENCE).unwrap_or_else(|_| {
                 thread::sleep(PATIENCE);
                 Seen::default()
             });
+            if seen.is_broken {
+                // A program was killed, and nobody knows what it has stored last.
+                self.send(Event::default().event("gap").data("{}"));
+            }
             if seen.n_skipped > 0 {
                 let data = format!("{{\"skipped\":{}}}", seen.n_skipped);
                 self.send(Event::default().event("skipped").data(data));

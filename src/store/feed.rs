@@ -1,7 +1,12 @@
 //! What has just been stored, for those who watch: keys of events, as they were committed. The last of
 //! them are remembered for whoever comes a moment late; who is later than that is told how many there were.
+//! A program that ends leaves them in a file, so that who was behind, or has not even noticed it, still
+//! learns of them; the next program goes on with its numbers. Without that file, since a program was killed,
+//! numbers begin anew, under another epoch.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +21,8 @@ const EVENTS_BYTES_MAX: usize = 4 << 20;
 const ANOMALIES_BYTES_MAX: usize = 1 << 20;
 /// Events of one answer.
 const NEWS_MAX: usize = 1_000;
+/// What a program that ends leaves in the database's folder.
+const FILE: &str = "streamguard.news";
 
 /// What was stored lately.
 #[derive(Default)]
@@ -24,15 +31,19 @@ pub(super) struct Feed {
     more: Condvar,
 }
 
-#[derive(Default)]
-struct Stored {
+/// What was stored lately, as it is left.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Stored {
+    /// Whose numbers these are.
+    pub(super) epoch: u64,
     events: Lane,
     anomalies: Lane,
+    #[serde(skip)]
     is_over: bool,
 }
 
 /// Keys of one kind, in the order of commits.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Lane {
     chunks: VecDeque<Chunk>,
     n_bytes: usize,
@@ -41,10 +52,11 @@ struct Lane {
 }
 
 /// Keys of one commit, or the last of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Chunk {
     /// The number of the first one.
     first: u64,
+    #[serde(with = "serde_bytes")]
     bytes: Vec<u8>,
     /// Where each key ends, with its severity.
     keys: Vec<(u32, u8)>,
@@ -61,6 +73,8 @@ pub struct News {
     pub last: u64,
     /// No more come of this program.
     pub is_over: bool,
+    /// A program was killed before it had told all: nobody knows what else it has stored.
+    pub is_broken: bool,
 }
 
 impl News {
@@ -103,30 +117,79 @@ impl Feed {
         only_anomalies: bool,
         patience: Duration,
     ) -> News {
-        let lane = |state: &Stored| {
-            if only_anomalies {
-                state.anomalies.last
-            } else {
-                state.events.last
-            }
-        };
         let state = self.lock();
-        let Some(after) = after else {
-            return News {
-                last: lane(&state),
-                ..News::default()
-            };
+        let has_none = |state: &mut Stored| {
+            let last = state.lane(only_anomalies).last;
+            after.is_some_and(|after| last <= after) && !state.is_over
         };
-        let has_none = |state: &mut Stored| lane(state) <= after && !state.is_over;
         let waited = self.more.wait_timeout_while(state, patience, has_none);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let mut news = if only_anomalies {
-            state.anomalies.after(after)
-        } else {
-            state.events.after(after)
-        };
+        let mut news = state.after(after, only_anomalies);
         news.is_over = state.is_over && news.keys.is_empty();
         news
+    }
+
+    /// Whose numbers these are.
+    pub(super) fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Goes on with what the program before has left in the folder, which nobody else reads from now on.
+    pub(super) fn take_over(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let left = Stored::left_in(folder);
+        // It is not there while we can be killed.
+        let _ = fs::remove_file(folder.join(FILE));
+        *self.lock() = left.unwrap_or_else(|| Stored {
+            // Never that of nobody.
+            epoch: u64::from_le_bytes(random) | 1,
+            ..Stored::default()
+        });
+        Ok(())
+    }
+
+    /// Leaves what was stored lately to whoever has not heard of it, and to the next program.
+    pub(super) fn leave(&self, folder: &Path) -> anyhow::Result<()> {
+        let bytes = postcard::to_stdvec(&*self.lock())?;
+        let part = folder.join(format!("{FILE}.part"));
+        fs::write(&part, bytes)?;
+        Ok(fs::rename(part, folder.join(FILE))?)
+    }
+}
+
+impl Stored {
+    /// What the last program has left in a folder, if it has.
+    pub(super) fn left_in(folder: &Path) -> Option<Self> {
+        let bytes = fs::read(folder.join(FILE)).ok()?;
+        postcard::from_bytes(&bytes).ok()
+    }
+
+    /// What tells one of these from the next.
+    pub(super) fn mark_in(folder: &Path) -> Option<(u64, std::time::SystemTime)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(folder.join(FILE)).ok()?;
+        Some((metadata.ino(), metadata.modified().ok()?))
+    }
+
+    fn lane(&self, only_anomalies: bool) -> &Lane {
+        if only_anomalies {
+            &self.anomalies
+        } else {
+            &self.events
+        }
+    }
+
+    /// What came after that number; after none, the number of the last one.
+    pub(super) fn after(&self, after: Option<u64>, only_anomalies: bool) -> News {
+        let lane = self.lane(only_anomalies);
+        match after {
+            Some(after) => lane.after(after),
+            None => News {
+                last: lane.last,
+                ..News::default()
+            },
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 
-use super::feed::News;
+use super::feed::{News, Stored};
 use super::peer::Peer;
 use super::protocol::{Answer, Ask, WriterInfo};
 use super::remote::{Borrowed, Lost, Remote, lock, unexpected};
@@ -20,6 +20,8 @@ use super::{LOCK_TIMEOUT, PAUSE, Store, Tuning, ensure_is_there, is_written, sha
 /// How often a question is put to another program if the one that was asked has gone.
 const TRIES: usize = 3;
 
+/// Stands for numbers that a session counts by itself.
+const FOREIGN_EPOCH: u64 = 0;
 /// Databases that a server of another machine may have.
 const PEER_DATABASES_MAX: usize = 64;
 
@@ -166,9 +168,10 @@ impl Live {
         let mut follow = Follow {
             live: self,
             only_anomalies,
-            last: None,
+            told: Told::Unknown,
             remote: None,
-            writer: None,
+            was_told: false,
+            left: None,
         };
         follow.next(Duration::ZERO);
         follow
@@ -184,6 +187,22 @@ impl Live {
         match &self.0 {
             Place::Ours { store, .. } => Some(store.feed.after(after, only_anomalies, patience)),
             Place::Elsewhere { .. } | Place::Peer(_) => None,
+        }
+    }
+
+    /// Leaves what was stored lately to those who have not heard of it.
+    pub(super) fn leave_news(&self) {
+        if let Place::Ours { store, .. } = &self.0 {
+            // Then they are told that something may be missing.
+            let _ = store.feed.leave(store.path());
+        }
+    }
+
+    /// Whose numbers the news have that we tell; others' are not known here.
+    pub(super) fn epoch(&self) -> u64 {
+        match &self.0 {
+            Place::Ours { store, .. } => store.feed.epoch(),
+            Place::Elsewhere { .. } | Place::Peer(_) => FOREIGN_EPOCH,
         }
     }
 
@@ -305,33 +324,85 @@ fn remote_view<'a>(
 pub struct Follow<'a> {
     live: &'a Live,
     only_anomalies: bool,
-    /// The number of the last one that was told; none, as long as nobody has said where it begins.
-    last: Option<u64>,
+    told: Told,
     /// The connection that news come by.
     remote: Option<Remote>,
-    /// Whose numbers they are.
-    writer: Option<WriterInfo>,
+    /// A program that writes has told something, and has not left it behind yet.
+    was_told: bool,
+    /// What the last program has left, and what tells it from the next one's.
+    left: Option<(Mark, Stored)>,
+}
+
+type Mark = (u64, SystemTime);
+
+/// How far somebody who follows has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nobody has said yet where it begins.
+    Unknown,
+    /// Nobody has written since it has begun.
+    Nothing,
+    /// Whose numbers these are, and the last one that was told.
+    UpTo { epoch: u64, last: u64 },
 }
 
 impl Follow<'_> {
     /// Keys of events that were stored since, which can be read now. Waits for a while until there are
     /// some.
     pub fn next(&mut self, patience: Duration) -> News {
-        let news = match &self.live.0 {
+        let (epoch, mut news) = match &self.live.0 {
             Place::Ours { store, .. } => {
-                Some(store.feed.after(self.last, self.only_anomalies, patience))
+                let after = self.after(store.feed.epoch());
+                let news = store.feed.after(after, self.only_anomalies, patience);
+                (store.feed.epoch(), news)
             }
-            Place::Elsewhere { elsewhere, .. } => self.ask(|| elsewhere.connect(), patience),
-            Place::Peer(at_peer) => self.ask(|| at_peer.connect(), patience),
+            Place::Elsewhere { elsewhere, .. } => {
+                match self.ask(|| elsewhere.connect(), patience) {
+                    Some(told) => told,
+                    None => match self.left_behind(&elsewhere.path) {
+                        Some(left) => left,
+                        None => return self.nothing(Some(&elsewhere.path), patience),
+                    },
+                }
+            }
+            Place::Peer(at_peer) => match self.ask(|| at_peer.connect(), patience) {
+                Some(told) => told,
+                None => return self.nothing(None, patience),
+            },
         };
-        // Whoever begins to write later is heard of from the start.
-        let last = self.last.unwrap_or(0);
-        let news = news.unwrap_or_else(|| News {
-            last,
-            ..News::default()
-        });
-        self.last = Some(news.last);
+        // Of numbers under another epoch nobody has told the last ones.
+        news.is_broken = matches!(self.told, Told::UpTo { epoch: before, .. } if before != epoch);
+        let last = news.last;
+        self.told = Told::UpTo { epoch, last };
         news
+    }
+
+    /// Nobody writes, or nobody is there.
+    fn nothing(&mut self, folder: Option<&Path>, patience: Duration) -> News {
+        let is_killed = |folder: &Path| !is_written(folder) && Stored::mark_in(folder).is_none();
+        if self.was_told && folder.is_some_and(is_killed) {
+            self.was_told = false;
+            self.told = Told::Nothing;
+            return News {
+                is_broken: true,
+                ..News::default()
+            };
+        }
+        thread::sleep(patience.min(PAUSE));
+        // Whoever begins to write later is heard of from the start.
+        if self.told == Told::Unknown {
+            self.told = Told::Nothing;
+        }
+        News::default()
+    }
+
+    /// The number after which news are wanted from whoever counts under that epoch.
+    fn after(&self, epoch: u64) -> Option<u64> {
+        match self.told {
+            Told::Unknown => None,
+            Told::UpTo { epoch: known, last } if known == epoch => Some(last),
+            Told::UpTo { .. } | Told::Nothing => Some(0),
+        }
     }
 
     /// What the program tells that writes now, if there is one.
@@ -339,33 +410,39 @@ impl Follow<'_> {
         &mut self,
         connect: impl Fn() -> anyhow::Result<Option<Remote>>,
         patience: Duration,
-    ) -> Option<News> {
+    ) -> Option<(u64, News)> {
         if self.remote.is_none() {
             self.remote = connect().ok().flatten();
-            if let Some(remote) = &self.remote {
-                let before = self.writer.replace(remote.writer.clone());
-                if self.last.is_some() && before.as_ref() != Some(&remote.writer) {
-                    // It counts anew.
-                    self.last = Some(0);
-                }
-            }
         }
-        let Some(remote) = &mut self.remote else {
-            thread::sleep(patience.min(PAUSE));
-            return None;
-        };
+        let epoch = self.remote.as_ref()?.epoch;
         let ask = Ask::News {
-            after: self.last,
+            after: self.after(epoch),
             only_anomalies: self.only_anomalies,
             wait_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
         };
-        match remote.ask(&ask) {
-            Ok(Answer::News(news)) if !news.is_over => Some(news),
+        match self.remote.as_mut()?.ask(&ask) {
+            Ok(Answer::News(news)) if !news.is_over => {
+                self.was_told = true;
+                Some((epoch, news))
+            }
             _ => {
                 self.remote = None;
                 None
             }
         }
+    }
+
+    /// What the program before has left that was not told yet.
+    fn left_behind(&mut self, folder: &Path) -> Option<(u64, News)> {
+        let mark = Stored::mark_in(folder)?;
+        if self.left.as_ref().is_none_or(|(known, _)| *known != mark) {
+            self.left = Some((mark, Stored::left_in(folder)?));
+        }
+        self.was_told = false;
+        let (_, stored) = self.left.as_ref()?;
+        let news = stored.after(self.after(stored.epoch), self.only_anomalies);
+        let is_news = self.told == Told::Unknown || !news.keys.is_empty() || news.n_skipped > 0;
+        is_news.then_some((stored.epoch, news))
     }
 }
 

@@ -70,6 +70,7 @@ impl Peer {
             200 => {}
             404 if number > 0 => return Ok(None),
             401 => bail!("{shown} wants a key: name a file that holds one with --peer-key-file"),
+            429 | 503 => bail!("{shown} is asked too much just now: ask again"),
             403 => bail!("{shown} refuses the key"),
             404 => bail!("{shown} is no server of StreamGuard"),
             status => bail!("{shown} does not answer as it should (HTTP {status})"),

@@ -59,6 +59,8 @@ pub(super) enum Answer {
         protocol: u32,
         schema: u32,
         writer: WriterInfo,
+        /// Whose numbers its news have.
+        epoch: u64,
     },
     Done,
     /// Since when it is looked at, in ms.

@@ -22,6 +22,8 @@ pub(super) struct Remote {
     frame: Vec<u8>,
     shown: String,
     pub(super) writer: WriterInfo,
+    /// Whose numbers its news have.
+    pub(super) epoch: u64,
 }
 
 impl Remote {
@@ -35,6 +37,7 @@ impl Remote {
             frame: Vec::new(),
             shown,
             writer: WriterInfo::default(),
+            epoch: 0,
         };
         let set = remote.wire.set_patience(Some(PATIENCE));
         set.map_err(|_| remote.lost())?;
@@ -43,6 +46,7 @@ impl Remote {
             protocol,
             schema,
             writer,
+            epoch,
         } = remote.receive()?
         else {
             return Err(unexpected());
@@ -53,6 +57,7 @@ impl Remote {
             crate::record::text::printable(&writer.program)
         );
         remote.writer = writer;
+        remote.epoch = epoch;
         Ok(remote)
     }
 

@@ -79,6 +79,7 @@ pub(super) fn serve(
         protocol: PROTOCOL,
         schema: schema::SCHEMA_VERSION,
         writer,
+        epoch: live.epoch(),
     };
     let mut view = None;
     let mut follow = None;

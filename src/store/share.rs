@@ -54,6 +54,12 @@ impl Shared {
     #[must_use]
     pub fn start(store: &Arc<Store>, program: &str) -> Option<Self> {
         let path = store.path().to_owned();
+        if let Err(error) = store.feed.take_over(&path) {
+            say(
+                program,
+                &format!("those who watch may miss something: {error:#}"),
+            );
+        }
         let listener = match listen(&path) {
             Ok(listener) => Arc::new(listener),
             Err(error) => {
@@ -118,6 +124,8 @@ impl Drop for Shared {
         for session in sessions {
             let _ = session.thread.join();
         }
+        // Nobody is told any more but by this; a folder that has gone has nobody who watches.
+        state.live.leave_news();
     }
 }
 

@@ -143,6 +143,9 @@ fn check(view: &View<'_>) -> anyhow::Result<u64> {
     Ok(counters.events)
 }
 
+/// Of lines that are fed at once: what is taken in as files has 8 MiB and more.
+const PIECE_BYTES: usize = 11 << 20;
+
 #[test]
 fn an_answer_is_about_one_moment_while_much_is_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -151,21 +154,41 @@ fn an_answer_is_about_one_moment_while_much_is_written() {
     let live = Live::open(&db, &Tuning::default()).unwrap();
     assert_eq!(check(&live.view().unwrap()).unwrap(), 0);
     // Files of 8 MiB and more are taken in as such, and there are several of them.
-    let n_events = 150_000;
+    let n_events = 90_000;
     let args = [&["-", "--db", db.to_str().unwrap()], &RUN[..]].concat();
     let mut running = Running::start("sg-run", &args);
     let mut input = running.stdin.take().unwrap();
     let lines = generated(n_events, 40, 3);
-    let writing = std::thread::spawn(move || input.write_all(&lines).unwrap());
-    let mut seen = Vec::new();
+    // A large piece as soon as the one before was seen.
+    let (next, is_next) = std::sync::mpsc::channel();
+    let writing = std::thread::spawn(move || {
+        let mut rest = &lines[..];
+        while is_next.recv().is_ok() && !rest.is_empty() {
+            let end = rest.len().min(PIECE_BYTES);
+            let end = end
+                + rest[end..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(0, |at| at + 1);
+            input.write_all(&rest[..end]).unwrap();
+            rest = &rest[end..];
+        }
+    });
+    let mut seen = vec![0];
+    next.send(()).unwrap();
     while seen.last() != Some(&n_events) {
         let n_seen = Live::ask(std::slice::from_ref(&live), |views| check(&views[0])).unwrap();
-        assert!(seen.last().is_none_or(|last| *last <= n_seen));
-        seen.push(n_seen);
+        let last = *seen.last().unwrap();
+        assert!(last <= n_seen);
+        if last < n_seen {
+            seen.push(n_seen);
+            // All of it may have been fed.
+            let _ = next.send(());
+        }
     }
+    drop(next);
     writing.join().unwrap();
     running.end().expect_code(0);
-    seen.dedup();
     assert!(seen.len() >= 3, "{seen:?}");
 }
 
@@ -354,4 +377,67 @@ fn tail_shows_only_what_matches_and_ends_when_asked_to() {
     assert!(ran.text().starts_with(" TIME (UTC)"), "{}", ran.text());
     assert!(!ran.text().contains("other"), "{}", ran.text());
     stop(running);
+}
+
+/// Ids of what a follower is told until it is told as many, and whether something may be missing.
+fn told(follow: &mut streamguard::store::Follow<'_>, n_wanted: usize) -> (Vec<String>, bool) {
+    let (mut ids, mut is_broken) = (Vec::new(), false);
+    let deadline = Instant::now() + Duration::from_secs(7);
+    while ids.len() < n_wanted && Instant::now() < deadline {
+        let news = follow.next(Duration::from_millis(100));
+        is_broken |= news.is_broken;
+        assert_eq!(news.n_skipped, 0);
+        for (key, _) in &news.keys {
+            let (_, id) = streamguard::schema::split_event_key(key).unwrap();
+            ids.push(id.to_owned());
+        }
+    }
+    (ids, is_broken)
+}
+
+/// Programs of a pipe or of cron have ended before anybody looks.
+#[test]
+fn what_a_program_has_stored_is_told_after_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    store(&db, &generated(10, 5, 9)).expect_code(0);
+    let live = Live::open(&db, &Tuning::default()).unwrap();
+    let mut follow = live.follow(false);
+    let lines = generated(5_000, 40, 3);
+    let ids = |lines: &[u8]| -> Vec<String> {
+        let lines = String::from_utf8(lines.to_vec()).unwrap();
+        let events = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let id = |event: serde_json::Value| event["event_id"].as_str().unwrap().to_owned();
+        events.map(id).collect()
+    };
+    store(&db, &lines).expect_code(0);
+    assert_eq!(told(&mut follow, 5_000), (ids(&lines), false));
+    // Two of them, before anybody looks again.
+    let (one, other) = (generated(20, 5, 4), generated(20, 5, 6));
+    store(&db, &one).expect_code(0);
+    store(&db, &other).expect_code(0);
+    let both = [ids(&one), ids(&other)].concat();
+    assert_eq!(told(&mut follow, 40), (both, false));
+    assert_eq!(follow.next(Duration::ZERO).keys, []);
+}
+
+#[test]
+fn who_follows_a_program_that_is_killed_is_told_that_something_may_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (running, file, db) = following(folder.path(), &generated(100, 40, 5), &[]);
+    let live = Live::open(&db, &Tuning::default()).unwrap();
+    let mut follow = live.follow(false);
+    let mut events = OpenOptions::new().append(true).open(&file).unwrap();
+    writeln!(events, "{}", crate::tools::event("new1", "u", 1)).unwrap();
+    assert_eq!(told(&mut follow, 1), (vec!["new1".to_owned()], false));
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(wait_for(|| follow
+        .next(Duration::from_millis(50))
+        .is_broken));
+    // Once, and the next program is heard of from its start.
+    store(&db, crate::tools::event("new2", "u", 1).as_bytes()).expect_code(0);
+    assert_eq!(told(&mut follow, 1), (vec!["new2".to_owned()], false));
 }

@@ -182,6 +182,8 @@ fn check(steps: &[Step]) {
                         let target = target.expect("only known labels are found");
                         assert_eq!(n_epochs as usize, model.commits.len() - target);
                         model.commits.truncate(target);
+                        // More were left than there had to be.
+                        model.n_left_min = model.n_left_min.min(target);
                         model.now = model.last();
                         model.is_changed = false;
                     }

@@ -124,11 +124,14 @@ fn those_who_listen_ask_as_others_do() {
     ] {
         served.with_key(path, key).problem(400);
     }
-    Listener::start(
-        &served,
-        "/api/live",
-        &format!("Authorization: Bearer {key}\r\n"),
-    );
+    let headers = format!("Authorization: Bearer {key}\r\n");
+    let mut listener = Listener::start(&served, "/api/live", &headers);
+    // A key that is revoked is good for nothing more.
+    let revoked = run("sg-query", &["keys", "revoke", "me", "--keys", keys], b"");
+    revoked.expect_code(0);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut listener.0, &mut rest).unwrap();
+    assert!(!rest.contains("data: "), "{rest}");
 }
 
 /// What `sg-query` answers about these databases and servers.
