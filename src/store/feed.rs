@@ -13,7 +13,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::record::anomaly::Severity;
 use crate::schema;
 
 /// Bytes of keys that are remembered of all events, and of anomalies.
@@ -75,14 +74,6 @@ pub struct News {
     pub is_over: bool,
     /// A program was killed before it had told all: nobody knows what else it has stored.
     pub is_broken: bool,
-}
-
-impl News {
-    /// The severity of an anomaly; none is an event that is no anomaly.
-    #[must_use]
-    pub fn severity(byte: u8) -> Option<Severity> {
-        schema::severity_of_byte(byte)
-    }
 }
 
 impl Feed {

@@ -203,14 +203,10 @@ async fn count(
     State(service): State<Service>,
     asked: Asked,
 ) -> Result<Json<Dated<Count>>, Problem> {
-    if !asked.is_everything {
-        return counted(&service, Wanted::Anomalies, asked.filter).await;
-    }
-    let count = service.questions.ask(|parts| {
-        let counters = query::counters(parts)?;
-        Ok(Count::exact(counters.anomalies.total()))
-    });
-    Ok(Json(Dated::new(count.await?)))
+    counted(&service, Wanted::Anomalies, asked, |counters| {
+        counters.anomalies.total()
+    })
+    .await
 }
 
 /// Events that a language model was asked about

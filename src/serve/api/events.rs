@@ -16,7 +16,7 @@ use super::parameters::{
 use crate::query::{self, Filter, Stopped, Wanted};
 use crate::serve::Service;
 use crate::serve::problem::{Missing, Problem, Refusals};
-use crate::store::Order;
+use crate::store::{Counters, Order};
 
 /// Items that are counted one by one.
 const COUNT_MAX: u64 = 100_000;
@@ -105,14 +105,7 @@ async fn count(
     State(service): State<Service>,
     asked: Asked,
 ) -> Result<Json<Dated<Count>>, Problem> {
-    if !asked.is_everything {
-        return counted(&service, Wanted::Events, asked.filter).await;
-    }
-    let count = service.questions.ask(|parts| {
-        let counters = query::counters(parts)?;
-        Ok(Count::exact(counters.events))
-    });
-    Ok(Json(Dated::new(count.await?)))
+    counted(&service, Wanted::Events, asked, |counters| counters.events).await
 }
 
 /// An event by its id
@@ -151,15 +144,21 @@ pub(super) async fn listed(
     Ok(Json(List::page(found.await?)))
 }
 
-/// Counts what matches.
+/// Counts what matches; `known` says how many there are if nothing is asked for but everything.
 pub(super) async fn counted(
     service: &Service,
     wanted: Wanted,
-    filter: Filter,
+    asked: Asked,
+    known: fn(&Counters) -> u64,
 ) -> Result<Json<Dated<Count>>, Problem> {
+    if asked.is_everything {
+        let count =
+            (service.questions).ask(move |parts| Ok(Count::exact(known(&query::counters(parts)?))));
+        return Ok(Json(Dated::new(count.await?)));
+    }
     let filter = Filter {
         limit: usize::MAX,
-        ..filter
+        ..asked.filter
     };
     let count = service.questions.ask_within(COUNT_TIME_MAX, move |parts| {
         let mut count = 0;
