@@ -77,7 +77,8 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Bytes of lines that may be on their way from the source to the sink.
     pub lines_bytes_max: usize,
-    /// Bytes of lines after which a sink that gathers batches has to keep them at the latest.
+    /// Bytes of events, with what a sink that gathers them needs besides, after which it has to keep them
+    /// at the latest.
     pub commit_bytes: usize,
     /// Bytes of lines after which it also has to keep what stages have learned, and how far sources
     /// were read.

@@ -46,6 +46,7 @@ use rocksdb::{
 pub(crate) use admin::parse_event;
 pub use admin::{Pruned, Verified};
 pub use analysis::{Analysed, Notice, PendingEvent};
+pub use bulk::BULK_BYTES_MIN;
 pub use counters::{BySeverity, Counters};
 pub use digest::Digest;
 pub use feed::News;

@@ -10,7 +10,7 @@ use super::{COMMIT_BYTES, LineArgs};
 use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::{Memory, Shelves};
-use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
+use crate::store::{BULK_BYTES_MIN, SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 
 /// The limit.
 #[derive(Args, Clone, Debug)]
@@ -81,7 +81,7 @@ impl MemoryArgs {
         enrichment: &Enrichment,
     ) -> anyhow::Result<Memory> {
         let of_store =
-            STORE_BYTES + self.commit_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
+            STORE_BYTES + self.gathered_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
         // What has changed is handed over with a checkpoint, copied into its write, and from there into
         // a memtable.
@@ -114,6 +114,16 @@ impl MemoryArgs {
         COMMIT_BYTES.min(self.memory_limit / COMMIT_SHARE)
     }
 
+    /// What that takes: while much is on its way to the disk, the next events are gathered.
+    fn gathered_bytes(&self) -> usize {
+        let n_bytes = self.commit_bytes();
+        if n_bytes < BULK_BYTES_MIN {
+            n_bytes
+        } else {
+            2 * n_bytes
+        }
+    }
+
     /// What is left for states.
     fn left_by(&self, n_bytes: usize, enrichment: &Enrichment) -> anyhow::Result<usize> {
         let of_files = enrichment.n_bytes();
@@ -136,7 +146,7 @@ impl MemoryArgs {
     /// If they do not fit.
     pub(super) fn tuning(&self, asked: &TuningArgs) -> anyhow::Result<Tuning> {
         let tuning = asked.tuning();
-        let others = FIXED_BYTES + STORE_BYTES + self.commit_bytes() + STATES_BYTES_MIN;
+        let others = FIXED_BYTES + STORE_BYTES + self.gathered_bytes() + STATES_BYTES_MIN;
         let cache_bytes = tuning.cache_bytes.min(self.memory_limit / 8);
         self.fit(
             "--memtable-mib",

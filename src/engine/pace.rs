@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use super::Options;
 use crate::batch::Batch;
 
+/// Bytes that an event takes where it is gathered, besides its line: its keys, and its place.
+const EVENT_BYTES: usize = 128;
 /// Input is busy while so many bytes of lines are gathered from one commit to the next. Then a sink goes on
 /// gathering when nothing is waiting for a moment; how long such a moment may be, and how long the first
 /// line waits at the most.
@@ -65,12 +67,13 @@ impl<'a> Pace<'a> {
             batch.marker = block.marker.take().or(batch.marker.take());
         }
         batch.blocks.retain(|block| !block.is_mark);
-        let blocks = batch.blocks.iter();
-        let n_bytes: usize = blocks.map(|block| block.all_lines().len()).sum();
+        let blocks = || batch.blocks.iter();
+        let n_bytes: usize = blocks().map(|block| block.all_lines().len()).sum();
+        let n_events: usize = blocks().map(|block| block.events.len()).sum();
         if self.uncommitted_bytes == 0 {
             self.last_commit = Instant::now();
         }
-        self.uncommitted_bytes += n_bytes;
+        self.uncommitted_bytes += n_bytes + n_events * EVENT_BYTES;
         self.unchecked_bytes += n_bytes;
         let is_busy = self.is_busy || self.uncommitted_bytes >= BUSY_BYTES;
         batch.is_commit = is_last

@@ -22,7 +22,7 @@ use crate::schema;
 
 /// Bytes of events from which they are written like this: smaller files would have to be merged
 /// again and again.
-pub(super) const BULK_BYTES_MIN: usize = 8 << 20;
+pub const BULK_BYTES_MIN: usize = 8 << 20;
 /// Where the files are until the store has taken them in.
 const FOLDER: &str = "bulk";
 
@@ -129,17 +129,26 @@ impl Store {
                 }
                 Ok(())
             })?;
+            // In the order of users they are all over the memory: what their keys are made of is brought
+            // close together first.
+            let mut event_ids = Vec::new();
+            let made_of = order.iter().map(|&i| {
+                let (it, start) = (entry(i), event_ids.len());
+                event_ids.extend_from_slice(gathered.event_id(it));
+                (it.timestamp_ms, start..event_ids.len(), it.severity)
+            });
+            let made_of: Vec<_> = made_of.collect();
             let places = order.iter().zip(0_u32..);
             let mut users: Vec<(u64, u32)> =
                 places.map(|(&i, place)| (entry(i).user, place)).collect();
             users.sort_unstable();
             self.build_file(by_user, DBCompressionType::Lz4, |put| {
                 for &(user, place) in &users {
-                    let it = entry(order[place as usize]);
+                    let (timestamp_ms, event_id, severity) = &made_of[place as usize];
+                    let event_id = &event_ids[event_id.clone()];
                     key.clear();
-                    let event_id = gathered.event_id(it);
-                    schema::push_hashed_user_key(&mut key, user, it.timestamp_ms, event_id);
-                    put(&key, &[it.severity])?;
+                    schema::push_hashed_user_key(&mut key, user, *timestamp_ms, event_id);
+                    put(&key, &[*severity])?;
                 }
                 Ok(())
             })

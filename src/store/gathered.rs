@@ -37,6 +37,14 @@ pub(super) struct Entry {
 }
 
 impl Gathered {
+    /// Another one, of the same hashes, for the events that come next.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What tells keys apart quickly.
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)

@@ -94,9 +94,9 @@ impl Outbox {
         }
     }
 
-    /// All that was put is written.
-    pub(super) fn is_written(&self) {
-        self.bell.ring(self.next - 1);
+    /// What tells of all that was put so far, once it is written: with the number of the last alert.
+    pub(super) fn bell(&self) -> (Arc<Bell>, u64) {
+        (Arc::clone(&self.bell), self.next - 1)
     }
 }
 
@@ -105,7 +105,7 @@ impl Bell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring(&self, last: u64) {
+    pub(super) fn ring(&self, last: u64) {
         let mut state = self.lock();
         if state.last < last {
             state.last = last;

@@ -138,9 +138,13 @@ impl StretchKeeper {
         Ok(())
     }
 
-    /// Puts what has changed into a write, after which the store holds so many events.
+    /// Puts what has changed into a write, after which the store holds so many events. What is in it is
+    /// remembered until the next one: until then it may not be in the store yet.
     pub(super) fn put(&mut self, store: &Store, n_events: u64, writes: &mut WriteBatch) {
         let meta = store.family(schema::META);
+        if self.known.len() > STRETCHES_MAX {
+            self.known.retain(|_, (_, is_changed)| *is_changed);
+        }
         for number in self.changed.drain(..) {
             let Some((stretch, is_changed)) = self.known.get_mut(&number) else {
                 continue;
@@ -154,9 +158,6 @@ impl StretchKeeper {
             }
         }
         writes.put_cf(meta, schema::META_STRETCHES, n_events.to_string());
-        if self.known.len() > STRETCHES_MAX {
-            self.known.clear();
-        }
     }
 }
 

@@ -96,11 +96,16 @@ impl SumKeeper {
         Ok(())
     }
 
-    /// Puts what has changed into a write.
+    /// Puts what has changed into a write. It is remembered until the next one: until then it may not
+    /// be in the store yet.
     pub(super) fn put(&mut self, store: &Store, writes: &mut WriteBatch) {
         let meta = store.family(schema::META);
         self.changed.sort_unstable();
         self.changed.dedup();
+        if self.known.len() > STRETCHES_MAX {
+            let is_changed = |stretch: &i64| self.changed.binary_search(stretch).is_ok();
+            self.known.retain(|stretch, _| is_changed(stretch));
+        }
         for stretch in self.changed.drain(..) {
             let sum = self.known.get(&stretch).copied().unwrap_or_default();
             let key = schema::vector_sum_key(stretch);
@@ -109,9 +114,6 @@ impl SumKeeper {
             } else {
                 writes.put_cf(meta, key, format!("{} {:032x}", sum.n_entries, sum.sum));
             }
-        }
-        if self.known.len() > STRETCHES_MAX {
-            self.known.clear();
         }
     }
 }

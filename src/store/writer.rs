@@ -2,6 +2,7 @@
 //! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
 //! not written or counted again.
 
+mod behind;
 mod stages;
 
 use std::collections::{HashMap, HashSet};
@@ -16,7 +17,7 @@ use super::gathered::Gathered;
 use super::recent::Recent;
 use super::stretches::StretchKeeper;
 use super::vectors::SumKeeper;
-use super::{Notice, Outbox, Pipe, Store};
+use super::{Bell, Notice, Outbox, Pipe, Store};
 use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
@@ -25,6 +26,7 @@ use crate::record::anomaly::AnomalyRecord;
 use crate::record::{Event, StageField};
 use crate::report::say;
 use crate::schema;
+use behind::Behind;
 use stages::analysis_of_event;
 
 /// Room that a write is given at first: growing by doubling would need three times as much.
@@ -69,6 +71,9 @@ pub struct Writer {
     last_key: Vec<u8>,
     /// New events since the last commit.
     gathered: Gathered,
+    /// The large write that is on its way, and where the events after it are gathered next.
+    behind: Option<Behind>,
+    spare: Option<Gathered>,
     /// What else is to be written with them.
     writes: WriteBatch,
     /// Anomalies in that write by key, for a rescore.
@@ -101,6 +106,8 @@ impl Writer {
             recent: Recent::new(last_key.clone()),
             last_key,
             gathered: Gathered::default(),
+            behind: None,
+            spare: None,
             anomalies: HashMap::new(),
             embeddings: HashMap::new(),
             analysed: HashSet::new(),
@@ -147,7 +154,8 @@ impl Writer {
         if !self.recent.may_hold(key, hash) {
             return Ok(false);
         }
-        if self.gathered.find(key, hash).is_some() {
+        let is_behind = |behind: &Behind| behind.holds(key, hash);
+        if self.gathered.find(key, hash).is_some() || self.behind.as_ref().is_some_and(is_behind) {
             return Ok(true);
         }
         Ok(self.store.get(schema::EVENTS, key)?.is_some())
@@ -309,7 +317,7 @@ impl Writer {
         }
     }
 
-    /// Writes what was gathered, all of it or nothing.
+    /// Writes what was gathered, all of it or nothing; much of it behind the writer's back.
     fn commit(&mut self, families: &Families<'_>, writes: &mut WriteBatch) -> anyhow::Result<()> {
         if self.gathered.is_empty() && writes.is_empty() {
             return Ok(());
@@ -332,23 +340,20 @@ impl Writer {
         {
             self.last_key = last.to_vec();
         }
+        let told = Told {
+            bell: self.options.outbox.as_ref().map(Outbox::bell),
+            notice: self.options.notice.clone(),
+        };
         if self.gathered.n_bytes() >= BULK_BYTES_MIN {
-            (self.store).write_bulk(&self.gathered, writes, are_newest)?;
+            self.write_behind(writes, are_newest, told)?;
         } else {
+            self.settle()?;
             self.put_gathered(families, &mut writes);
             self.store.write(writes, self.options.sync)?;
+            told.tell(&self.store, &self.gathered);
+            self.gathered.clear(self.options.gathered_bytes_max);
         }
-        if let Some(outbox) = &self.options.outbox {
-            outbox.is_written();
-        }
-        if let Some(notice) = &self.options.notice {
-            notice.give();
-        }
-        let stored = self.gathered.entries().iter();
-        let stored = stored.map(|it| (self.gathered.key(it), it.severity));
-        self.store.feed.add(stored);
         self.analysed.clear();
-        self.gathered.clear(self.options.gathered_bytes_max);
         self.anomalies.clear();
         self.embeddings.clear();
         Ok(())
@@ -394,6 +399,9 @@ impl Sink for Writer {
         if batch.is_commit || self.options.tee.is_some() {
             self.commit(&families, &mut writes)?;
         }
+        if batch.is_checkpoint || marker.is_some() || self.options.tee.is_some() {
+            self.settle()?;
+        }
         if batch.is_checkpoint {
             self.keep_checkpoint(batch, &families)?;
             self.options.n_kept.fetch_add(1, Ordering::Release);
@@ -415,6 +423,7 @@ impl Sink for Writer {
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
+        self.settle()?;
         // Sorted files open faster than a log that has to be replayed.
         self.store.flush()?;
         if let Some(keeper) = &mut self.options.keeper {
@@ -437,6 +446,26 @@ fn anomaly_of_event(block: &Block, event: &Event) -> Option<AnomalyRecord> {
         && anomaly.user == block.text(event.user)
         && (0.0..=1.0).contains(&anomaly.anomaly_score);
     is_of_event.then_some(anomaly)
+}
+
+/// Those who are told when events are stored.
+struct Told {
+    /// With the number of the last alert among them.
+    bell: Option<(Arc<Bell>, u64)>,
+    notice: Option<Arc<Notice>>,
+}
+
+impl Told {
+    fn tell(&self, store: &Store, gathered: &Gathered) {
+        if let Some((bell, last)) = &self.bell {
+            bell.ring(*last);
+        }
+        if let Some(notice) = &self.notice {
+            notice.give();
+        }
+        let stored = gathered.entries().iter();
+        (store.feed).add(stored.map(|it| (gathered.key(it), it.severity)));
+    }
 }
 
 /// Handles looked up once a batch.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use crate::database::{SCORE, assert_counts, lines_of, scored, stats, store};
-use crate::tools::{digest, event, generated, program, run, shell};
+use crate::tools::{digest, event, generated, program, run, shell, wait_for};
 
 #[test]
 fn the_same_events_again_change_nothing() {
@@ -215,4 +215,52 @@ fn events_that_come_twice_in_a_row_are_the_same_for_pipe_and_fused() {
     .expect_code(0);
     assert_eq!(digest(&piped), digest(&fused));
     assert_eq!(stats(&fused)["events"], 60_000);
+}
+
+/// Events that come again while those before them are on their way to the disk, in several large writes.
+#[test]
+fn what_comes_again_amid_a_large_write_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = generated(120_000, 40, 52);
+    let pieces: Vec<&[u8]> = lines_of(&lines);
+    let twice: Vec<u8> = pieces
+        .chunks(2_000)
+        .flat_map(|chunk| [chunk.concat(), chunk.concat()].concat())
+        .collect();
+    let (once, again) = (folder.path().join("once"), folder.path().join("again"));
+    store(&once, &lines).expect_code(0);
+    let ran = store(&again, &twice).expect_code(0);
+    assert_eq!(
+        ran.stderr,
+        "sg-store: in 240000 = out 120000 + rejected 0 + filtered 120000\n"
+    );
+    assert_counts(&again, &lines);
+    assert_eq!(digest(&again), digest(&once));
+}
+
+/// A large write fails while the next events are gathered: it is said, and nothing counts as stored.
+#[test]
+fn a_large_write_that_fails_ends_it_and_another_run_stores_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let lines = generated(120_000, 40, 53);
+    let mut child = program("sg-store")
+        .args(["--db", db.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is open once it answers questions.
+    assert!(wait_for(|| db.join("streamguard.sock").exists()));
+    // Where its files would be built.
+    std::fs::write(db.join("bulk"), "in the way").unwrap();
+    // It may be gone before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(&lines);
+    let ended = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot make the folder"), "{stderr}");
+    std::fs::remove_file(db.join("bulk")).unwrap();
+    store(&db, &lines).expect_code(0);
+    assert_counts(&db, &lines);
 }

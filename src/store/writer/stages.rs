@@ -74,6 +74,7 @@ impl Writer {
         families: &Families<'_>,
         writes: &mut WriteBatch,
     ) -> anyhow::Result<()> {
+        self.settle()?;
         self.update_embedding(block, event, key, families, writes)?;
         let Some(value) = block.stage_value(event, StageField::Anomaly) else {
             return Ok(());
@@ -159,6 +160,7 @@ impl Writer {
             // It came just now, without.
             self.commit(families, writes)?;
         }
+        self.settle()?;
         if self.analysed.contains(key) || self.store.get(schema::PENDING, key)?.is_none() {
             return Ok(());
         }
