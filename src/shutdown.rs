@@ -3,9 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+/// Signals that come together are one: `timeout` of the GNU coreutils sends its own to the program and to
+/// the program's group.
+const TOGETHER: Duration = Duration::from_millis(200);
 
 /// Whether the program has been asked to stop. Clones see the same answer.
 #[derive(Clone, Debug, Default)]
@@ -17,18 +24,22 @@ impl Shutdown {
     /// Installs the signal handlers.
     ///
     /// # Errors
-    /// If the system refuses a handler.
+    /// If the system refuses a handler, or the thread that waits for the first signal.
     pub fn install() -> std::io::Result<Self> {
         let shutdown = Self::default();
+        let is_first_over = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // The order matters: the first signal finds the flag unset and only sets it.
-            flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&shutdown.is_requested),
-            )?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_first_over))?;
             flag::register(signal, Arc::clone(&shutdown.is_requested))?;
         }
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                signals.forever().next();
+                thread::sleep(TOGETHER);
+                is_first_over.store(true, Ordering::Relaxed);
+            })?;
         Ok(shutdown)
     }
 

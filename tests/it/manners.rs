@@ -260,6 +260,22 @@ fn a_second_sigterm_ends_at_once() {
     assert!(code == 143 || code == 0, "{code}");
 }
 
+/// `timeout` sends its signal twice at once, and a program under it was killed in the middle of its work.
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut running = Running::start("sg-consume", &[]);
+        let line = format!("{}\n", event("e", "u", 1));
+        let input = running.stdin.as_mut().unwrap();
+        input.write_all(line.as_bytes()).unwrap();
+        running.expect_stdout(&line);
+        running.signal(signal);
+        running.signal(signal);
+        let ran = running.end().expect_code(0);
+        assert!(ran.stderr.contains("in 1 = out 1 "), "{}", ran.stderr);
+    }
+}
+
 /// Files by name and content.
 #[track_caller]
 fn check_files(files: &[(&str, Vec<u8>)], args: &str, expected: &[&str], stderr: &str, code: i32) {

