@@ -186,7 +186,10 @@ impl ClientContext for Ear {
                 self.is_refused.store(true, Ordering::Relaxed);
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                let reason = self.last_trouble().unwrap_or_else(|| reason.to_owned());
+                // A broker that wants TLS says nothing to those who come without it, it hangs up.
+                let reason = self.last_trouble().unwrap_or_else(|| {
+                    format!("{reason}: is it the right port, and does it want TLS or a login?")
+                });
                 self.tell_trouble(&reason);
             }
             _ => self.hear_trouble(reason),
