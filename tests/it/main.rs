@@ -2,8 +2,10 @@
 //!
 //! Where a new test goes: by the program whose promise it holds; what several programs promise
 //! together goes to `pipeline.rs`. Helpers that start programs are in `tools.rs`, those around
-//! databases in `database.rs`; `kafka.rs` has those that need a broker; `mmdb.rs` writes files to look addresses up in; `llm_stub.rs` is a service that a model is asked at. A test runs the
-//! program, and looks at its standard output, its standard error and its exit code.
+//! databases in `database.rs`; what docs/ shows is run by `docs.rs`; `kafka.rs` has those that need a
+//! broker; `mmdb.rs` writes files to look addresses up in; `llm_stub.rs` is a service that a model is
+//! asked at. A test runs the program, and looks at its standard output, its standard error and its
+//! exit code.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -19,6 +21,7 @@ mod classic_model;
 mod clock;
 mod consume;
 mod dead_letters;
+mod docs;
 mod embed;
 mod enrich;
 mod explain;
