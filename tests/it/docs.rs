@@ -240,12 +240,13 @@ fn scaling() {
     check("docs/scaling.md");
 }
 
-/// Each has a test above, and can be found.
+/// Each that has something to run has a test above, and each can be found.
 #[test]
 fn every_document_is_run() {
     let index = std::fs::read_to_string(Path::new(ROOT).join("docs/README.md")).unwrap();
     for entry in std::fs::read_dir(Path::new(ROOT).join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
         if name == "README.md" {
             continue;
         }
@@ -253,7 +254,8 @@ fn every_document_is_run() {
             index.contains(&format!("({name})")),
             "docs/README.md lacks {name}"
         );
-        if Path::new(&name).extension().is_some_and(|it| it == "md") {
+        let is_document = path.extension().is_some_and(|it| it == "md");
+        if is_document && !steps(&std::fs::read_to_string(&path).unwrap()).is_empty() {
             let call = format!("check(\"docs/{name}\")");
             assert!(include_str!("docs.rs").contains(&call), "{name} is not run");
         }
