@@ -143,6 +143,13 @@ fn files_of_earlier_times_are_learned() {
     let args = ["--detector=adaptive", "--emit=anomalies"];
     let ran = run("sg-score", &args, lines(&later).as_bytes()).expect_code(0);
     assert!(ran.stderr.contains("later than others"), "{}", ran.stderr);
+    // Those that set the clock back were counted twice.
+    let n_late: Option<usize> = ran.stderr.split(' ').find_map(|word| word.parse().ok());
+    assert!(
+        n_late.unwrap() <= lines("").lines().count(),
+        "{}",
+        ran.stderr
+    );
 }
 
 /// There is nobody to agree with, and a holiday is longer than a week.

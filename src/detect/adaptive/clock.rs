@@ -172,7 +172,12 @@ impl Clock {
         if self.is_settled && self.epoch == Some(epoch) {
             return false;
         }
+        let n_late = self.n_late;
         self.next = self.moved_by(Word { user, epoch });
+        if self.next.is_some() {
+            // It counts when it is told again.
+            self.n_late = n_late;
+        }
         self.is_settled = self.next.is_none()
             && self.leaders.are_all_there()
             && self.leaders.last() == self.epoch
