@@ -250,12 +250,16 @@ fn a_large_write_that_fails_ends_it_and_another_run_stores_all() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It is open once it answers questions.
-    assert!(wait_for(|| db.join("streamguard.sock").exists()));
+    let mut input = child.stdin.take().unwrap();
+    let (first, rest) = lines.split_at(lines_of(&lines)[0].len());
+    input.write_all(first).unwrap();
+    let events = ["events", "--db", db.to_str().unwrap()];
+    assert!(wait_for(|| run("sg-query", &events, b"").stdout == first));
     // Where its files would be built.
     std::fs::write(db.join("bulk"), "in the way").unwrap();
     // It may be gone before it has read all.
-    let _ = child.stdin.take().unwrap().write_all(&lines);
+    let _ = input.write_all(rest);
+    drop(input);
     let ended = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(2), "{stderr}");
