@@ -20,6 +20,7 @@ pub use topic::TopicTarget;
 pub use webhook::{Secrets, WebhookTarget};
 
 use crate::io::dead_letter::DeadLetters;
+use crate::metrics::Metrics;
 use crate::query::Found;
 use crate::record::text::hex;
 use crate::report::say;
@@ -79,6 +80,8 @@ pub struct Named {
     pub key: String,
     /// What it is called in messages.
     pub shown: String,
+    /// `file`, `kafka` or `webhook`.
+    pub kind: &'static str,
     pub target: Box<dyn Target>,
 }
 
@@ -90,6 +93,8 @@ pub struct Telling {
     pub alerting: Alerting,
     /// Where alerts are kept that a target refuses.
     pub dead_letters: DeadLetters,
+    /// Where it is counted what becomes of alerts, if anybody wants to know.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 /// Threads that tell targets.
@@ -151,6 +156,9 @@ impl Alerts {
             let thread = thread.spawn(move || sender.run());
             threads.push((shown, thread.context("cannot start a thread for alerts")?));
         }
+        if let Some(metrics) = &telling.metrics {
+            tell_waiting(metrics, (&bell, &progress), threads.len());
+        }
         let alerts = Self {
             telling,
             bell,
@@ -194,6 +202,24 @@ impl Alerts {
         }
         Ok(is_all)
     }
+}
+
+/// Lets those who read metrics know how many alerts wait.
+fn tell_waiting(
+    metrics: &Arc<Metrics>,
+    (bell, progress): (&Arc<Bell>, &Arc<Progress>),
+    n_targets: usize,
+) {
+    let of_metrics = Arc::downgrade(metrics);
+    let (bell, progress) = (Arc::clone(bell), Arc::clone(progress));
+    metrics.look(move || {
+        let metrics = of_metrics.upgrade();
+        if let Some(alerting) = metrics.as_ref().and_then(|it| it.alerting.as_ref()) {
+            let n_waiting = |place| bell.last().saturating_sub(progress.of(place));
+            let n_waiting: u64 = (0..n_targets).map(n_waiting).sum();
+            alerting.pending.set(n_waiting as i64);
+        }
+    });
 }
 
 /// What separates the name of a target from what tells it from others of that name.

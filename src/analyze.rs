@@ -11,8 +11,9 @@ mod follow;
 mod limits;
 mod service;
 mod stage;
+mod tally;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -40,6 +41,7 @@ pub use follow::{Followed, Follower, StoreNotes};
 pub use limits::{Day, Limits};
 pub use service::Place;
 pub use stage::{Ask, Attach, Gate};
+pub use tally::Tally;
 
 /// How to ask, and how often.
 #[derive(Clone, Debug)]
@@ -152,20 +154,6 @@ struct Told {
     notes: bool,
 }
 
-/// What all has come to.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    pub outcomes: BTreeMap<Outcome, u64>,
-    /// Requests, those that were tried again too.
-    pub n_calls: u64,
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-    /// If prices are known.
-    pub micro_usd: Option<u64>,
-    pub n_hostile: u64,
-    pub n_raised: u64,
-}
-
 impl Analyst {
     /// Starts an analyst, who knows what `notes` say and writes on in the notebook.
     ///
@@ -263,6 +251,7 @@ impl Analyst {
             provider: self.shared.config.place.provider.name(),
         };
         let mut state = self.shared.lock();
+        state.tally.n_asked += 1;
         if let Some(verdict) = state.cache.get(&fingerprint) {
             drop(state);
             waiting.slot.put(Answered {

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
 
@@ -139,6 +140,8 @@ pub struct Block {
     lines_start: usize,
     /// Bytes that were read into it, for whoever counts those on their way.
     pub n_bytes_read: usize,
+    /// When that was, for whoever tells how long events take.
+    pub read_at: Option<Instant>,
     /// The same once they are parsed, unless a rejected one among them is not UTF-8: checked once.
     text: Option<String>,
     pub origin: Origin,
@@ -198,6 +201,7 @@ impl Block {
             lines: Vec::new(),
             lines_start: 0,
             n_bytes_read: 0,
+            read_at: None,
             text: None,
             origin: start.clone(),
             end: start,
@@ -231,6 +235,7 @@ impl Block {
         }
         self.lines_start = 0;
         self.n_bytes_read = 0;
+        self.read_at = None;
         self.events.clear();
         self.stage_fields.clear();
         self.rejects.clear();
@@ -378,6 +383,7 @@ impl Block {
             n_blank: n_blank - rejects as u64,
             origins: self.origins.clone(),
             n_filtered: std::mem::take(&mut self.n_filtered),
+            read_at: self.read_at,
             task: Arc::clone(&self.task),
             ..Self::new()
         };

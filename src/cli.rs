@@ -12,6 +12,7 @@ mod feedback;
 pub mod generate;
 mod kafka;
 mod memory;
+mod metrics;
 mod model;
 mod output;
 pub mod query;
@@ -185,6 +186,7 @@ impl LineArgs {
             checkpoint_bytes: CHECKPOINT_BYTES,
             strict: self.strict,
             quiet: self.quiet,
+            metrics: None,
         }
     }
 

@@ -28,10 +28,13 @@ pub struct Verdict {
     pub context: Vec<u8>,
     /// What the anomaly comes to, if it is one.
     pub raised: Option<Raised>,
+    /// The event's score, anomaly or not, if there is enough to score it by.
+    pub score: Option<f64>,
 }
 
 impl Verdict {
     pub fn clear(&mut self) {
+        self.score = None;
         self.anomaly.clear();
         self.context.clear();
         self.raised = None;

@@ -3,6 +3,7 @@
 //! bounded, so a slow sink stops the reader; nothing is dropped. The same engine is behind the
 //! pipe programs and `sg-run`.
 
+mod count;
 mod keep;
 mod pace;
 mod room;
@@ -21,10 +22,12 @@ use rayon::prelude::*;
 
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
+use crate::metrics::{Flow as Counts, Metrics};
 use crate::record::Code;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
+use count::{Count, Gone};
 use pace::Pace;
 use room::Room;
 
@@ -55,6 +58,16 @@ pub trait Sink: Send {
     /// # Errors
     /// If something cannot be brought to its place.
     fn finish(&mut self) -> anyhow::Result<()>;
+
+    /// What it is called in metrics, if it counts as a stage.
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether what it has taken is where it belongs with the next commit only, not at once.
+    fn gathers(&self) -> bool {
+        false
+    }
 }
 
 /// What a sink says after a batch.
@@ -86,6 +99,8 @@ pub struct Options {
     /// Stop at the first reject.
     pub strict: bool,
     pub quiet: bool,
+    /// Where it is counted what passes, if anybody wants to know.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 /// What became of the input. `n_in = n_out + n_rejected + n_filtered`.
@@ -139,6 +154,13 @@ pub fn run(
     // Not joined: it may sit in a read that never returns once the sink has closed.
     thread::spawn(move || read(source, &block_sender, &free_receiver, &room_of_reader));
 
+    let metrics = options.metrics.as_deref();
+    let counts = metrics.and_then(|metrics| metrics.flow.as_ref());
+    if let Some(metrics) = metrics {
+        metrics.begin();
+    }
+    let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
     let dead_letters = Mutex::new(dead_letters);
@@ -162,16 +184,25 @@ pub fn run(
         });
         let mut next = parsed_receiver;
         let mut stage_threads = Vec::new();
-        for stage in stages.iter_mut() {
+        for (i, stage) in stages.iter_mut().enumerate() {
             let (sender, receiver) = bounded::<Batch>(N_BATCHES_WAITING);
             let batches = std::mem::replace(&mut next, receiver);
+            let count = Count::of_stage(counts, &names, i);
             stage_threads.push(scope.spawn(move || {
                 let stage = &mut **stage;
-                run_stage(pool, stage, &batches, &sender, dead_letters, is_over)
+                run_stage(
+                    pool,
+                    stage,
+                    &batches,
+                    &sender,
+                    dead_letters,
+                    is_over,
+                    &count,
+                )
             }));
         }
         // Receivers go with their threads: once one ends, sending to it fails instead of waiting.
-        let writer = scope.spawn(move || write(sink, &next, &free_sender, &room));
+        let writer = scope.spawn(move || write(sink, &next, &free_sender, &room, counts));
         let written = writer.join();
         is_over.store(true, Ordering::Relaxed);
         let written = written.map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
@@ -200,10 +231,12 @@ fn run_stage(
     batches: &Sender<Batch>,
     dead_letters: &Mutex<&mut DeadLetters>,
     is_over: &AtomicBool,
+    count: &Count<'_>,
 ) -> anyhow::Result<u64> {
     let mut n_filtered = 0;
     let mut rest = None;
-    while let Some(mut batch) = rest.take().or_else(|| received.recv().ok()) {
+    let receive = || received.recv().ok().inspect(|batch| count.came(batch));
+    while let Some(mut batch) = rest.take().or_else(receive) {
         while !stage.is_ready(&batch) && !is_over.load(Ordering::Relaxed) {
             thread::sleep(READY_INTERVAL);
         }
@@ -216,7 +249,9 @@ fn run_stage(
         } else {
             stage.process(&mut batch, pool)?;
         }
-        n_filtered += of_batch(&batch) - n_before;
+        let n_taken_out = of_batch(&batch) - n_before;
+        n_filtered += n_taken_out;
+        count.left(&batch, n_taken_out);
         rest = batch.rest.take().map(|rest| *rest);
         if batch.is_checkpoint {
             // It may be the stage's own, of which nobody knew when lines were rejected.
@@ -253,6 +288,7 @@ fn read(
             Ok(Ok(false)) => return,
             Ok(Ok(true)) => {
                 block.n_bytes_read = block.lines.len();
+                block.read_at = Some(Instant::now());
                 room.take(block.n_bytes_read);
                 Ok(block)
             }
@@ -282,13 +318,18 @@ fn write(
     batches: &Receiver<Batch>,
     free: &Sender<Block>,
     room: &Room,
+    counts: Option<&Counts>,
 ) -> anyhow::Result<Written> {
+    let mut gone = counts.map(|counts| Gone::of_sink(counts, sink));
     let mut written = Written {
         n_out: 0,
         n_duplicates: 0,
         is_closed: false,
     };
     while let Ok(mut batch) = batches.recv() {
+        if let Some(gone) = &mut gone {
+            gone.came(&batch);
+        }
         match sink.write(&mut batch)? {
             Flow::Written {
                 n_out,
@@ -296,6 +337,9 @@ fn write(
             } => {
                 written.n_out += n_out;
                 written.n_duplicates += n_duplicates;
+                if let Some(gone) = &mut gone {
+                    gone.left(&batch, n_out, n_duplicates);
+                }
             }
             Flow::Closed => {
                 written.is_closed = true;
@@ -415,6 +459,9 @@ impl Parser<'_> {
         while !is_stopped {
             let mut batch = Batch::default();
             let is_over = !input.next(&mut batch.blocks, &mut failures, pace.patience());
+            if let Some(metrics) = self.options.metrics.as_ref().filter(|_| is_over) {
+                metrics.drain();
+            }
             if is_over && pace.is_all_kept() {
                 break;
             }
@@ -442,12 +489,20 @@ impl Parser<'_> {
     }
 
     fn account(&mut self, batch: &Batch, dead_letters: &mut DeadLetters) -> anyhow::Result<()> {
+        let metrics = self.options.metrics.as_ref();
+        let counts = metrics.and_then(|metrics| metrics.flow.as_ref());
         for block in &batch.blocks {
+            if let Some(counts) = counts {
+                counts.read(block.n_lines, block.n_blank, block.events.len() as u64);
+            }
             self.outcome.n_in += block.n_lines;
             self.outcome.n_filtered += block.n_blank;
             for reject in &block.rejects {
                 if block.part.is_none_or(|part| part.is_last) {
                     self.outcome.n_rejected += 1;
+                    if let Some(counts) = counts {
+                        counts.reject(reject.reason.code);
+                    }
                     *self
                         .outcome
                         .rejected_by_code

@@ -9,6 +9,7 @@
 //! | module | what it is | knows |
 //! |---|---|---|
 //! | [`record`] | the event, what stages add, wire form, validation, limits | nothing |
+//! | [`metrics`] | what a program counts of itself, and whether it takes events | `record` |
 //! | [`batch`] | lines that travel together | `record` |
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
 //! | [`embed`] | vectors that are close where events are alike | `record` |
@@ -39,6 +40,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod io;
 pub mod llm;
+pub mod metrics;
 pub mod query;
 pub mod record;
 pub mod report;

@@ -12,6 +12,7 @@ mod guard;
 pub mod keys;
 mod listen;
 mod live;
+mod metrics;
 mod page;
 mod peer;
 mod problem;
@@ -35,18 +36,21 @@ use tokio::task::JoinHandle;
 
 pub use databases::Databases;
 pub use listen::TlsFiles;
+pub use metrics::MetricsServer;
 
+use crate::metrics::Metrics;
 use access::AccessLog;
 use api::Known;
 use guard::Hosts;
 use keys::Keys;
+use listen::Limits;
 use peer::Peers;
 use problem::Problem;
 use questions::Questions;
 use rate::Rates;
 
 /// Where and whom to serve.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServeConfig {
     /// The program, for what is said on standard error.
     pub program: &'static str,
@@ -60,6 +64,8 @@ pub struct ServeConfig {
     pub rate: NonZeroU32,
     /// No line for each request.
     pub quiet: bool,
+    /// Where requests are counted, if anybody wants to know.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 /// What all requests share.
@@ -77,6 +83,7 @@ struct Shared {
     peers: Peers,
     /// The server is at its end.
     stop: watch::Receiver<bool>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 type Service = Arc<Shared>;
@@ -115,7 +122,13 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, is_asked) = watch::channel(false);
         let router = router(config, address, keys, databases, is_asked.clone())?;
-        let connections = runtime.spawn(listen::serve(listener, tls, router, is_asked));
+        let connections = runtime.spawn(listen::serve(
+            listener,
+            tls,
+            router,
+            is_asked,
+            Limits::OF_API,
+        ));
         Ok(Self {
             address,
             has_tls,
@@ -163,6 +176,7 @@ fn router(
         listeners: Arc::new(Semaphore::new(live::LISTENERS_MAX)),
         peers: Peers::new(),
         stop,
+        metrics: config.metrics.clone(),
     });
     let state = || Arc::clone(&service);
     let (begin, go_on) = peer::routes();

@@ -18,6 +18,9 @@ use rayon::ThreadPool;
 
 use crate::batch::Batch;
 
+/// What the stages of scoring are called.
+const SCORE: &str = "score";
+
 /// One step of the pipeline.
 ///
 /// `process` gets every batch once, in input order. It may add fields to events, take events
@@ -28,6 +31,10 @@ use crate::batch::Batch;
 /// with what is to be kept with the last of it. One that holds too much that no sink has kept makes a
 /// checkpoint of a batch.
 pub trait Stage: Send {
+    /// What it is called in metrics. Stages that stand one after the other and have the same name count
+    /// as one.
+    fn name(&self) -> &'static str;
+
     /// Works on a batch. It is called on a thread of its own; what can be spread goes to `pool`.
     ///
     /// # Errors

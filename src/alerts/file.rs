@@ -42,6 +42,7 @@ impl FileTarget {
         Ok(Named {
             shown: key.clone(),
             key,
+            kind: "file",
             target: Box::new(target),
         })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Alert, END_TIMEOUT, Failure, Named, Telling};
 use crate::io::dead_letter::DeadLetters;
+use crate::metrics::{Alerting, Metrics};
 use crate::query;
 use crate::record::StageField;
 use crate::record::{Code, Reason};
@@ -50,6 +51,7 @@ pub(super) struct Sender {
     name: &'static str,
     quiet: bool,
     dead_letters: DeadLetters,
+    metrics: Option<Arc<Metrics>>,
     sent: Sent,
     /// When it has got through last.
     last_success: Instant,
@@ -115,6 +117,7 @@ impl Sender {
             name: telling.name,
             quiet: telling.quiet,
             dead_letters: telling.dead_letters.clone(),
+            metrics: telling.metrics.clone(),
             sent: Sent::default(),
             last_success: Instant::now(),
             outage: None,
@@ -175,6 +178,8 @@ impl Sender {
         if n_max > 1 {
             self.named.target.settle()?;
         }
+        let n_sent = sent.n_sent - self.sent.n_sent;
+        self.count(|alerting, kind| alerting.deliver(kind, n_sent));
         self.sent = sent;
         self.n_batches += 1;
         if self.n_batches.is_multiple_of(N_BATCHES_GOOD) {
@@ -194,6 +199,7 @@ impl Sender {
 
     /// What to do after a failure; false if there is no time for another try.
     fn fail(&mut self, failed: Failed) -> bool {
+        self.count(Alerting::fail);
         let (why, retry_after) = match (failed.failure, failed.alert) {
             (Failure::Trouble { why, retry_after }, _) => (why, retry_after),
             (Failure::Refused { .. }, None) => {
@@ -236,6 +242,7 @@ impl Sender {
             }
         }
         self.sent.n_refused += 1;
+        self.count(Alerting::refuse);
         if let Err(error) = self.pass(number) {
             self.tell_trouble(&format!("{error:#}"));
         }
@@ -289,6 +296,13 @@ impl Sender {
         if self.outage.take().is_some() {
             let text = format!("alerts to {}: they get through again", self.named.shown);
             self.say(&text);
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&Alerting, &str)) {
+        let metrics = self.metrics.as_ref();
+        if let Some(alerting) = metrics.and_then(|metrics| metrics.alerting.as_ref()) {
+            count(alerting, self.named.kind);
         }
     }
 

@@ -28,6 +28,7 @@ impl TopicTarget {
         Ok(Named {
             key: shown.clone(),
             shown,
+            kind: "kafka",
             target: Box::new(Self { open, producer }),
         })
     }

@@ -90,6 +90,7 @@ impl WebhookTarget {
         Ok(Named {
             key: key_of(&shown, url.secret_text()),
             shown,
+            kind: "webhook",
             target: Box::new(Self {
                 url,
                 secrets,

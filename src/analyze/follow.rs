@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use super::{Analyst, Note, Notebook, Tally};
 use crate::llm::Subject;
+use crate::metrics::Metrics;
 use crate::record::analysis::{AnalysisRecord, Outcome};
 use crate::shutdown::Shutdown;
 use crate::store::{Analysed, Notice, PendingEvent, Store};
@@ -68,6 +69,19 @@ impl Follower {
             thread,
         };
         Ok((follower, notice))
+    }
+
+    /// Lets those who read metrics know how many events of a store wait.
+    pub fn report_to(store: &Arc<Store>, metrics: &Arc<Metrics>) {
+        let (of_metrics, store) = (Arc::downgrade(metrics), Arc::clone(store));
+        metrics.look_now_and_then(move || {
+            let metrics = of_metrics.upgrade();
+            let answers = metrics.as_ref().and_then(|it| it.answers.as_ref());
+            // Who cannot read the store says so elsewhere.
+            if let (Some(answers), Ok(n_pending)) = (answers, store.n_pending()) {
+                answers.wait(n_pending);
+            }
+        });
     }
 
     /// Nothing new comes any more: what waits is analysed as far as answers come.

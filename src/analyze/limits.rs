@@ -56,6 +56,14 @@ impl Spending {
         self.day
     }
 
+    /// What the day that it is has come to, in millionths of a dollar.
+    pub(super) fn spent(&self, now_ms: i64) -> u64 {
+        if self.day.day < now_ms.div_euclid(DAY_MS) {
+            return 0;
+        }
+        self.day.micro_usd
+    }
+
     /// Whether a call may be made that costs so much at the most, which is set aside then. `now_ms` is the
     /// time of day, `uptime_ms` that of a clock that nobody sets.
     pub(super) fn admits(&mut self, now_ms: i64, uptime_ms: i64, micro_usd: u64) -> bool {

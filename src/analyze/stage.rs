@@ -14,6 +14,9 @@ use crate::record::anomaly::Severity;
 use crate::record::{Event, StageField};
 use crate::stage::Stage;
 
+/// What both stages are called.
+const NAME: &str = "analyze";
+
 /// Which events are analysed.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate {
@@ -133,6 +136,10 @@ impl Ask {
 }
 
 impl Stage for Ask {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         self.cut(batch);
         let (gate, redact) = (self.gate, self.analyst.redact());
@@ -206,6 +213,7 @@ impl Attach {
         let mut own = Block::new();
         block.push_line(event, &mut own.lines);
         own.task = Arc::clone(&block.task);
+        own.read_at = block.read_at;
         self.held_bytes += own.lines.len();
         // It has been read before, and only became longer since.
         own.parse(usize::MAX);
@@ -234,6 +242,10 @@ impl Attach {
 }
 
 impl Stage for Attach {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn process(&mut self, batch: &mut Batch, _: &ThreadPool) -> anyhow::Result<()> {
         for block in &mut batch.blocks {
             let Some(looks) = block.looks.take() else {

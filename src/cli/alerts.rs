@@ -15,6 +15,7 @@ use crate::io::dead_letter::DeadLetters;
 use crate::io::files;
 use crate::io::http::Url;
 use crate::io::kafka;
+use crate::metrics::Metrics;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::store::{Alerting, Outbox, Store};
@@ -44,6 +45,11 @@ pub(super) struct AlertArgs {
 }
 
 impl AlertArgs {
+    /// Whether anybody is told.
+    pub(super) fn are_wanted(&self) -> bool {
+        !self.alerts_to.is_empty()
+    }
+
     /// All targets, ready to be told.
     pub(super) fn targets(
         &self,
@@ -102,6 +108,7 @@ impl AlertArgs {
         store: &Arc<Store>,
         targets: Vec<Named>,
         dead_letters: &DeadLetters,
+        metrics: Option<Arc<Metrics>>,
     ) -> anyhow::Result<(Option<Alerts>, Option<Outbox>)> {
         if targets.is_empty() {
             // Whoever runs it once without them does not mean to give up what waits.
@@ -120,6 +127,7 @@ impl AlertArgs {
             quiet,
             alerting: self.alerts,
             dead_letters: dead_letters.clone(),
+            metrics,
         };
         let (alerts, outbox) = Alerts::start(store, targets, telling)?;
         Ok((Some(alerts), Some(outbox)))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 
+use super::metrics::{Exporter, MetricsArgs};
 use super::model::{ModelArgs, end, tell};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::analyze::{Analyst, Ask, Attach, Gate};
@@ -17,6 +18,7 @@ use crate::batch::Batch;
 use crate::engine::{self, Flow, Options, Sink};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
+use crate::metrics::Plan;
 use crate::record::THREAT_SCORE_HIGH;
 use crate::record::anomaly::Severity;
 use crate::shutdown::Shutdown;
@@ -93,6 +95,8 @@ pub struct AnalyzeArgs {
     model: ModelArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,15 +137,33 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
         keeps: args.keep,
     };
     let shutdown = Shutdown::install()?;
+    let plan = Plan {
+        stages: match args.db {
+            Some(_) => Vec::new(),
+            None => vec!["read", "analyze"],
+        },
+        answers: true,
+        database: args.db.is_some(),
+        ..Plan::default()
+    };
+    let exporter = (args.metrics).start(NAME, &plan, args.db.as_deref(), &shutdown)?;
+    let metrics = exporter.metrics();
     if let Some(db) = &args.db {
         let store = Arc::new(Store::open(db, Access::WriteExisting, &Tuning::default())?);
         let _shared = Shared::start(&store, NAME);
-        let (follower, _) = args.model.follow(config, &store, &shutdown)?;
+        let (follower, _) = (args.model).follow(config, &store, &shutdown, metrics.as_ref())?;
+        if let Some(metrics) = metrics {
+            metrics.begin();
+        }
         return end(NAME, lines.quiet, follower);
     }
     let kept = args.model.kept(NAME, lines.quiet || !is_asking)?;
     let analyst = Arc::new(Analyst::open(config, kept.0, kept.1, &shutdown)?);
+    if let Some(metrics) = &metrics {
+        analyst.report_to(metrics, true);
+    }
     let run = Run {
+        exporter: &exporter,
         args,
         lines,
         gate,
@@ -179,6 +201,7 @@ impl Sink for Output<'_> {
 
 /// A run of the program, whatever it does.
 struct Run<'a> {
+    exporter: &'a Exporter,
     args: &'a AnalyzeArgs,
     lines: LineArgs,
     gate: Gate,
@@ -192,6 +215,7 @@ impl Run<'_> {
         Options {
             // A stage that waits would keep a single thread from reading.
             jobs: options.jobs.max(2),
+            metrics: self.exporter.metrics(),
             ..options
         }
     }
@@ -214,6 +238,7 @@ impl Run<'_> {
     /// Takes lines from standard input through stages to standard output.
     fn pass(&self, stages: &mut [&mut dyn Stage]) -> anyhow::Result<Ended> {
         let mut dead_letters = self.lines.dead_letters()?;
+        self.exporter.count_letters(&dead_letters);
         let source = self.lines.stdin(&self.shutdown)?;
         let (source, resume) = marked::open(source, &self.shutdown);
         let mut lines = NdjsonSink::stdout();

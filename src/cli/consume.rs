@@ -6,12 +6,14 @@ use anyhow::ensure;
 use clap::{Args, Parser};
 
 use super::kafka::KafkaArgs;
+use super::metrics::MetricsArgs;
 use super::{Ended, FileArgs, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::engine;
 use crate::io::files::STDIN;
 use crate::io::marked::Marking;
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
+use crate::metrics::Plan;
 use crate::shutdown::Shutdown;
 use crate::store::{Access, Store, Tuning};
 
@@ -33,6 +35,8 @@ pub struct ConsumeArgs {
     resume: ResumeArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// How the pipe goes on where it was.
@@ -75,14 +79,27 @@ const CACHE_BYTES: usize = 8 << 20;
 /// What ends it early.
 pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
+    let plan = Plan {
+        stages: vec!["read"],
+        topics: args.kafka.is_wanted(),
+        ..Plan::default()
+    };
+    let exporter = args.metrics.start(NAME, &plan, None, &shutdown)?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
+    exporter.count_letters(&dead_letters);
     let mut sink = NdjsonSink::stdout();
     let positions = match &args.resume.resume_from {
         None => None,
         Some(db) => Some(args.resume(db, &mut sink)?),
     };
     let (source, keeper) = if args.kafka.is_wanted() {
-        let (source, keeper) = (args.kafka).open(NAME, &args.lines, positions, None, &shutdown)?;
+        let (source, keeper) = (args.kafka).open(
+            NAME,
+            &args.lines,
+            positions,
+            (None, exporter.metrics()),
+            &shutdown,
+        )?;
         (source, Some(keeper))
     } else {
         let positions = positions.unwrap_or_default();
@@ -90,6 +107,7 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
         (source, None)
     };
     let mut options = args.lines.options(NAME, PIPE_BATCH_BYTES);
+    options.metrics = exporter.metrics();
     options.checkpoint_bytes = usize::from(args.resume.checkpoint_mib) << 20;
     let mut sink = sink.with_keeper(keeper);
     let outcome = engine::run(

@@ -6,13 +6,15 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, ValueEnum};
 
+use super::metrics::MetricsArgs;
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::embed::{DIM_MAX, LOCAL_MODEL, MODEL_BYTES_MAX};
-use crate::engine;
+use crate::engine::{self, Options};
 use crate::io::embeddings::{Endpoint, EndpointConfig};
 use crate::io::http::{Key, Url};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
+use crate::metrics::Plan;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::stage::{Embed, Embedded, Embedder};
@@ -40,6 +42,8 @@ pub struct EmbedArgs {
     endpoint: EndpointArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// Who makes the vectors.
@@ -174,7 +178,13 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<Ended> {
     );
     let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
+    let plan = Plan {
+        stages: vec!["read", "embed"],
+        ..Plan::default()
+    };
+    let exporter = args.metrics.start(NAME, &plan, None, &shutdown)?;
     let mut dead_letters = lines.dead_letters()?;
+    exporter.count_letters(&dead_letters);
     let name = (!lines.quiet).then_some(NAME);
     let endpoint = args.endpoint.open(name, &shutdown)?;
     let embedder = endpoint.map(|endpoint| Box::new(endpoint) as Box<dyn Embedder>);
@@ -190,7 +200,10 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<Ended> {
     if let Some(resume) = &resume {
         output.begin(&resume.line)?;
     }
-    let options = lines.options(NAME, PIPE_BATCH_BYTES);
+    let options = Options {
+        metrics: exporter.metrics(),
+        ..lines.options(NAME, PIPE_BATCH_BYTES)
+    };
     let outcome = engine::run(
         source,
         &mut [&mut embed],

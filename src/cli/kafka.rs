@@ -11,6 +11,7 @@ use crate::engine::{Keeper, Source, TaskStore};
 use crate::io::dead_letter::DeadLetters;
 use crate::io::kafka::{self, Acks, Cluster, Producer, Start, Subscription};
 use crate::io::position::Positions;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::time::now_ms;
 
@@ -147,7 +148,7 @@ impl KafkaArgs {
         name: &'static str,
         lines: &LineArgs,
         positions: Option<Positions>,
-        store: Option<Arc<dyn TaskStore>>,
+        (store, metrics): (Option<Arc<dyn TaskStore>>, Option<Arc<Metrics>>),
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Box<dyn Source>, Box<dyn Keeper>)> {
         ensure!(
@@ -163,6 +164,7 @@ impl KafkaArgs {
             changelog: self.changelog.clone(),
             store,
             stops_at_end: self.exit_at_end,
+            metrics,
         };
         let cluster = self.cluster.cluster()?;
         let (source, committer) = kafka::open(

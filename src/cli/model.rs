@@ -15,6 +15,7 @@ use crate::analyze::{
 use crate::io::http::Key;
 use crate::llm::price::Prices;
 use crate::llm::{Provider, Redact};
+use crate::metrics::Metrics;
 use crate::report::say;
 use crate::shutdown::Shutdown;
 use crate::store::{Notice, Store};
@@ -225,6 +226,7 @@ impl ModelArgs {
         config: Config,
         store: &Arc<Store>,
         shutdown: &Shutdown,
+        metrics: Option<&Arc<Metrics>>,
     ) -> anyhow::Result<(Follower, Arc<Notice>)> {
         let (notes, notebook) = if self.cache.is_some() {
             self.kept(config.name, config.quiet)?
@@ -234,6 +236,10 @@ impl ModelArgs {
             (notes, Some(notebook))
         };
         let analyst = Analyst::open(config, notes, notebook, shutdown)?;
+        if let Some(metrics) = metrics {
+            analyst.report_to(metrics, false);
+            Follower::report_to(store, metrics);
+        }
         Follower::start(store, analyst, shutdown)
     }
 }

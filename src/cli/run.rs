@@ -10,14 +10,16 @@ use clap::Parser;
 use super::alerts::AlertArgs;
 use super::kafka::KafkaArgs;
 use super::memory::MemoryArgs;
+use super::metrics::{Exporter, ScoreMetricsArgs};
 use super::model::{self, ModelArgs};
 use super::score::{DetectorArgs, tell};
 use super::serve::ServingArgs;
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
-use crate::engine::{self, TaskStore};
+use crate::engine::{self, Keeper, Options, Source, TaskStore};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
+use crate::metrics::Plan;
 use crate::record::LINE_BYTES_MAX;
 use crate::shutdown::Shutdown;
 use crate::stage::{Embed, Embedded, Emit, ScoreConfig, Scoring, Stage};
@@ -75,6 +77,8 @@ pub struct RunArgs {
     memory: MemoryArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: ScoreMetricsArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -103,7 +107,9 @@ Exit codes:
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
     let lines = args.memory.lines(&args.lines, LINE_BYTES_MAX)?;
+    let exporter = (args.metrics).start(NAME, args.plan(), Some(&args.db), &shutdown)?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &lines, &shutdown)?;
+    exporter.count_letters(&dead_letters);
     let incident_ms = args.detector.incident_ms();
     let inputs = (&args.files, &args.kafka, &lines);
     let targets = args.alerts.targets(NAME, inputs, incident_ms, &shutdown)?;
@@ -115,7 +121,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let tuning = args.memory.tuning(&args.tuning)?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
     let _shared = Shared::start(&store, NAME);
-    let server = (args.serving).beside(NAME, args.serve, lines.quiet, &store)?;
+    let server =
+        (args.serving).beside(NAME, args.serve, lines.quiet, &store, exporter.metrics())?;
     let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences((!lines.quiet).then_some(NAME))?;
@@ -131,31 +138,28 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         incident_ms,
         with_baselines: true,
         memory,
+        metrics: exporter.metrics(),
     });
     let detector = args.detector.name();
-    if let Some(known) = store.view().detector()? {
-        ensure!(
-            known == detector,
-            "database {} holds baselines of the {known} detector: use --detector {known}, or \
-             another database",
-            args.db.display()
-        );
-    }
-    let positions = Positions::new(store.view().positions()?);
-    let (source, keeper) = if args.kafka.is_wanted() {
-        let tasks: Arc<dyn TaskStore> = Arc::clone(&store) as Arc<_>;
-        let (source, keeper) =
-            (args.kafka).open(NAME, &lines, Some(positions), Some(tasks), &shutdown)?;
-        (source, Some(keeper))
-    } else {
-        let source = (args.files).open(NAME, &lines, positions, &shutdown)?;
-        (source, None)
-    };
-    let (alerts, outbox) =
-        (args.alerts).start(NAME, lines.quiet, &store, targets, &dead_letters)?;
-    let analysis = model.map(|model| args.model.follow(model, &store, &shutdown));
+    args.check_detector(&store)?;
+    let (source, keeper) = args.source(&lines, &store, &exporter, &shutdown)?;
+    let (alerts, outbox) = (args.alerts).start(
+        NAME,
+        lines.quiet,
+        &store,
+        targets,
+        &dead_letters,
+        exporter.metrics(),
+    )?;
+    let analysis = model.map(|model| {
+        args.model
+            .follow(model, &store, &shutdown, exporter.metrics().as_ref())
+    });
     let (follower, notice) = analysis.transpose()?.unzip();
-    let options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
+    let options = Options {
+        metrics: exporter.metrics(),
+        ..args.memory.options(&lines, NAME, STORE_BATCH_BYTES)
+    };
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),
@@ -198,4 +202,60 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         Ended::Done if !are_all_told? || !are_all_analysed => Ended::Partly,
         _ => ended,
     })
+}
+
+/// Where events come from, and who is told how far they are kept.
+type Opened = (Box<dyn Source>, Option<Box<dyn Keeper>>);
+
+impl RunArgs {
+    /// Baselines of one detector say nothing to another.
+    fn check_detector(&self, store: &Store) -> anyhow::Result<()> {
+        let detector = self.detector.name();
+        if let Some(known) = store.view().detector()? {
+            ensure!(
+                known == detector,
+                "database {} holds baselines of the {known} detector: use --detector {known}, or \
+                 another database",
+                self.db.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Opens the input where the database goes on.
+    fn source(
+        &self,
+        lines: &LineArgs,
+        store: &Arc<Store>,
+        exporter: &Exporter,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Opened> {
+        let positions = Positions::new(store.view().positions()?);
+        if !self.kafka.is_wanted() {
+            let source = (self.files).open(NAME, lines, positions, shutdown)?;
+            return Ok((source, None));
+        }
+        let tasks: Arc<dyn TaskStore> = Arc::clone(store) as Arc<_>;
+        let told = (Some(tasks), exporter.metrics());
+        let (source, keeper) = (self.kafka).open(NAME, lines, Some(positions), told, shutdown)?;
+        Ok((source, Some(keeper)))
+    }
+
+    /// What there is to be counted.
+    fn plan(&self) -> Plan {
+        let mut stages = vec!["read", "score"];
+        if self.embed.is_some() {
+            stages.push("embed");
+        }
+        stages.push("store");
+        Plan {
+            stages,
+            answers: self.analyze,
+            database: true,
+            alerts: self.alerts.are_wanted(),
+            topics: self.kafka.is_wanted(),
+            requests: self.serve.is_some(),
+            ..Plan::default()
+        }
+    }
 }

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use super::baselines;
 use super::enrich::EnrichmentArgs;
 use super::memory::MemoryArgs;
+use super::metrics::ScoreMetricsArgs;
 use super::output::{ExplanationSink, print_report};
 use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::detect::{DetectorConfig, DetectorKind, SeverityScale, Silences};
@@ -19,6 +20,7 @@ use crate::enrich::Enrichment;
 use crate::evaluate::{Evaluation, Labels, Quality, Report};
 use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
+use crate::metrics::Plan;
 use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
 use crate::report::say;
@@ -76,6 +78,8 @@ pub struct ScoreArgs {
     memory: MemoryArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: ScoreMetricsArgs,
 }
 
 /// The detector's settings, for every program that scores.
@@ -226,7 +230,16 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     // Lines were checked against a limit that is not known here, and have grown since.
     let lines = args.memory.lines(&args.lines, CHECKED_LINE_BYTES_MAX)?;
     let shutdown = Shutdown::install()?;
+    let plan = Plan {
+        stages: vec!["read", "score"],
+        database: args.state.is_some(),
+        ..Plan::default()
+    };
+    let exporter = args
+        .metrics
+        .start(NAME, plan, args.state.as_deref(), &shutdown)?;
     let mut dead_letters = lines.dead_letters()?;
+    exporter.count_letters(&dead_letters);
     let state = args.state.as_deref().map(State::open).transpose()?;
     let state = state.map(Arc::new);
     if let Some(state) = &state {
@@ -243,22 +256,9 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         Some(_) => Arc::default(),
     };
     let enrichment = args.detector.enrichment()?;
-    let is_question = args.report || args.explain.is_some();
+    let is_question = args.is_question();
     let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
-    if let Some(resume) = &resume {
-        ensure!(
-            !is_question,
-            "--report and --explain do not go with sg-consume --resume-from"
-        );
-        go_back(state.as_deref(), resume, lines.quiet)?;
-    } else if let Some(state) = state.as_deref().filter(|_| !is_question) {
-        ensure!(
-            state.label().checkpoint == 0,
-            "the state folder {} belongs to a pipe from sg-consume --resume-from, which would take back what \
-             is learned here: name another one, or export it into another one",
-            state.path().display()
-        );
-    }
+    args.begin(state.as_deref(), resume.as_ref(), &lines)?;
     let memory = match &state {
         Some(state) => args.memory.with_state(state, &enrichment)?,
         None => args.memory.with_scratch(&enrichment)?,
@@ -276,6 +276,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
             Some(_) => Emit::Anomalies,
             None => args.emit,
         },
+        metrics: exporter.metrics(),
         // A report folds by itself: every event comes as an anomaly there.
         incident_ms: if args.report {
             0
@@ -289,6 +290,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     let options = Options {
         // Nothing is kept before the end, unless memory runs short.
         checkpoint_bytes: usize::MAX,
+        metrics: exporter.metrics(),
         ..args.memory.options(&lines, NAME, PIPE_BATCH_BYTES)
     };
     let run = |sink: &mut dyn Sink| {
@@ -457,6 +459,36 @@ impl Output {
 }
 
 impl ScoreArgs {
+    /// Whether it answers a question, and passes nothing on.
+    fn is_question(&self) -> bool {
+        self.report || self.explain.is_some()
+    }
+
+    /// Makes the state what it has to be for these events, or says why it cannot be.
+    fn begin(
+        &self,
+        state: Option<&State>,
+        resume: Option<&Resume>,
+        lines: &LineArgs,
+    ) -> anyhow::Result<()> {
+        if let Some(resume) = resume {
+            ensure!(
+                !self.is_question(),
+                "--report and --explain do not go with sg-consume --resume-from"
+            );
+            return go_back(state, resume, lines.quiet);
+        }
+        if let Some(state) = state.filter(|_| !self.is_question()) {
+            ensure!(
+                state.label().checkpoint == 0,
+                "the state folder {} belongs to a pipe from sg-consume --resume-from, which would take back what \
+                 is learned here: name another one, or export it into another one",
+                state.path().display()
+            );
+        }
+        Ok(())
+    }
+
     /// Where scored events go, in a pipe that goes on where it was if there is a `resume`.
     fn output(&self, resume: Option<&Resume>) -> anyhow::Result<Output> {
         if self.explain.is_some() {

@@ -12,7 +12,9 @@ use anyhow::ensure;
 use clap::{Args, Subcommand};
 
 use super::Ended;
+use super::metrics::MetricsArgs;
 use super::output::{Format, print_keys};
+use crate::metrics::{Metrics, Plan};
 use crate::report::say;
 use crate::serve::keys::{self, Role};
 use crate::serve::{Databases, ServeConfig, Server, TlsFiles};
@@ -57,6 +59,9 @@ pub(super) struct ServeArgs {
 
     #[command(flatten)]
     serving: ServingArgs,
+
+    #[command(flatten)]
+    metrics: MetricsArgs,
 
     /// No line on standard error for each request
     #[arg(short, long)]
@@ -104,6 +109,7 @@ impl ServingArgs {
         listen: Option<SocketAddr>,
         quiet: bool,
         store: &Arc<Store>,
+        metrics: Option<Arc<Metrics>>,
     ) -> anyhow::Result<Option<Server>> {
         let Some(listen) = listen else {
             let is_idle =
@@ -115,7 +121,7 @@ impl ServingArgs {
             return Ok(None);
         };
         let live = Live::of(Arc::clone(store), program);
-        let server = self.start(program, listen, quiet, Databases::of(vec![live]))?;
+        let server = self.start(program, listen, quiet, Databases::of(vec![live]), metrics)?;
         Ok(Some(server))
     }
 
@@ -126,6 +132,7 @@ impl ServingArgs {
         listen: SocketAddr,
         quiet: bool,
         databases: Databases,
+        metrics: Option<Arc<Metrics>>,
     ) -> anyhow::Result<Server> {
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
         let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
@@ -150,6 +157,7 @@ impl ServingArgs {
             host_names: self.host_name.clone(),
             rate: self.rate,
             quiet,
+            metrics,
         };
         let server = Server::start(&config, databases)?;
         say(program, &format!("listening on {}", server.url()));
@@ -164,7 +172,23 @@ pub(super) fn run(
     databases: Databases,
 ) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
-    let server = (args.serving).start(program, args.listen, args.quiet, databases)?;
+    let plan = Plan {
+        database: databases.folders().next().is_some(),
+        requests: true,
+        ..Plan::default()
+    };
+    let exporter = args.metrics.start(program, &plan, None, &shutdown)?;
+    let metrics = exporter.metrics();
+    for folder in metrics.iter().flat_map(|_| databases.folders()) {
+        if let Some(metrics) = &metrics {
+            metrics.watch(folder);
+        }
+    }
+    let server =
+        (args.serving).start(program, args.listen, args.quiet, databases, metrics.clone())?;
+    if let Some(metrics) = &metrics {
+        metrics.begin();
+    }
     while !shutdown.is_requested() {
         thread::sleep(POLL);
     }

@@ -8,10 +8,12 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::feedback::{self, FeedbackArgs};
+use super::metrics::MetricsArgs;
 use super::{Ended, LineArgs, conclude};
-use crate::engine;
+use crate::engine::{self, Options};
 use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
+use crate::metrics::Plan;
 use crate::query::similar;
 use crate::report::say;
 use crate::shutdown::Shutdown;
@@ -48,6 +50,8 @@ pub struct StoreArgs {
     tuning: TuningArgs,
     #[command(flatten)]
     lines: LineArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 #[derive(Subcommand, Debug)]
@@ -220,14 +224,24 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
 fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     let lines = args.lines.clone().after_others();
     let shutdown = Shutdown::install()?;
-    let mut dead_letters = lines.dead_letters()?;
+    let plan = Plan {
+        stages: vec!["read", "store"],
+        database: true,
+        ..Plan::default()
+    };
     let db = args.db.as_deref().context("--db is needed")?;
+    let exporter = args.metrics.start(NAME, &plan, Some(db), &shutdown)?;
+    let mut dead_letters = lines.dead_letters()?;
+    exporter.count_letters(&dead_letters);
     // A pipe that goes on where it was opens the database at both its ends, first at the other one.
     let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
     let _shared = Shared::start(&store, NAME);
     let pipe = pipe(&store, resume, lines.quiet)?;
-    let options = lines.options(NAME, STORE_BATCH_BYTES);
+    let options = Options {
+        metrics: exporter.metrics(),
+        ..lines.options(NAME, STORE_BATCH_BYTES)
+    };
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),

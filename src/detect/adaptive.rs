@@ -329,6 +329,7 @@ impl Detector for Adaptive {
     ) {
         let n_events = user.n_events;
         let (risk, found) = self.assess(key, user, deltas, features);
+        verdict.score = Some(risk.score);
         if let Some(event_id) = &self.config.explain {
             let event = view();
             if event.event_id == event_id {

@@ -77,6 +77,7 @@ impl Detector for Classic {
         if baseline.n_events >= config.n_events_min.max(1) {
             let parts = baseline.score(features, &event);
             let score = parts.score();
+            verdict.score = Some(score);
             if let Some(event_id) = &config.explain {
                 if event.event_id == event_id {
                     baseline

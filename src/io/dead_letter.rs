@@ -19,6 +19,7 @@ use super::kafka::Producer;
 use super::lines::{LineReader, start_of};
 use crate::batch::{Block, Medium, Origin, Part, Reject};
 use crate::engine::Source;
+use crate::metrics::Counter;
 use crate::record::Reason;
 use crate::record::text::printable;
 use crate::shutdown::Shutdown;
@@ -72,6 +73,8 @@ struct Kept {
     n_parts: u64,
     /// More of that line follows: no other letter may come between.
     is_within_line: bool,
+    /// Where it is counted, if anybody wants to know.
+    counter: Option<Counter>,
 }
 
 enum Place {
@@ -131,8 +134,14 @@ impl DeadLetters {
                 is_dirty: false,
                 n_parts: 0,
                 is_within_line: false,
+                counter: None,
             })),
         }
+    }
+
+    /// Counts lines there that are kept from now on, if they are kept anywhere.
+    pub fn count(&self, counter: &Counter) {
+        self.lock().counter = Some(counter.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -237,6 +246,9 @@ impl Kept {
             self.n_parts += 1;
             self.place.write(&letter)?;
             if rest.is_empty() {
+                if let Some(counter) = self.counter.as_ref().filter(|_| is_last) {
+                    counter.inc();
+                }
                 return Ok(());
             }
         }

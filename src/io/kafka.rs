@@ -9,6 +9,7 @@ mod client;
 mod committer;
 mod consumer;
 mod deliveries;
+mod lag;
 mod producer;
 mod range;
 mod start;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use crate::engine::TaskStore;
+use crate::metrics::Metrics;
 
 pub use committer::Committer;
 pub use consumer::open;
@@ -54,6 +56,8 @@ pub struct Subscription {
     pub store: Option<Arc<dyn TaskStore>>,
     /// End where the partitions ended when they were opened.
     pub stops_at_end: bool,
+    /// Where it is told how far behind it is, if anybody wants to know.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Subscription {

@@ -28,6 +28,20 @@ pub enum Code {
 }
 
 impl Code {
+    /// Those that lines are rejected for.
+    pub const OF_LINES: [Self; 10] = [
+        Self::LineTooLong,
+        Self::InvalidUtf8,
+        Self::InvalidJson,
+        Self::NotAnObject,
+        Self::TooDeep,
+        Self::MissingField,
+        Self::DuplicateField,
+        Self::WrongType,
+        Self::OutOfRange,
+        Self::InvalidValue,
+    ];
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -65,6 +65,10 @@ pub(super) async fn log(State(service): State<Service>, request: Request, next: 
     let path = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = next.run(request).await;
+    let metrics = service.metrics.as_ref();
+    if let Some(requests) = metrics.and_then(|metrics| metrics.requests.as_ref()) {
+        requests.answer(response.status().as_u16());
+    }
     service.log.write(|| {
         let holder = response.extensions().get::<Holder>();
         let n_bytes = response

@@ -1,5 +1,6 @@
 //! The databases that are served. Handlers put their questions here, and know nothing else of them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::query::{Parts, Stop};
@@ -18,6 +19,11 @@ impl Databases {
     #[must_use]
     pub fn of(lives: Vec<Live>) -> Self {
         Self(Arc::new(lives))
+    }
+
+    /// The folders of those that are on this machine.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().filter_map(Live::folder)
     }
 
     /// Each of them.

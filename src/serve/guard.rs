@@ -59,7 +59,7 @@ impl Hosts {
     }
 
     /// Ports are not looked at, since somebody may forward another one to ours.
-    fn has(&self, authority: &str) -> bool {
+    pub(super) fn has(&self, authority: &str) -> bool {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };

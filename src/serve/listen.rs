@@ -44,6 +44,23 @@ const HEADERS_MAX: usize = 64;
 /// How long what is under way may go on once the end is asked for.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What differs between servers.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections at once.
+    pub(super) connections_max: usize,
+    /// How long what is under way may go on once the end is asked for.
+    pub(super) grace: Duration,
+}
+
+impl Limits {
+    /// Those of the API and the page.
+    pub(super) const OF_API: Self = Self {
+        connections_max: CONNECTIONS_MAX,
+        grace: GRACE,
+    };
+}
+
 /// Files of TLS, in PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -81,8 +98,9 @@ pub(super) async fn serve(
     tls: Option<TlsAcceptor>,
     router: Router,
     mut stop: watch::Receiver<bool>,
+    limits: Limits,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -118,7 +136,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     let rest = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(GRACE, rest).await;
+    let _ = timeout(limits.grace, rest).await;
     connections.shutdown().await;
 }
 

@@ -129,6 +129,10 @@ fn set(block: &mut Block, embeddings: Vec<(usize, Option<Embedding>)>) -> u64 {
 }
 
 impl Stage for Embed {
+    fn name(&self) -> &'static str {
+        "embed"
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let this = &*self;
         let (n_embedded, n_failed) = pool.install(|| match &this.embedder {

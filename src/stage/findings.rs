@@ -6,6 +6,7 @@ use super::score::Emit;
 use crate::batch::Block;
 use crate::detect::{Raised, Verdict};
 use crate::record::StageField;
+use crate::record::anomaly::Severity;
 
 /// Events that got a field, in input order.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub(super) struct Findings {
     /// The JSON that they point to.
     text: Vec<u8>,
     pub(super) verdict: Verdict,
+    /// Scores of all events, if anybody wants to know.
+    scores: Option<Vec<f64>>,
 }
 
 struct Finding {
@@ -80,9 +83,31 @@ impl Finding {
 }
 
 impl Findings {
+    /// With the scores of all events if somebody wants to know them.
+    pub(super) fn new(with_scores: bool) -> Self {
+        Self {
+            scores: with_scores.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.list.clear();
         self.text.clear();
+        if let Some(scores) = &mut self.scores {
+            scores.clear();
+        }
+    }
+
+    /// Scores of all events.
+    pub(super) fn scores(&self) -> &[f64] {
+        self.scores.as_deref().unwrap_or_default()
+    }
+
+    /// Events that were raised, and how severe they are.
+    pub(super) fn raised(&self) -> impl Iterator<Item = (Place, Severity)> {
+        let raised = |finding: &Finding| Some((finding.place(), finding.raised?.severity));
+        self.list.iter().filter_map(raised)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,6 +117,9 @@ impl Findings {
     /// Takes over the verdict on an event, if there is something in it.
     pub(super) fn keep(&mut self, block: usize, event: usize) {
         let verdict = &self.verdict;
+        if let (Some(scores), Some(score)) = (&mut self.scores, verdict.score) {
+            scores.push(score);
+        }
         if verdict.anomaly.is_empty() && verdict.context.is_empty() {
             return;
         }

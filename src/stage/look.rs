@@ -87,6 +87,10 @@ impl<D: Detector> Look<D> {
 }
 
 impl<D: Detector> Stage for Look<D> {
+    fn name(&self) -> &'static str {
+        super::SCORE
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let (hasher, enrichment) = (&self.hasher, &self.enrichment);
         let blocks = batch.blocks.par_iter_mut();

@@ -17,6 +17,7 @@ use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
 use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, Users};
+use crate::metrics::{Scores, Seen};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -63,6 +64,9 @@ pub trait Scorer: Send {
 
     /// Events that came an hour or more later than others before them.
     fn n_late(&self) -> u64;
+
+    /// Users whose states are in memory, and the bytes of those.
+    fn in_memory(&self) -> (usize, usize);
 }
 
 /// The scorer with one detector.
@@ -87,6 +91,8 @@ pub(super) struct Score<D: Detector> {
     n_scored: u64,
     /// Scored events from which it pays to have all users in memory; never, if none.
     bring_all_at: Option<u64>,
+    /// Scores that are told to whoever wants to know.
+    seen: Option<Seen>,
 }
 
 impl<D: Detector> Score<D> {
@@ -100,17 +106,21 @@ impl<D: Detector> Score<D> {
     ) -> Self {
         let n_users = shelf.n_users;
         let n_bytes = n_users.saturating_mul(size_of::<D::User>() as u64);
+        let with_scores = config.scores().is_some();
         let is_room = n_bytes < (config.memory.of_task() / 2) as u64;
         Self {
             bring_all_at: (shelf.is_backed && is_room).then_some(n_users),
             n_scored: 0,
+            seen: config.scores().map(Scores::seen),
             incidents: Incidents::new(config.incident_ms),
             folded: Folded::default(),
             config,
             detector,
             shelf,
-            shards: (0..N_SHARDS).map(|_| Shard::new(n_checkpoints)).collect(),
-            inline: Findings::default(),
+            shards: (0..N_SHARDS)
+                .map(|_| Shard::new(n_checkpoints, with_scores))
+                .collect(),
+            inline: Findings::new(with_scores),
             deltas: D::Deltas::default(),
             hasher,
             routes: Vec::new(),
@@ -143,6 +153,17 @@ impl<D: Detector> Scorer for Score<D> {
             let of_shards = shards.iter().map(|shard| &shard.findings);
             of_shards.chain([inline])
         };
+        if let (Some(seen), Some(scores)) = (&mut self.seen, self.config.scores()) {
+            for findings in all_findings() {
+                seen.tell(findings.scores().iter().copied());
+            }
+            let raised = all_findings().flat_map(Findings::raised);
+            scores.detect(raised.map(|(place, severity)| {
+                let block = &blocks[place.block];
+                let user = move || block.view(&block.events[place.event]).user;
+                (severity, user)
+            }));
+        }
         if self.config.incident_ms > 0 {
             let (incidents, routes) = (&mut self.incidents, &self.routes);
             self.folded.fold(incidents, all_findings(), routes, blocks);
@@ -205,6 +226,14 @@ impl<D: Detector> Scorer for Score<D> {
 
     fn n_late(&self) -> u64 {
         self.detector.n_late()
+    }
+
+    fn in_memory(&self) -> (usize, usize) {
+        let users = || self.shards.iter().map(|shard| &shard.users);
+        (
+            users().map(Users::n_users).sum(),
+            users().map(Users::n_bytes).sum(),
+        )
     }
 }
 
@@ -405,12 +434,12 @@ struct Shard<D: Detector> {
 
 impl<D: Detector> Shard<D> {
     /// A shard of a scorer that is made after so many checkpoints.
-    fn new(n_checkpoints: u32) -> Self {
+    fn new(n_checkpoints: u32, with_scores: bool) -> Self {
         Self {
             users: Users::after(n_checkpoints),
             n_moved: 0,
             deltas: D::Deltas::default(),
-            findings: Findings::default(),
+            findings: Findings::new(with_scores),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::detect::adaptive::Adaptive;
 use crate::detect::classic::Classic;
 use crate::detect::{DetectorConfig, DetectorKind, Silences};
 use crate::enrich::Enrichment;
+use crate::metrics::{Metrics, Scores};
 use crate::record::text::printable;
 use crate::schema::SHARED_BASELINE;
 use crate::stage::Memory;
@@ -39,6 +40,15 @@ pub struct ScoreConfig {
     /// Hand the changed baselines on with each checkpoint, for a sink that keeps them.
     pub with_baselines: bool,
     pub memory: Memory,
+    /// Where it is counted what is found, if anybody wants to know.
+    pub metrics: Option<Arc<Metrics>>,
+}
+
+impl ScoreConfig {
+    /// Where it is told what is found.
+    pub(super) fn scores(&self) -> Option<&Scores> {
+        self.metrics.as_ref()?.scores.as_ref()
+    }
 }
 
 /// The two stages that scoring takes. The first looks at events, which takes a third of the time
@@ -145,6 +155,10 @@ fn of_task(task: &str) -> String {
 }
 
 impl Stage for Tasks {
+    fn name(&self) -> &'static str {
+        super::SCORE
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let first = batch.blocks.first().map(|block| Arc::clone(&block.task));
         let mut rest = Vec::new();
@@ -176,6 +190,13 @@ impl Stage for Tasks {
         for task in &batch.released {
             // Whoever has it now goes on with what is kept; so does this program if it gets it again.
             self.scorers.remove(task);
+        }
+        if let Some(scores) = self.config.scores() {
+            let in_memory = || self.scorers.values().map(|scorer| scorer.in_memory());
+            let n_users: usize = in_memory().map(|(n_users, _)| n_users).sum();
+            let n_bytes: usize = in_memory().map(|(_, n_bytes)| n_bytes).sum();
+            scores.n_users.set(n_users as i64);
+            scores.n_bytes.set(n_bytes as i64);
         }
         Ok(())
     }

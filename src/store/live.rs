@@ -114,6 +114,15 @@ impl Live {
         Ok(lives)
     }
 
+    /// The folder, if it is on this machine.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Ours { .. } | Place::Elsewhere { .. } => Some(self.path()),
+            Place::Peer(_) => None,
+        }
+    }
+
     /// The folder, or the server.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -422,6 +422,15 @@ impl Sink for Writer {
         })
     }
 
+    fn name(&self) -> Option<&'static str> {
+        Some("store")
+    }
+
+    fn gathers(&self) -> bool {
+        // Lines are passed on only when they are kept.
+        self.options.tee.is_none()
+    }
+
     fn finish(&mut self) -> anyhow::Result<()> {
         self.settle()?;
         // Sorted files open faster than a log that has to be replayed.

@@ -1,6 +1,7 @@
 //! What `sg-run --alerts-to` promises: everybody who is named is told of each new anomaly, in order,
 //! whatever happens meanwhile to the program or to them; and nobody waits for them.
 
+mod metrics;
 mod stub;
 mod webhook;
 

@@ -6,6 +6,7 @@ mod failures;
 mod follow;
 mod hostile;
 mod limits;
+mod metrics;
 mod order;
 
 use std::path::PathBuf;

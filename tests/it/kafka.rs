@@ -4,6 +4,7 @@
 mod alerts;
 mod broker;
 mod consume;
+mod metrics;
 mod pipe;
 mod run;
 mod scale;

@@ -38,6 +38,7 @@ mod limits;
 mod live;
 mod manners;
 mod memory;
+mod metrics;
 mod pipeline;
 mod prune;
 mod query;

@@ -55,7 +55,15 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
         ("serde_bytes::", &["store/"]),
         ("jiff::", &["time.rs"]),
-        ("tempfile::", &["store/scratch.rs", "store/state/tests.rs"]),
+        (
+            "tempfile::",
+            &[
+                "store/scratch.rs",
+                "store/state/tests.rs",
+                "metrics/file.rs",
+            ],
+        ),
+        ("prometheus::", &["metrics.rs", "metrics/"]),
         ("maxminddb::", &["enrich.rs"]),
         ("rdkafka::", &["io/kafka/"]),
         ("pollster::", &["io/kafka/"]),
@@ -92,8 +100,8 @@ fn a_foreign_crate_is_named_in_one_place() {
 fn dependencies_run_downward() {
     // A module may name itself and what stands before it.
     let layers = [
-        "time", "shutdown", "generate", "record", "report", "batch", "schema", "embed", "enrich",
-        "detect", "llm", "stage", "io", "engine", "evaluate", "store", "query", "alerts",
+        "time", "shutdown", "generate", "record", "report", "metrics", "batch", "schema", "embed",
+        "enrich", "detect", "llm", "stage", "io", "engine", "evaluate", "store", "query", "alerts",
         "analyze", "serve", "cli",
     ];
     // Sources and sinks are the engine's traits, which files and pipes implement.

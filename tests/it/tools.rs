@@ -104,13 +104,18 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a program; what it writes is read at once.
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
-        let mut child = program(name)
+        let child = program(name)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::of(child)
+    }
+
+    /// One that was started; what is left of its pipes is read.
+    pub(crate) fn of(mut child: Child) -> Self {
         let mut running = Self {
             stdin: child.stdin.take(),
             stdout: Arc::default(),
@@ -118,10 +123,12 @@ impl Running {
             readers: Vec::new(),
             child,
         };
-        let stdout = running.child.stdout.take().unwrap();
-        let stderr = running.child.stderr.take().unwrap();
-        running.gather(stdout, Arc::clone(&running.stdout));
-        running.gather(stderr, Arc::clone(&running.stderr));
+        if let Some(stdout) = running.child.stdout.take() {
+            running.gather(stdout, Arc::clone(&running.stdout));
+        }
+        if let Some(stderr) = running.child.stderr.take() {
+            running.gather(stderr, Arc::clone(&running.stderr));
+        }
         running
     }
 

@@ -214,6 +214,10 @@ struct Collect<'a> {
 }
 
 impl Stage for Collect<'_> {
+    fn name(&self) -> &'static str {
+        "analyze"
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let (gate, redact) = (self.gate, self.analyst.redact());
         let found: Vec<Vec<(usize, Subject)>> = pool.install(|| {

@@ -57,6 +57,33 @@ pub(super) enum Rebalance {
     Revoked(Vec<(String, i32)>),
 }
 
+/// Where a partition ends.
+pub(super) struct Tail {
+    pub(super) place: (String, i32),
+    /// The offset behind the last message that can be read.
+    pub(super) end: i64,
+    /// All up to there was handed over: what is left of it are marks that are no messages.
+    pub(super) is_read: bool,
+}
+
+fn tails_of(statistics: &Statistics) -> Vec<Tail> {
+    let mut tails = Vec::new();
+    for topic in statistics.topics.values() {
+        for (number, partition) in &topic.partitions {
+            // Of transactions only what is decided can be read.
+            let end = partition.hi_offset.min(partition.ls_offset);
+            if end >= 0 {
+                tails.push(Tail {
+                    place: (topic.topic.clone(), *number),
+                    end,
+                    is_read: partition.fetchq_cnt == 0 && partition.next_offset >= end,
+                });
+            }
+        }
+    }
+    tails
+}
+
 /// What librdkafka tells on its own account.
 #[derive(Default)]
 pub(super) struct Ear {
@@ -72,6 +99,10 @@ pub(super) struct Ear {
     is_refused: AtomicBool,
     /// Nobody follows changes any more.
     is_closing: AtomicBool,
+    /// No broker has been heard of since all were found to be down.
+    is_away: AtomicBool,
+    /// Where partitions end, by the last statistics.
+    tails: Mutex<Vec<Tail>>,
     /// Where partitions ended when they were read to their end.
     ends: Mutex<Vec<((String, i32), i64)>>,
     /// How far each source is kept.
@@ -99,6 +130,19 @@ impl Ear {
 
     pub(super) fn close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all brokers are down, as far as is known.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// Where partitions end, if there were statistics since this was asked last.
+    pub(super) fn take_tails(&self) -> Vec<Tail> {
+        let tails = self.tails.lock();
+        tails
+            .map(|mut tails| std::mem::take(&mut *tails))
+            .unwrap_or_default()
     }
 
     /// Trouble is over: the next one is told again.
@@ -186,6 +230,7 @@ impl ClientContext for Ear {
                 self.is_refused.store(true, Ordering::Relaxed);
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.is_away.store(true, Ordering::Relaxed);
                 // A broker that wants TLS says nothing to those who come without it, it hangs up.
                 let reason = self.last_trouble().unwrap_or_else(|| {
                     format!("{reason}: is it the right port, and does it want TLS or a login?")
@@ -197,6 +242,13 @@ impl ClientContext for Ear {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let mut brokers = statistics.brokers.values();
+        if self.is_away() && brokers.any(|broker| broker.state == "UP") {
+            self.is_away.store(false, Ordering::Relaxed);
+        }
+        if let Ok(mut tails) = self.tails.lock() {
+            *tails = tails_of(&statistics);
+        }
         let Ok(mut ends) = self.ends.lock() else {
             return;
         };

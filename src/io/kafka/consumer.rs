@@ -20,6 +20,7 @@ use super::{Cluster, Subscription, source_of};
 use crate::batch::{Block, Medium, Origin};
 use crate::engine::Source;
 use crate::io::position::Positions;
+use crate::metrics::Lag;
 use crate::shutdown::Shutdown;
 
 /// Bytes of messages that make a block, if that many are waiting.
@@ -59,8 +60,10 @@ const SETTINGS: [(&str, &str); 15] = [
     // New topics that a pattern names are found within this.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
-/// How often it is looked at whether partitions were read to their end, in ms.
+/// How often it is looked at whether partitions were read to their end, in ms; and where that is, for those
+/// who read metrics.
 const END_INTERVAL_MS: &str = "200";
+const TAIL_INTERVAL_MS: &str = "1000";
 
 /// The source over the partitions that are assigned to this program.
 pub(super) struct Subscribed {
@@ -90,9 +93,22 @@ pub(super) struct Partition {
     source: Arc<str>,
     /// The next offset, if anything was read.
     next: Option<i64>,
+    /// Where to begin.
+    start: i64,
     /// Where to end.
     end: Option<i64>,
     is_at_end: bool,
+    /// Where it ends for now, if that is known.
+    pub(super) tail: Option<i64>,
+    /// How far behind that this program is, if anybody wants to know.
+    pub(super) lag: Option<Lag>,
+}
+
+impl Partition {
+    /// The next offset to be read.
+    pub(super) fn position(&self) -> i64 {
+        self.next.unwrap_or(self.start)
+    }
 }
 
 pub(super) struct Release {
@@ -127,11 +143,20 @@ pub fn open(
     if subscription.is_bounded() {
         config.set("enable.partition.eof", "true");
         config.set("statistics.interval.ms", END_INTERVAL_MS);
+    } else if subscription.metrics.is_some() {
+        config.set("statistics.interval.ms", TAIL_INTERVAL_MS);
     }
     let consumer = BaseConsumer::from_config_and_context(&config, Ear::new(name, quiet))
         .context("Kafka cannot be used like this")?;
     let consumer = Arc::new(consumer);
     let ear = Arc::clone(consumer.context());
+    if let Some(metrics) = &subscription.metrics {
+        let ear = Arc::clone(&ear);
+        metrics.ask(move || {
+            ear.is_away()
+                .then(|| "no broker of Kafka answers".to_owned())
+        });
+    }
     let listen = || drop(consumer.poll(Duration::from_millis(5)));
     let topics = subscription.topics.iter();
     let mut partitions = Vec::new();
@@ -252,6 +277,9 @@ impl Source for Subscribed {
                 Some(Err(error)) => self.judge(&error),
             }
             let is_full = self.carry.is_some() || block.lines.len() >= BLOCK_BYTES;
+            if is_nothing || is_full {
+                self.tell_lag();
+            }
             let is_waiting = is_nothing || self.failure.is_some() || self.releasing.is_some();
             if !block.lines.is_empty() && (is_full || is_waiting) {
                 return Ok(true);
@@ -424,6 +452,9 @@ impl Subscribed {
             let partition = Partition {
                 source,
                 next: None,
+                start,
+                tail: None,
+                lag: None,
                 end,
                 is_at_end: end.is_some_and(|end| start >= end),
             };
