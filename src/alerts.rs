@@ -23,7 +23,7 @@ use crate::io::dead_letter::DeadLetters;
 use crate::metrics::Metrics;
 use crate::query::Found;
 use crate::record::text::hex;
-use crate::report::say;
+use crate::report::{self, Level};
 use crate::shutdown::Shutdown;
 use crate::store::{Alerting, Bell, Opened, Outbox, Progress, Store};
 use sender::{Sender, Sent};
@@ -146,7 +146,12 @@ impl Alerts {
             if target.n_waiting > 0 {
                 write!(text, "; {} were waiting for it", target.n_waiting)?;
             }
-            say(telling.name, &text);
+            let level = if target.n_waiting > 0 {
+                Level::Warning
+            } else {
+                Level::Info
+            };
+            report::tell(level, telling.name, &text, &[]);
         }
         let mut threads = Vec::new();
         for (place, target) in targets.into_iter().enumerate() {
@@ -184,8 +189,9 @@ impl Alerts {
             let sent = thread.join();
             let sent = sent.map_err(|_| anyhow::anyhow!("a thread for alerts panicked"))?;
             let n_waiting = self.bell.last() - self.progress.of(place);
-            is_all &= n_waiting == 0 && sent.n_refused == 0;
-            if n_waiting == 0 && sent.n_refused == 0 && self.telling.quiet {
+            let is_whole = n_waiting == 0 && sent.n_refused == 0;
+            is_all &= is_whole;
+            if is_whole && self.telling.quiet {
                 continue;
             }
             let mut text = format!("alerts to {shown}: sent {}", sent.n_sent);
@@ -198,7 +204,18 @@ impl Alerts {
             if n_waiting > 0 {
                 write!(text, ", waiting {n_waiting}: they go out with the next run")?;
             }
-            say(self.telling.name, &text);
+            let level = if is_whole {
+                Level::Info
+            } else {
+                Level::Warning
+            };
+            let fields = [
+                ("target", shown.into()),
+                ("sent", sent.n_sent.into()),
+                ("refused", sent.n_refused.into()),
+                ("waiting", n_waiting.into()),
+            ];
+            report::tell(level, self.telling.name, &text, &fields);
         }
         Ok(is_all)
     }

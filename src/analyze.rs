@@ -27,7 +27,7 @@ use crate::llm::reply::Verdict;
 use crate::llm::{Redact, Subject};
 use crate::record::analysis::{AnalysisRecord, Outcome};
 use crate::record::anomaly::{Severity, with_severity};
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::shutdown::Shutdown;
 use crate::time::uptime_ms;
 use breaker::{Breaker, Turned};
@@ -426,7 +426,7 @@ impl Shared {
         if let (Err(error), false) = (kept, state.is_told.notes) {
             state.is_told.notes = true;
             let text = format!("what is found is not kept: {error:#}");
-            say(self.config.name, &text);
+            warn(self.config.name, &text);
         }
     }
 
@@ -434,17 +434,13 @@ impl Shared {
         let place = self.service.place.shown();
         match turned {
             None => {}
-            Some(Turned::Opened) => self.say(&format!(
-                "{place} is left alone for {} s: {why}",
-                self.config.breaker_cooldown.as_secs_f64()
-            )),
-            Some(Turned::Closed) => self.say(&format!("{place} answers again")),
-        }
-    }
-
-    fn say(&self, text: &str) {
-        if !self.config.quiet {
-            say(self.config.name, text);
+            Some(Turned::Opened) => {
+                let seconds = self.config.breaker_cooldown.as_secs_f64();
+                let text = format!("{place} is left alone for {seconds} s: {why}");
+                warn(self.config.name, &text);
+            }
+            Some(Turned::Closed) if self.config.quiet => {}
+            Some(Turned::Closed) => say(self.config.name, &format!("{place} answers again")),
         }
     }
 

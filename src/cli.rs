@@ -3,6 +3,7 @@
 
 mod alerts;
 pub mod analyze;
+mod backup;
 mod baselines;
 pub mod consume;
 mod databases;
@@ -11,6 +12,7 @@ mod enrich;
 mod feedback;
 pub mod generate;
 mod kafka;
+mod log;
 mod memory;
 mod metrics;
 mod model;
@@ -29,14 +31,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser};
+use serde_json::Value;
 
 use crate::engine::{Options, Outcome, Source};
 use crate::io::dead_letter::{DeadLetters, Replay};
 use crate::io::files;
 use crate::io::position::Positions;
+use crate::progress::Work;
 use crate::record::{CHECKED_LINE_BYTES_MAX, LINE_BYTES_MAX};
-use crate::report::say;
+use crate::report::{self, Level};
 use crate::shutdown::Shutdown;
 
 /// How a program ended, if it did not fail.
@@ -49,9 +53,24 @@ pub enum Ended {
     Failed,
 }
 
-/// Turns what a program came to into its exit code, and says once what went wrong.
+/// A whole program: takes its arguments, runs it, and says how it ended.
 #[must_use]
-pub fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
+pub fn main<A: Parser>(name: &'static str, run: fn(&A) -> anyhow::Result<Ended>) -> ExitCode {
+    log::foresee();
+    report::take_panics(name);
+    let command = log::with_log_format(A::command());
+    let parsed = command.try_get_matches().and_then(|matches| {
+        log::set(&matches);
+        A::from_arg_matches(&matches)
+    });
+    match parsed {
+        Ok(args) => exit(name, run(&args)),
+        Err(error) => log::tell_usage(name, &error),
+    }
+}
+
+/// Turns what a program came to into its exit code, and says once what went wrong.
+fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Partly) => ExitCode::from(1),
@@ -59,7 +78,7 @@ pub fn exit(name: &str, result: anyhow::Result<Ended>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // File names are anybody's text.
-            say(name, &format!("{error:#}"));
+            report::fail(name, &format!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -94,7 +113,7 @@ pub struct LineArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,
 
-    /// Print nothing on stderr but errors
+    /// Print nothing on stderr but warnings and errors
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -117,6 +136,19 @@ pub struct FileArgs {
 }
 
 impl FileArgs {
+    /// What there is to read.
+    pub(crate) fn work(&self) -> Work {
+        let inputs = files::expand(&self.inputs).unwrap_or_default();
+        if self.follow || self.replay.is_some() || inputs.iter().any(|input| input == files::STDIN)
+        {
+            return EVENTS;
+        }
+        let n_bytes = |input: &String| std::fs::metadata(input).map_or(0, |file| file.len());
+        Work::Bytes {
+            n_bytes: inputs.iter().map(n_bytes).sum(),
+        }
+    }
+
     pub(crate) fn open(
         &self,
         name: &str,
@@ -131,7 +163,7 @@ impl FileArgs {
         }
         let (inputs, missing) = positions.with_rotated(files::expand(&self.inputs)?);
         for text in missing {
-            say(name, &text);
+            report::warn(name, &text);
         }
         for input in &inputs {
             let path = if input == files::STDIN {
@@ -187,6 +219,8 @@ impl LineArgs {
             strict: self.strict,
             quiet: self.quiet,
             metrics: None,
+            work: EVENTS,
+            writes_output: true,
         }
     }
 
@@ -212,6 +246,12 @@ impl LineArgs {
         )
     }
 }
+
+/// Events of which nobody knows how many there are.
+pub(crate) const EVENTS: Work = Work::Things {
+    what: "events",
+    n_things: None,
+};
 
 /// What tells a file from all others, whatever it is called; none if it is no file.
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -255,7 +295,18 @@ pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<E
         if *n_rejected > 0 {
             summary.push(')');
         }
-        say(options.name, &summary);
+        let by_code = outcome.rejected_by_code.iter();
+        let by_code = by_code.map(|(code, n)| (code.name().to_owned(), (*n).into()));
+        let mut fields = vec![
+            ("in", (*n_in).into()),
+            ("out", (*n_out).into()),
+            ("rejected", (*n_rejected).into()),
+            ("filtered", (*n_filtered).into()),
+        ];
+        if *n_rejected > 0 {
+            fields.push(("rejected_by", Value::Object(by_code.collect())));
+        }
+        report::tell(Level::Info, options.name, &summary, &fields);
     }
     anyhow::ensure!(
         *n_in == n_out + n_rejected + n_filtered,

@@ -23,8 +23,9 @@ use rayon::prelude::*;
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
 use crate::metrics::{Flow as Counts, Metrics};
+use crate::progress::{self, Work};
 use crate::record::Code;
-use crate::report::say;
+use crate::report::{self, Level};
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use count::{Count, Gone};
@@ -101,6 +102,10 @@ pub struct Options {
     pub quiet: bool,
     /// Where it is counted what passes, if anybody wants to know.
     pub metrics: Option<Arc<Metrics>>,
+    /// What is shown on a terminal of how far it has come.
+    pub work: Work,
+    /// Whether a sink writes to standard output.
+    pub writes_output: bool,
 }
 
 /// What became of the input. `n_in = n_out + n_rejected + n_filtered`.
@@ -143,6 +148,7 @@ pub fn run(
     shutdown: &Shutdown,
     options: &Options,
 ) -> anyhow::Result<Outcome> {
+    let _shown = report::show(options.quiet, options.work, options.writes_output);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs)
         .build()
@@ -467,7 +473,7 @@ impl Parser<'_> {
             }
             for failure in failures.drain(..) {
                 self.outcome.n_failures += 1;
-                say(self.options.name, &format!("{failure:#}"));
+                report::fail(self.options.name, &format!("{failure:#}"));
             }
             let line_bytes_max = self.options.line_bytes_max;
             pool.install(|| {
@@ -491,6 +497,7 @@ impl Parser<'_> {
     fn account(&mut self, batch: &Batch, dead_letters: &mut DeadLetters) -> anyhow::Result<()> {
         let metrics = self.options.metrics.as_ref();
         let counts = metrics.and_then(|metrics| metrics.flow.as_ref());
+        progress::things(batch.blocks.iter().map(|block| block.n_lines).sum());
         for block in &batch.blocks {
             if let Some(counts) = counts {
                 counts.read(block.n_lines, block.n_blank, block.events.len() as u64);
@@ -508,7 +515,7 @@ impl Parser<'_> {
                         .rejected_by_code
                         .entry(reject.reason.code)
                         .or_default() += 1;
-                    self.explain(block, reject);
+                    self.explain(block, reject, dead_letters.keeps());
                 }
                 dead_letters.keep(block, reject)?;
             }
@@ -519,8 +526,9 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn explain(&mut self, block: &Block, reject: &crate::batch::Reject) {
-        if self.options.quiet || self.n_explained == N_EXPLAINED {
+    /// Says why a line is rejected: also to whoever wants to hear little, if nobody else keeps it.
+    fn explain(&mut self, block: &Block, reject: &crate::batch::Reject, is_kept: bool) {
+        if self.options.quiet && is_kept || self.n_explained == N_EXPLAINED {
             return;
         }
         self.n_explained += 1;
@@ -536,7 +544,13 @@ impl Parser<'_> {
             "{source}:{}: rejected, {code}:{field} {message}",
             origin.line
         );
-        say(self.options.name, &text);
+        let fields = [
+            ("file", source.as_ref().into()),
+            ("line", origin.line.into()),
+            ("offset", origin.offset.into()),
+            ("reason", code.into()),
+        ];
+        report::tell(Level::Warning, self.options.name, &text, &fields);
     }
 }
 

@@ -23,6 +23,8 @@ use rayon::prelude::*;
 use std::io::{self, Write};
 use std::mem::swap;
 
+use crate::progress;
+
 /// Far below the numbers that a float cannot count.
 pub const EVENTS_MAX: u64 = 1_000_000_000_000;
 /// Ten years: the intensity curve is held by the hour.
@@ -139,6 +141,7 @@ fn write_blocks(
         if let Some(labels) = labels {
             labels.write_all(&block.labels)?;
         }
+        progress::things(block.n_events);
         summary.n_events += block.n_events;
         summary.n_attack_events += block.n_attack_events;
     }

@@ -25,7 +25,9 @@
 //! | [`alerts`] | tells targets of new anomalies | `query`, `store`, `io` |
 //! | [`analyze`] | asks a model about events: limits, cache, breaker | `llm`, `engine`, `io` |
 //! | [`serve`] | answers questions over HTTP | `query`, `store` |
-//! | [`generate`] | made-up events with habits and attacks | nothing |
+//! | [`report`] | what is said on standard error | `record` |
+//! | [`progress`] | how far long work has come, on a terminal | nothing |
+//! | [`generate`] | made-up events with habits and attacks | `progress` |
 //! | [`cli`] | what was typed, and what it means | all of them |
 
 pub mod alerts;
@@ -41,6 +43,7 @@ pub mod generate;
 pub mod io;
 pub mod llm;
 pub mod metrics;
+pub mod progress;
 pub mod query;
 pub mod record;
 pub mod report;

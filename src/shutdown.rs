@@ -7,12 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level};
 
 /// Signals that come together are one: `timeout` of the GNU coreutils sends its own to the program and to
 /// the program's group.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// Whether somebody stops by himself when he is asked to.
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the program has been asked to stop. Clones see the same answer.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,7 @@ impl Shutdown {
                 thread::sleep(TOGETHER);
                 is_first_over.store(true, Ordering::Relaxed);
             })?;
+        IS_INSTALLED.store(true, Ordering::Relaxed);
         Ok(shutdown)
     }
 
@@ -52,4 +55,23 @@ impl Shutdown {
     pub fn request(&self) {
         self.is_requested.store(true, Ordering::Relaxed);
     }
+}
+
+/// Does something before a signal ends the program, if it does that at once. A system that refuses leaves it
+/// as it is.
+pub fn before_end(act: fn()) {
+    if IS_INSTALLED.load(Ordering::Relaxed) {
+        return;
+    }
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
+        return;
+    };
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if !IS_INSTALLED.load(Ordering::Relaxed) {
+                act();
+                let _ = low_level::emulate_default_handler(signal);
+            }
+        }
+    });
 }

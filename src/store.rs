@@ -2,7 +2,9 @@
 
 mod admin;
 mod analysis;
+pub mod backup;
 mod bulk;
+mod checkpoint;
 mod counters;
 mod digest;
 mod feed;
@@ -168,6 +170,7 @@ impl Store {
         let locks = lock::lock_for_writing(path)?;
         let store = Self::open_locked(path, access, tuning, locks)?;
         store.recover_bulk()?;
+        store.clear_checkpoint();
         store.fold_raised()?;
         Ok(store)
     }

@@ -10,7 +10,7 @@ use crate::metrics::{Alerting, Metrics};
 use crate::query;
 use crate::record::StageField;
 use crate::record::{Code, Reason};
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::store::{Bell, Progress, Store};
 
 /// How long after a failure it is tried again; twice as long after each that follows.
@@ -250,7 +250,7 @@ impl Sender {
             "alerts to {}: the one on event {} is refused ({why}), and put aside",
             self.named.shown, alert.event_id
         );
-        self.say(&text);
+        warn(self.name, &text);
         true
     }
 
@@ -288,14 +288,16 @@ impl Sender {
         if outage.told.len() < N_TOLD && !outage.told.iter().any(|told| told == why) {
             outage.told.push(why.to_owned());
             let text = format!("alerts to {}: {why}; trying again", self.named.shown);
-            self.say(&text);
+            warn(self.name, &text);
         }
     }
 
     fn all_is_well(&mut self) {
         if self.outage.take().is_some() {
             let text = format!("alerts to {}: they get through again", self.named.shown);
-            self.say(&text);
+            if !self.quiet {
+                say(self.name, &text);
+            }
         }
     }
 
@@ -303,12 +305,6 @@ impl Sender {
         let metrics = self.metrics.as_ref();
         if let Some(alerting) = metrics.and_then(|metrics| metrics.alerting.as_ref()) {
             count(alerting, self.named.kind);
-        }
-    }
-
-    fn say(&self, text: &str) {
-        if !self.quiet {
-            say(self.name, text);
         }
     }
 }

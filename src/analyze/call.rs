@@ -11,7 +11,7 @@ use crate::llm::wire::{End, Fault, Reply, Usage};
 use crate::llm::{MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::record::anomaly::Severity;
-use crate::report::say;
+use crate::report::warn;
 use crate::time::{now_ms, uptime_ms};
 
 /// Waits between tries, if the service does not say how long: those of the vendor's own clients.
@@ -226,7 +226,7 @@ fn judge(
                 let text = format!(
                     "{place} refuses every question, {why}; events pass on without an analysis"
                 );
-                say(shared.config.name, &text);
+                warn(shared.config.name, &text);
             } else {
                 shared.tell_of_breaker(turned, &why);
             }

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use streamguard::cli::{self, consume};
 
 fn main() -> ExitCode {
-    let args = consume::ConsumeArgs::parse();
-    cli::exit(consume::NAME, consume::run(&args))
+    cli::main(consume::NAME, consume::run)
 }

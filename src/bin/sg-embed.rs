@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use streamguard::cli::{self, embed};
 
 fn main() -> ExitCode {
-    let args = embed::EmbedArgs::parse();
-    cli::exit(embed::NAME, embed::run(&args))
+    cli::main(embed::NAME, embed::run)
 }

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use streamguard::cli::{self, query};
 
 fn main() -> ExitCode {
-    let args = query::QueryArgs::parse();
-    cli::exit(query::NAME, query::run(&args))
+    cli::main(query::NAME, query::run)
 }

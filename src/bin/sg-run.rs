@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use streamguard::cli::{self, run};
 
 fn main() -> ExitCode {
-    let args = run::RunArgs::parse();
-    cli::exit(run::NAME, run::run(&args))
+    cli::main(run::NAME, run::run)
 }

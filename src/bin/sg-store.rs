@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use streamguard::cli::{self, store};
 
 fn main() -> ExitCode {
-    let args = store::StoreArgs::parse();
-    cli::exit(store::NAME, store::run(&args))
+    cli::main(store::NAME, store::run)
 }

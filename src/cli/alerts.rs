@@ -16,7 +16,7 @@ use crate::io::files;
 use crate::io::http::Url;
 use crate::io::kafka;
 use crate::metrics::Metrics;
-use crate::report::say;
+use crate::report::warn;
 use crate::shutdown::Shutdown;
 use crate::store::{Alerting, Outbox, Store};
 
@@ -112,10 +112,10 @@ impl AlertArgs {
     ) -> anyhow::Result<(Option<Alerts>, Option<Outbox>)> {
         if targets.is_empty() {
             // Whoever runs it once without them does not mean to give up what waits.
-            for waiting in store.alerts_waiting()?.iter().filter(|_| !quiet) {
+            for waiting in store.alerts_waiting()? {
                 let shown = shown_of(&waiting.target);
                 let n_waiting = waiting.n_waiting;
-                say(
+                warn(
                     name,
                     &format!("{n_waiting} alerts wait for {shown}, which this run does not name"),
                 );

@@ -157,7 +157,7 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<Ended> {
         }
         return end(NAME, lines.quiet, follower);
     }
-    let kept = args.model.kept(NAME, lines.quiet || !is_asking)?;
+    let kept = args.model.kept(NAME, is_asking)?;
     let analyst = Arc::new(Analyst::open(config, kept.0, kept.1, &shutdown)?);
     if let Some(metrics) = &metrics {
         analyst.report_to(metrics, true);

@@ -108,6 +108,7 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     };
     let mut options = args.lines.options(NAME, PIPE_BATCH_BYTES);
     options.metrics = exporter.metrics();
+    options.work = args.kafka.work().unwrap_or_else(|| args.files.work());
     options.checkpoint_bytes = usize::from(args.resume.checkpoint_mib) << 20;
     let mut sink = sink.with_keeper(keeper);
     let outcome = engine::run(

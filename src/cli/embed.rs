@@ -15,7 +15,7 @@ use crate::io::http::{Key, Url};
 use crate::io::marked;
 use crate::io::ndjson::NdjsonSink;
 use crate::metrics::Plan;
-use crate::report::say;
+use crate::report::warn;
 use crate::shutdown::Shutdown;
 use crate::stage::{Embed, Embedded, Embedder};
 
@@ -185,8 +185,7 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<Ended> {
     let exporter = args.metrics.start(NAME, &plan, None, &shutdown)?;
     let mut dead_letters = lines.dead_letters()?;
     exporter.count_letters(&dead_letters);
-    let name = (!lines.quiet).then_some(NAME);
-    let endpoint = args.endpoint.open(name, &shutdown)?;
+    let endpoint = args.endpoint.open(Some(NAME), &shutdown)?;
     let embedder = endpoint.map(|endpoint| Box::new(endpoint) as Box<dyn Embedder>);
     let which = if args.all {
         Embedded::All
@@ -213,12 +212,12 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<Ended> {
         &options,
     )?;
     let n_failed = embed.n_failed();
-    if n_failed > 0 && !options.quiet {
+    if n_failed > 0 {
         let text = format!(
             "{n_failed} events have passed on without embedding, {} have got one",
             embed.n_embedded()
         );
-        say(NAME, &text);
+        warn(NAME, &text);
     }
     Ok(match conclude(&options, &outcome)? {
         Ended::Done if n_failed > 0 && !outcome.is_closed => Ended::Partly,

@@ -13,7 +13,7 @@ use super::enrich::EnrichmentArgs;
 use super::store::{DatabaseArgs, NAME};
 use crate::query::{self, Found, Parts};
 use crate::record::feedback::{Feedback, Judgement, parse_name, parse_note};
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::store::{Access, Store, Tuning};
 use crate::time::now_ms;
 use baselines::Baselines;
@@ -139,7 +139,7 @@ fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usiz
         let found = query::event(parts, event_id)?;
         if found.is_empty() {
             n_missing += 1;
-            say(NAME, &format!("there is no event {event_id}"));
+            warn(NAME, &format!("there is no event {event_id}"));
         }
         events.extend(found.into_iter().map(|event| (event.key.clone(), event)));
     }

@@ -11,6 +11,8 @@ use super::Ended;
 use super::kafka::ClusterArgs;
 use crate::generate::{GenerateConfig, generate};
 use crate::io::kafka::{Acks, ByUser, Producer, topic_of};
+use crate::progress::Work;
+use crate::report;
 use crate::shutdown::Shutdown;
 use crate::time::parse_time;
 
@@ -104,12 +106,18 @@ pub fn run(args: &GenArgs) -> anyhow::Result<Ended> {
             Box::new(ByUser(producer))
         }
     };
+    let work = Work::Things {
+        what: "events",
+        n_things: Some(args.events),
+    };
+    let shown = report::show(false, work, args.to.is_none());
     generate(
         &config,
         &mut *output,
         labels.as_mut().map(|labels| labels as &mut dyn Write),
     )
     .context("cannot generate events")?;
+    drop(shown);
     if let Some(mut labels) = labels {
         labels.flush().context("cannot write the labels")?;
     }

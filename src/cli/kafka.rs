@@ -12,6 +12,7 @@ use crate::io::dead_letter::DeadLetters;
 use crate::io::kafka::{self, Acks, Cluster, Producer, Start, Subscription};
 use crate::io::position::Positions;
 use crate::metrics::Metrics;
+use crate::progress::Work;
 use crate::shutdown::Shutdown;
 use crate::time::now_ms;
 
@@ -97,6 +98,16 @@ impl ClusterArgs {
 
 impl KafkaArgs {
     /// Whether events are to come from topics.
+    /// What there is to read, if anything is of topics.
+    pub(super) fn work(&self) -> Option<Work> {
+        // How many messages there are is known when partitions are.
+        let n_things = self.exit_at_end.then_some(0);
+        self.is_wanted().then_some(Work::Things {
+            what: "messages",
+            n_things,
+        })
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         !self.topics.is_empty()
     }

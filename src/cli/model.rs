@@ -16,7 +16,7 @@ use crate::io::http::Key;
 use crate::llm::price::Prices;
 use crate::llm::{Provider, Redact};
 use crate::metrics::Metrics;
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::shutdown::Shutdown;
 use crate::store::{Notice, Store};
 use crate::time::parse_span;
@@ -202,19 +202,19 @@ impl ModelArgs {
         Ok(place)
     }
 
-    /// What earlier runs have found and spent.
-    pub(super) fn kept(&self, name: &str, quiet: bool) -> anyhow::Result<Kept> {
+    /// What earlier runs have found and spent; whether anything `is_asking` for more.
+    pub(super) fn kept(&self, name: &str, is_asking: bool) -> anyhow::Result<Kept> {
         let Some(path) = &self.cache else {
-            if (self.per_day.is_some() || self.budget_usd.is_some()) && !quiet {
+            if is_asking && (self.per_day.is_some() || self.budget_usd.is_some()) {
                 let text = "without --cache FILE nobody knows what earlier runs have spent today: this one \
                             begins at 0";
-                say(name, text);
+                warn(name, text);
             }
             return Ok((Vec::new(), None));
         };
         let (file, notes, troubles) = NoteFile::open(path)?;
         for trouble in troubles {
-            say(name, &trouble);
+            warn(name, &trouble);
         }
         Ok((notes, Some(Box::new(file))))
     }
@@ -229,7 +229,7 @@ impl ModelArgs {
         metrics: Option<&Arc<Metrics>>,
     ) -> anyhow::Result<(Follower, Arc<Notice>)> {
         let (notes, notebook) = if self.cache.is_some() {
-            self.kept(config.name, config.quiet)?
+            self.kept(config.name, true)?
         } else {
             let (notebook, notes) = StoreNotes::open(store)?;
             let notebook: Box<dyn Notebook> = Box::new(notebook);
@@ -253,7 +253,7 @@ pub(super) fn end(name: &str, quiet: bool, follower: Follower) -> anyhow::Result
     if n_waiting == 0 {
         return Ok(Ended::Done);
     }
-    say(
+    warn(
         name,
         &format!("{n_waiting} events wait for their analysis: the next run goes on with them"),
     );

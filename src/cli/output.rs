@@ -2,6 +2,7 @@
 //! made harmless for where it goes.
 
 mod analyses;
+mod backups;
 mod feedback;
 mod incidents;
 mod keys;
@@ -26,6 +27,7 @@ use crate::record::StageField;
 use crate::record::text::{json_for_terminal, printable, shorten};
 use crate::time::format_time;
 
+pub(super) use backups::print_backups;
 pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
 pub(super) use keys::print_keys;

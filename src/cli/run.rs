@@ -16,7 +16,7 @@ use super::score::{DetectorArgs, tell};
 use super::serve::ServingArgs;
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
-use crate::engine::{self, Keeper, Options, Source, TaskStore};
+use crate::engine::{self, Keeper, Source, TaskStore};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
 use crate::metrics::Plan;
@@ -130,7 +130,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
-        name: (!args.lines.quiet).then_some(NAME),
+        name: Some(NAME),
         detector: args.detector.config(),
         silences: Arc::clone(&silences),
         enrichment,
@@ -156,10 +156,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
             .follow(model, &store, &shutdown, exporter.metrics().as_ref())
     });
     let (follower, notice) = analysis.transpose()?.unzip();
-    let options = Options {
-        metrics: exporter.metrics(),
-        ..args.memory.options(&lines, NAME, STORE_BATCH_BYTES)
-    };
+    let mut options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
+    options.work = args.kafka.work().unwrap_or_else(|| args.files.work());
+    options.writes_output = args.tee;
+    options.metrics = exporter.metrics();
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),

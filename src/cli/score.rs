@@ -23,7 +23,7 @@ use crate::io::ndjson::NdjsonSink;
 use crate::metrics::Plan;
 use crate::record::CHECKED_LINE_BYTES_MAX;
 use crate::record::text::printable;
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::shutdown::Shutdown;
 use crate::stage::{Emit, ScoreConfig, Scoring, Tasks};
 use crate::store::{Keeping, Label, State};
@@ -268,7 +268,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         mut look,
         mut tasks,
     } = Scoring::new(ScoreConfig {
-        name: (!lines.quiet).then_some(NAME),
+        name: Some(NAME),
         detector,
         silences: Arc::clone(&silences),
         enrichment,
@@ -291,6 +291,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         // Nothing is kept before the end, unless memory runs short.
         checkpoint_bytes: usize::MAX,
         metrics: exporter.metrics(),
+        writes_output: !is_question,
         ..args.memory.options(&lines, NAME, PIPE_BATCH_BYTES)
     };
     let run = |sink: &mut dyn Sink| {
@@ -320,7 +321,7 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
         }
     };
     tell(&options, &outcome, &tasks, &silences);
-    let missing = output.tell(args, &options, &outcome)?;
+    let missing = output.tell(args, &outcome)?;
     if let Some(text) = missing.as_ref().filter(|_| !options.quiet) {
         say(NAME, text);
     }
@@ -364,7 +365,7 @@ fn tell_of_report(report: &Report) {
              was wrong",
             report.days_left_out
         );
-        say(NAME, &text);
+        warn(NAME, &text);
     }
     let Some(Quality {
         labels,
@@ -381,7 +382,7 @@ fn tell_of_report(report: &Report) {
     } else {
         return;
     };
-    say(
+    warn(
         NAME,
         &format!("{labels_matched} of {labels} labels name an event: {what}"),
     );
@@ -389,15 +390,12 @@ fn tell_of_report(report: &Report) {
 
 /// Says how many anomalies were silenced, and why; and if events came in no order to learn from.
 pub(crate) fn tell(options: &Options, outcome: &Outcome, tasks: &Tasks, silences: &Silences) {
-    if options.quiet {
-        return;
-    }
-    for (reason, n_used) in silences.used() {
+    for (reason, n_used) in silences.used().into_iter().filter(|_| !options.quiet) {
         let text = format!("silenced {n_used} anomalies: {reason}");
         say(options.name, &text);
     }
     let n_moved = tasks.n_moved();
-    if n_moved > 0 {
+    if n_moved > 0 && !options.quiet {
         let text = format!(
             "baselines were moved out of memory {n_moved} times: with a higher --memory-limit it \
              goes faster"
@@ -410,7 +408,7 @@ pub(crate) fn tell(options: &Options, outcome: &Outcome, tasks: &Tasks, silences
             "{n_late} events came an hour or more later than others before them: scores are \
              right in order of time only; give files in that order, or sort them into one"
         );
-        say(options.name, &text);
+        warn(options.name, &text);
     }
 }
 
@@ -434,19 +432,12 @@ impl Output {
     }
 
     /// Answers what was asked; what there is no answer to.
-    fn tell(
-        self,
-        args: &ScoreArgs,
-        options: &Options,
-        outcome: &Outcome,
-    ) -> anyhow::Result<Option<String>> {
+    fn tell(self, args: &ScoreArgs, outcome: &Outcome) -> anyhow::Result<Option<String>> {
         Ok(match self {
             Self::Report(evaluation) => {
                 let report = evaluation.report();
                 print_report(&report)?;
-                if !options.quiet {
-                    tell_of_report(&report);
-                }
+                tell_of_report(&report);
                 (report.events == 0).then(|| "there are no events to report on".to_owned())
             }
             Self::Explained(_) => {

@@ -15,7 +15,7 @@ use super::Ended;
 use super::metrics::MetricsArgs;
 use super::output::{Format, print_keys};
 use crate::metrics::{Metrics, Plan};
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::serve::keys::{self, Role};
 use crate::serve::{Databases, ServeConfig, Server, TlsFiles};
 use crate::shutdown::Shutdown;
@@ -143,7 +143,7 @@ impl ServingArgs {
                  at 127.0.0.1"
             );
             if tls.is_none() {
-                say(
+                warn(
                     program,
                     "keys and answers can be read on their way: serve over TLS with --tls-cert and --tls-key",
                 );

@@ -13,7 +13,7 @@ use crate::embed::{Embedding, LOCAL_MODEL, embed_text};
 use crate::query::similar::{Indexes, local_embedding, sentence, similar, stored_embedding};
 use crate::query::{self, Found, Parts};
 use crate::record::text::printable;
-use crate::report::say;
+use crate::report::warn;
 use crate::shutdown::Shutdown;
 use crate::stage::Embedder as _;
 
@@ -117,5 +117,5 @@ fn tell_of_models(indexes: &Indexes, embedding: &Embedding) {
         write!(text, "{before} {n_vectors} of {model} with {dim}")
             .expect("memory takes every write");
     }
-    say(NAME, &text);
+    warn(NAME, &text);
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use super::backup::{self, BackupArgs, BackupsArgs, RestoreArgs};
 use super::feedback::{self, FeedbackArgs};
 use super::metrics::MetricsArgs;
-use super::{Ended, LineArgs, conclude};
+use super::{EVENTS, Ended, LineArgs, conclude};
 use crate::engine::{self, Options};
 use crate::io::marked::{self, Resume};
 use crate::io::ndjson::NdjsonSink;
 use crate::metrics::Plan;
+use crate::progress::Work;
 use crate::query::similar;
-use crate::report::say;
+use crate::report::{self, fail, say, warn};
 use crate::shutdown::Shutdown;
 use crate::store::{Access, Digest, Pipe, Shared, Store, Tuning, Verified, Writer, WriterOptions};
 use crate::time::{format_time, now_ms, parse_span, parse_time};
@@ -89,6 +91,20 @@ enum StoreCommand {
     /// again changes note, author and time, and no baseline.
     #[command(after_help = feedback::EXAMPLES, after_long_help = feedback::EXAMPLES)]
     Feedback(FeedbackArgs),
+    /// Back the database up, also while other programs write to it
+    ///
+    /// Only what earlier backups in the folder do not have is copied. The backup is of one moment, and holds
+    /// all that the database does: events, anomalies, analyses, vectors, verdicts, baselines, and how far
+    /// topics and files were read. It needs to write to the database's folder, where the program that has the
+    /// database open links the files to be copied.
+    Backup(BackupArgs),
+    /// List the backups in a folder; exit code 1 if there is none, or one is damaged
+    Backups(BackupsArgs),
+    /// Make a database of a backup
+    ///
+    /// Every file is compared with its checksum. The database is there when it is whole. Then run the same
+    /// sg-run again: it goes on with what was read after the backup.
+    Restore(RestoreArgs),
     /// Rewrite the database's files so that they take the least room
     Compact {
         #[command(flatten)]
@@ -155,11 +171,13 @@ const EXAMPLES: &str = "Examples:
   sg-consume events.ndjson --resume-from db | sg-score --state state | sg-store --db db
   sg-store verify --db db --digest
   sg-store prune --db db --retain 90d && sg-store compact --db db
+  sg-store backup --db db --to /backups/db --keep 30
+  sg-store restore --from /backups/db --db db
   sg-store feedback evt_1738247260748_0011757 --db db --verdict benign --note 'new laptop'
 
 Exit codes:
   0  done (also when the reader of the output goes away)
-  1  ran, but lines were rejected, verify found something wrong, or feedback no such event
+  1  ran, but lines were rejected, verify or backups found something wrong, or feedback no such event
   2  trouble: wrong usage, a database in use or too damaged to be read on, a failure
 ";
 
@@ -197,7 +215,9 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
             };
             let store = Arc::new(open(database, Access::WriteExisting)?);
             let _shared = Shared::start(&store, NAME);
+            let shown = report::show(false, EVENTS, false);
             let pruned = store.prune(before_ms)?;
+            drop(shown);
             similar::tidy(&store)?;
             let text = format!(
                 "removed {} events and {} anomalies before {}",
@@ -209,11 +229,16 @@ pub fn run(args: &StoreArgs) -> anyhow::Result<Ended> {
             Ok(Ended::Done)
         }
         Some(StoreCommand::Feedback(args)) => feedback::run(args),
+        Some(StoreCommand::Backup(args)) => backup::run(args, &tuning),
+        Some(StoreCommand::Backups(args)) => backup::list(args),
+        Some(StoreCommand::Restore(args)) => backup::restore(args, &tuning),
         Some(StoreCommand::Compact { database }) => {
             let store = Arc::new(open(database, Access::WriteExisting)?);
             let _shared = Shared::start(&store, NAME);
             let before: u64 = store.view().disk_bytes()?.values().sum();
+            let shown = report::show(false, Work::Bytes { n_bytes: before }, false);
             store.compact()?;
+            drop(shown);
             let after: u64 = store.view().disk_bytes()?.values().sum();
             say(NAME, &format!("{before} bytes of files became {after}"));
             Ok(Ended::Done)
@@ -237,9 +262,10 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
     let (source, resume) = marked::open(lines.stdin(&shutdown)?, &shutdown);
     let store = Arc::new(Store::open(db, Access::Write, &args.tuning.tuning())?);
     let _shared = Shared::start(&store, NAME);
-    let pipe = pipe(&store, resume, lines.quiet)?;
+    let pipe = pipe(&store, resume)?;
     let options = Options {
         metrics: exporter.metrics(),
+        writes_output: args.tee,
         ..lines.options(NAME, STORE_BATCH_BYTES)
     };
     let writer_options = WriterOptions {
@@ -268,16 +294,16 @@ fn store(args: &StoreArgs) -> anyhow::Result<Ended> {
 }
 
 /// The pipe that goes on here, if the lines come from one.
-fn pipe(store: &Store, resume: Option<Resume>, quiet: bool) -> anyhow::Result<Option<Pipe>> {
+fn pipe(store: &Store, resume: Option<Resume>) -> anyhow::Result<Option<Pipe>> {
     let known = store.pipe()?;
     let shown = store.path().display();
     let Some(resume) = resume else {
-        if known.is_some() && !quiet {
+        if known.is_some() {
             let text = format!(
                 "database {shown} was fed by sg-consume --resume-from, but there are no checkpoints among \
                  these lines: what a pipe has in its middle has to pass on lines that begin with {{\"sg\":"
             );
-            say(NAME, &text);
+            warn(NAME, &text);
         }
         return Ok(None);
     };
@@ -296,19 +322,29 @@ fn pipe(store: &Store, resume: Option<Resume>, quiet: bool) -> anyhow::Result<Op
 }
 
 fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {
+    let mut n_events = 0;
+    for store in stores {
+        n_events += store.view().counters()?.events;
+    }
+    let work = Work::Things {
+        what: "events",
+        n_things: Some(n_events),
+    };
+    let shown = report::show(false, work, false);
     let mut verified = Verified::default();
     for store in stores {
         let of_store = store.verify()?;
         for finding in &of_store.findings {
             match stores {
-                [_] => say(NAME, finding),
-                _ => say(NAME, &format!("{}: {finding}", store.path().display())),
+                [_] => fail(NAME, finding),
+                _ => fail(NAME, &format!("{}: {finding}", store.path().display())),
             }
         }
         verified.n_events += of_store.n_events;
         verified.n_anomalies += of_store.n_anomalies;
         verified.n_findings += of_store.n_findings;
     }
+    drop(shown);
     let mut output = io::stdout().lock();
     let is_terminal = output.is_terminal();
     let mut report = serde_json::json!({
@@ -338,7 +374,7 @@ fn verify(stores: &[Store], with_digest: bool) -> anyhow::Result<Ended> {
              the events again",
             verified.n_findings
         );
-        say(NAME, &text);
+        fail(NAME, &text);
         return Ok(Ended::Partly);
     }
     Ok(Ended::Done)

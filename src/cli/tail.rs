@@ -11,7 +11,7 @@ use super::Ended;
 use super::output::{Format, TailWriter};
 use super::query::{NAME, WhichArgs};
 use crate::query::{self, Filter, Found, Parts, Seen, Wanted, Watch};
-use crate::report::say;
+use crate::report::warn;
 use crate::shutdown::Shutdown;
 use crate::store::Live;
 
@@ -132,11 +132,11 @@ fn write_seen(
         seen.found.truncate(n_left.try_into().unwrap_or(usize::MAX));
         n_left -= seen.found.len() as u64;
         if seen.is_broken {
-            say(NAME, BROKEN);
+            warn(NAME, BROKEN);
         }
         if seen.n_skipped > 0 {
             let text = format!("{} events came too fast to be looked at", seen.n_skipped);
-            say(NAME, &text);
+            warn(NAME, &text);
         }
         writer.write(&seen.found)?;
     }

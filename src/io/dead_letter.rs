@@ -149,6 +149,12 @@ impl DeadLetters {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether rejected lines are kept anywhere.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        !matches!(self.lock().place, Place::Nowhere)
+    }
+
     /// Keeps one rejected line.
     ///
     /// # Errors

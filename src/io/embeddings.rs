@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::http::{Client, Key, Url};
 use crate::embed::{DIM_MAX, Embedding};
-use crate::report::say;
+use crate::report::warn;
 use crate::shutdown::Shutdown;
 use crate::stage::Embedder;
 
@@ -262,7 +262,7 @@ impl Endpoint {
     fn tell(&self, failure: &Failure) {
         let n_before = self.n_failures.fetch_add(1, Ordering::Relaxed);
         if let Some(name) = self.config.name.filter(|_| n_before < N_TOLD) {
-            say(
+            warn(
                 name,
                 &format!("no embeddings from {}: {}", self.url, failure.why),
             );
@@ -285,7 +285,7 @@ impl Endpoint {
                 self.url,
                 REST.as_secs()
             );
-            say(name, &text);
+            warn(name, &text);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::lines::{LineReader, start_of};
 use super::position::Positions;
 use crate::batch::{Block, Origin};
 use crate::engine::Source;
+use crate::progress;
 use crate::shutdown::Shutdown;
 
 /// What is read as standard input.
@@ -117,6 +118,7 @@ impl Files {
             let start = self.positions.start_of(input, &file)?;
             if start.offset > 0 && !is_compressed(&head_of(&file)?) {
                 file.seek(SeekFrom::Start(start.offset))?;
+                progress::bytes(start.offset);
                 let stream = Box::new(Interruptible::new(file, &self.shutdown));
                 return Ok(LineReader::new(stream, start, self.line_bytes_max));
             }
@@ -274,7 +276,11 @@ impl Read for Interruptible {
             let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
             match poll(&mut fds, Some(&TICK)) {
                 Ok(0) => n_quiet += u32::from(is_stopping),
-                Ok(_) => return self.file.read(buffer),
+                Ok(_) => {
+                    let n_read = self.file.read(buffer)?;
+                    progress::bytes(n_read as u64);
+                    return Ok(n_read);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -12,7 +12,7 @@ use super::databases::{AsOf, Databases};
 use super::problem::Problem;
 use crate::query::similar::Indexes;
 use crate::query::{Parts, Stop, Stopped};
-use crate::report::say;
+use crate::report::fail;
 use crate::store::WriterInfo;
 
 /// Questions that are answered at once. They wait for the disk more than for a processor.
@@ -113,7 +113,7 @@ impl Questions {
 
     /// Says what has failed to whoever runs the program: paths are not for whoever asks.
     pub(super) fn tell(&self, error: &anyhow::Error) {
-        say(self.program, &format!("{error:#}"));
+        fail(self.program, &format!("{error:#}"));
     }
 
     fn problem(&self, error: anyhow::Error) -> Problem {

@@ -14,7 +14,7 @@ use super::Stage;
 use crate::batch::{Batch, Block};
 use crate::detect::{Detector, UserKey};
 use crate::enrich::Enrichment;
-use crate::report::say;
+use crate::report::warn;
 
 /// More shards than cores of any machine this runs on, so that rayon can balance them.
 pub(super) const N_SHARDS: usize = 64;
@@ -72,7 +72,7 @@ impl<D: Detector> Look<D> {
                              for them; give messages their user as key",
                             block.task
                         );
-                        say(name, &text);
+                        warn(name, &text);
                         self.name = None;
                         return;
                     }

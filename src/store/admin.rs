@@ -11,12 +11,15 @@ use super::writer::anomaly_of;
 use super::{Entry, Order, Store, write_error};
 use crate::batch::Block;
 use crate::detect::{Corrector, DetectorKind, RecordError, adaptive, classic};
+use crate::progress;
 use crate::record::LINE_BYTES_MAX;
 use crate::record::anomaly::AnomalyRecord;
 use crate::{schema, stage};
 
 /// Events taken out in one write.
 const PRUNE_BATCH: usize = 4_000;
+/// Events after which it is shown how far a check has come.
+const SHOWN_EVENTS: u64 = 1_024;
 /// Findings that are told one by one.
 const FINDINGS_MAX: usize = 20;
 
@@ -64,6 +67,7 @@ impl Store {
     /// If the store cannot be written.
     pub fn compact(&self) -> anyhow::Result<()> {
         self.flush()?;
+        let sizes = self.disk_bytes()?;
         for family in schema::FAMILIES {
             self.db
                 .compact_range_cf(self.family(family), None::<&[u8]>, None::<&[u8]>);
@@ -75,6 +79,7 @@ impl Store {
                  they take), then run it again; nothing is lost",
                 self.path.display()
             );
+            progress::bytes(sizes[family]);
         }
         Ok(())
     }
@@ -123,6 +128,9 @@ impl Store {
         while let Some((key, value)) = walk.next_entry()? {
             let shown = show(&key);
             verified.n_events += 1;
+            if verified.n_events.is_multiple_of(SHOWN_EVENTS) {
+                progress::things(SHOWN_EVENTS);
+            }
             let block = parse_event(value);
             let Some(event) = block.events.first() else {
                 verified.find(format!("{shown}: is not a valid event"));
@@ -275,6 +283,7 @@ impl Store {
             // Behind the last one: what was taken out leaves marks that a walk would step over.
             from.clone_from(last);
             from.push(0);
+            progress::things(old.len() as u64);
             let mut writes = WriteBatch::default();
             self.prune_feedback(last, &mut writes)?;
             for (key, value) in old {

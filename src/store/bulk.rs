@@ -268,7 +268,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Waits until the names of files in a folder are on the disk.
-fn sync_folder(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> anyhow::Result<()> {
     let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
     synced.with_context(|| format!("cannot write to {}", folder.display()))
 }

@@ -18,7 +18,7 @@ use super::view::{Source, View};
 use super::{LOCK_TIMEOUT, PAUSE, Store, Tuning, ensure_is_there, is_written, share};
 
 /// How often a question is put to another program if the one that was asked has gone.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 
 /// Stands for numbers that a session counts by itself.
 const FOREIGN_EPOCH: u64 = 0;
@@ -199,6 +199,20 @@ impl Live {
         }
     }
 
+    /// Links the files of the database as they are now, if this program writes; see [`Lent`].
+    ///
+    /// # Errors
+    /// If others write, or as [`Store::make_checkpoint`] says.
+    pub(super) fn lend_checkpoint(&self) -> anyhow::Result<Lent<'_>> {
+        let Place::Ours { store, .. } = &self.0 else {
+            anyhow::bail!("{} is written to by nobody here", self.path().display());
+        };
+        // Dropped also if it fails, to clear up.
+        let lent = Lent(store);
+        store.make_checkpoint()?;
+        Ok(lent)
+    }
+
     /// Leaves what was stored lately to those who have not heard of it.
     pub(super) fn leave_news(&self) {
         if let Place::Ours { store, .. } = &self.0 {
@@ -326,6 +340,16 @@ fn remote_view<'a>(
             Err(error) if error.is::<Lost>() => return Ok(None),
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Files that were linked for whoever copies them, until this is dropped; whoever still copies then clears
+/// up by itself.
+pub(super) struct Lent<'a>(&'a Store);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.clear_checkpoint();
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::report::say;
+use crate::report::warn;
 
 /// Made before the database itself.
 pub(super) const LOCK_FILE: &str = "streamguard.lock";
@@ -56,7 +56,7 @@ pub(super) fn lock_for_writing(path: &Path) -> anyhow::Result<Locks> {
             bail!("database {shown} is being read by another program: wait for it, or stop it");
         }
         if start.elapsed() > LOCK_TIMEOUT && !std::mem::replace(&mut has_said, true) {
-            say(
+            warn(
                 "streamguard",
                 &format!("waiting for a program that reads the database {shown}"),
             );

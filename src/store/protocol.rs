@@ -11,7 +11,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use super::feed::News;
 
 /// Changes with anything below.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// Bytes of a question at the most.
 pub(super) const ASK_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an answer at the most: a value has no limit of its own.
@@ -49,6 +49,8 @@ pub(super) enum Ask<'a> {
         only_anomalies: bool,
         wait_ms: u32,
     },
+    /// Links the database's files for whoever is about to copy them, and holds the lock of those who do.
+    Checkpoint,
 }
 
 /// What is answered.

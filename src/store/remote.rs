@@ -53,7 +53,7 @@ impl Remote {
         };
         anyhow::ensure!(
             (protocol, schema) == (PROTOCOL, schema::SCHEMA_VERSION),
-            "the {} that has the database {shown} open is of another release: use that release's sg-query",
+            "the {} that has the database {shown} open is of another release: use that release's programs",
             crate::record::text::printable(&writer.program)
         );
         remote.writer = writer;

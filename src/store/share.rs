@@ -18,7 +18,7 @@ use super::protocol::{Wire, WriterInfo};
 use super::remote::lock;
 use super::session::{self, Asker, Control};
 use super::{PAUSE, Store};
-use crate::report::say;
+use crate::report::warn;
 
 /// The socket in a database's folder.
 const SOCKET: &str = "streamguard.sock";
@@ -55,7 +55,7 @@ impl Shared {
     pub fn start(store: &Arc<Store>, program: &str) -> Option<Self> {
         let path = store.path().to_owned();
         if let Err(error) = store.feed.take_over(&path) {
-            say(
+            warn(
                 program,
                 &format!("those who watch may miss something: {error:#}"),
             );
@@ -65,7 +65,7 @@ impl Shared {
             Err(error) => {
                 let shown = path.display();
                 let text = format!("sg-query cannot ask while {shown} is written to: {error:#}");
-                say(program, &text);
+                warn(program, &text);
                 return None;
             }
         };

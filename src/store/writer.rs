@@ -24,7 +24,7 @@ use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
 use crate::record::anomaly::AnomalyRecord;
 use crate::record::{Event, StageField};
-use crate::report::say;
+use crate::report::warn;
 use crate::schema;
 use behind::Behind;
 use stages::analysis_of_event;
@@ -298,7 +298,7 @@ impl Writer {
             return self.store.put_pipe(pipe, marker, self.options.sync);
         }
         let (found, last) = (marker.checkpoint, pipe.checkpoint);
-        say(
+        warn(
             "sg-store",
             &format!(
                 "checkpoint {found} has come after {last}, those between them are lost: something in \

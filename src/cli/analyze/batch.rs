@@ -18,7 +18,7 @@ use crate::engine::{self, Flow, Sink};
 use crate::io::marked;
 use crate::llm::{Provider, Subject};
 use crate::record::StageField;
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::stage::Stage;
 
 impl Run<'_> {
@@ -101,21 +101,19 @@ impl Run<'_> {
         let mut file = self.batches()?;
         let collected = self.analyst.collect_batches(&mut file)?;
         let is_whole = collected.n_unended + collected.n_expired + collected.n_canceled == 0;
-        if !self.lines.quiet {
-            for (n, what) in [
-                (collected.n_unended, "batches have not ended yet"),
-                (
-                    collected.n_expired,
-                    "questions have expired: they can be submitted again",
-                ),
-                (
-                    collected.n_canceled,
-                    "questions were canceled: they can be submitted again",
-                ),
-            ] {
-                if n > 0 {
-                    say(NAME, &format!("{n} {what}"));
-                }
+        for (n, what) in [
+            (collected.n_unended, "batches have not ended yet"),
+            (
+                collected.n_expired,
+                "questions have expired: they can be submitted again",
+            ),
+            (
+                collected.n_canceled,
+                "questions were canceled: they can be submitted again",
+            ),
+        ] {
+            if n > 0 {
+                warn(NAME, &format!("{n} {what}"));
             }
         }
         let mut stage = Collect {

@@ -13,7 +13,7 @@ use crate::cli::store::NAME;
 use crate::detect::{Correction, Corrector};
 use crate::query::Found;
 use crate::record::feedback::Feedback;
-use crate::report::say;
+use crate::report::warn;
 use crate::stage;
 use crate::store::{State, Store};
 
@@ -158,7 +158,7 @@ impl Baselines {
         for user in missing {
             let text =
                 format!("the verdict is kept only, there is no baseline of {user} in {place}");
-            say(NAME, &text);
+            warn(NAME, &text);
         }
     }
 

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::Cluster;
-use crate::report::say;
+use crate::report::{say, warn};
 use crate::shutdown::Shutdown;
 
 /// How long a cluster may take to answer at the start.
@@ -122,10 +122,8 @@ impl Ear {
         self.rebalances.lock().ok()?.pop_front()
     }
 
-    pub(super) fn say(&self, text: &str) {
-        if !self.quiet {
-            say(self.name, text);
-        }
+    pub(super) fn warn(&self, text: &str) {
+        warn(self.name, text);
     }
 
     pub(super) fn close(&self) {
@@ -149,7 +147,9 @@ impl Ear {
     pub(super) fn hear_all_is_well(&self) {
         if self.is_told.load(Ordering::Relaxed) {
             self.is_told.store(false, Ordering::Relaxed);
-            self.say("Kafka is back");
+            if !self.quiet {
+                say(self.name, "Kafka is back");
+            }
         }
     }
 
@@ -169,7 +169,7 @@ impl Ear {
     pub(super) fn tell_trouble(&self, what: &str) {
         self.hear_trouble(what);
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            self.say(&format!("Kafka: {what}; trying again"));
+            self.warn(&format!("Kafka: {what}; trying again"));
         }
     }
 

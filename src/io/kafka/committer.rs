@@ -70,7 +70,7 @@ impl Keeper for Committer {
             && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
         {
             let text = format!("Kafka: offsets could not be committed: {error}");
-            self.consumer.context().say(&text);
+            self.consumer.context().warn(&text);
         }
         // Committed first: partitions are given up once this is heard.
         for (source, end) in ends {

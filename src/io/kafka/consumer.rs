@@ -21,6 +21,7 @@ use crate::batch::{Block, Medium, Origin};
 use crate::engine::Source;
 use crate::io::position::Positions;
 use crate::metrics::Lag;
+use crate::progress;
 use crate::shutdown::Shutdown;
 
 /// Bytes of messages that make a block, if that many are waiting.
@@ -448,6 +449,7 @@ impl Subscribed {
                 changelog.take_over(&source)?;
             }
             let (start, end) = self.range_of(&place)?;
+            progress::expect(end.map_or(0, |end| end.saturating_sub(start).max(0) as u64));
             list.add_partition_offset(&place.0, place.1, Offset::Offset(start))?;
             let partition = Partition {
                 source,

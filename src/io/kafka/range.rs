@@ -75,7 +75,7 @@ impl Subscribed {
             if next < low {
                 let n_lost = low - next;
                 let ear = self.consumer.context();
-                ear.say(&format!(
+                ear.warn(&format!(
                     "{source}: {n_lost} messages from offset {next} on were deleted before they were \
                      read: keep them for longer in Kafka"
                 ));

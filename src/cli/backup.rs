@@ -1,0 +1,112 @@
+//! `sg-store backup`, `backups` and `restore`.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Ended;
+use super::output::{Format, print_backups};
+use super::store::{DatabaseArgs, NAME};
+use crate::report::{self, Level};
+use crate::store::{Tuning, backup};
+use crate::time::format_time;
+
+#[derive(Args, Debug)]
+pub(super) struct BackupArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The folder of backups, for this database alone; it is made if it is not there
+    #[arg(long, value_name = "FOLDER")]
+    to: PathBuf,
+
+    /// Keep the newest N backups and remove older ones, once the new one is there [default: keep all]
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroU32>,
+
+    /// Print nothing on stderr but warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BackupsArgs {
+    /// The folder of backups
+    #[arg(long, value_name = "FOLDER")]
+    from: PathBuf,
+
+    /// Read all files and compare them with their checksums
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RestoreArgs {
+    /// The folder of backups
+    #[arg(long, value_name = "FOLDER")]
+    from: PathBuf,
+
+    /// The database folder to make, where nothing is yet
+    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    db: PathBuf,
+
+    /// Which backup, as `sg-store backups` numbers them [default: the newest]
+    #[arg(long, value_name = "N")]
+    backup: Option<u32>,
+
+    /// Print nothing on stderr but warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: &BackupArgs, tuning: &Tuning) -> anyhow::Result<Ended> {
+    let made = backup::make(&args.database.db, &args.to, args.keep, tuning, &|work| {
+        report::show(args.quiet, work, false)
+    })?;
+    if !args.quiet {
+        let removed = match made.n_removed {
+            0 => String::new(),
+            n_removed => format!("; removed {n_removed} older"),
+        };
+        let text = format!(
+            "backup {}: {} bytes in {} files, {} bytes of them new{removed}",
+            made.number, made.n_bytes, made.n_files, made.n_new_bytes
+        );
+        let fields = [
+            ("backup", made.number.into()),
+            ("bytes", made.n_bytes.into()),
+            ("files", made.n_files.into()),
+            ("new_bytes", made.n_new_bytes.into()),
+            ("removed", made.n_removed.into()),
+        ];
+        report::tell(Level::Info, NAME, &text, &fields);
+    }
+    Ok(Ended::Done)
+}
+
+pub(super) fn list(args: &BackupsArgs) -> anyhow::Result<Ended> {
+    let backups = backup::list(&args.from, args.check)?;
+    print_backups(&backups, Format::automatic())?;
+    let is_whole = |backup: &backup::Backup| backup.damaged.is_empty();
+    if backups.is_empty() || !backups.iter().all(is_whole) {
+        return Ok(Ended::Partly);
+    }
+    Ok(Ended::Done)
+}
+
+pub(super) fn restore(args: &RestoreArgs, tuning: &Tuning) -> anyhow::Result<Ended> {
+    let restored = backup::restore(&args.from, &args.db, args.backup, tuning, &|work| {
+        report::show(args.quiet, work, false)
+    })?;
+    if !args.quiet {
+        let text = format!(
+            "database {} is as backup {} has it, of {}",
+            args.db.display(),
+            restored.number,
+            format_time(restored.time_ms)
+        );
+        report::say(NAME, &text);
+    }
+    Ok(Ended::Done)
+}

@@ -1,0 +1,167 @@
+//! A database's files as they are at one moment, for a backup: the program that has the database open links
+//! them in a folder of their own, however long it then takes to copy them. Sorted files never change, so
+//! that costs neither time nor room, until merging would have made room.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+use super::live::TRIES;
+use super::protocol::{Answer, Ask};
+use super::remote::{Lost, Remote, unexpected};
+use super::{
+    Access, LOCK_TIMEOUT, PAUSE, Store, Tuning, ensure_is_there, is_written, share, write_error,
+};
+
+/// Where the files are linked, in the database's folder.
+const FOLDER: &str = "checkpoint";
+/// Where RocksDB gathers them before they have that name.
+const UNFINISHED: &str = "checkpoint.tmp";
+/// Locked by whoever copies them.
+const LOCK_FILE: &str = "streamguard.backup";
+
+/// A database as it was at one moment, until this is dropped.
+pub(super) struct Checkpoint {
+    db: PathBuf,
+    /// Whom we have asked; it clears up if we are killed.
+    _remote: Option<Remote>,
+    // Kept to the end: nobody else clears up or makes another one meanwhile.
+    _lock: File,
+}
+
+impl Checkpoint {
+    /// The database as it is now, whichever program has it open.
+    ///
+    /// # Errors
+    /// If it is not there or damaged, its folder cannot be written to, another program makes a backup of it,
+    /// or the one that has it open does not answer.
+    pub(super) fn of(db: &Path, tuning: &Tuning) -> anyhow::Result<Self> {
+        ensure_is_there(db)?;
+        let lock = lock(db)?.with_context(|| {
+            format!(
+                "another program makes a backup of the database {}: wait for it",
+                db.display()
+            )
+        })?;
+        let mut n_tries = 0;
+        loop {
+            n_tries += 1;
+            let made = if is_written(db) {
+                ask(db).map(Some)
+            } else {
+                Store::open(db, Access::WriteExisting, tuning)
+                    .and_then(|store| store.make_checkpoint())
+                    .map(|()| None)
+            };
+            match made {
+                Ok(remote) => {
+                    return Ok(Self {
+                        db: db.to_owned(),
+                        _remote: remote,
+                        _lock: lock,
+                    });
+                }
+                // A program has come to its end, or has come to the database before us.
+                Err(error) if n_tries < TRIES && (error.is::<Lost>() || is_written(db)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The folder, which is a database of its own.
+    pub(super) fn path(&self) -> PathBuf {
+        self.db.join(FOLDER)
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        // What stays is removed by whoever opens the database next.
+        let _ = remove(&self.db);
+    }
+}
+
+impl Store {
+    /// Links the store's files as they are now, in the folder that is for it.
+    ///
+    /// # Errors
+    /// If a write has failed half-way, or the files cannot be linked.
+    pub(super) fn make_checkpoint(&self) -> anyhow::Result<()> {
+        let failed = |error| write_error(&self.path, &error);
+        // Families take in the files of a large write one after the other, and links have none that are not
+        // taken in yet.
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        ensure!(
+            !self.has_unfinished_bulk()?,
+            "a write to the database {} has failed half-way: the next program that opens it completes it",
+            self.path.display()
+        );
+        remove(&self.path)?;
+        // What is in memory is written out first: links to a log would change under whoever copies them.
+        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(failed)?;
+        checkpoint
+            .create_checkpoint(self.path.join(FOLDER))
+            .map_err(failed)
+    }
+
+    /// Removes what a program has left that was killed while it copied.
+    pub(super) fn clear_checkpoint(&self) {
+        if self.path.join(FOLDER).exists() || self.path.join(UNFINISHED).exists() {
+            // Whoever holds the lock still copies, and clears up by itself.
+            if let Ok(Some(_lock)) = lock(&self.path) {
+                let _ = remove(&self.path);
+            }
+        }
+    }
+}
+
+/// The lock of those who copy, unless somebody has it.
+fn lock(db: &Path) -> anyhow::Result<Option<File>> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    let file = options
+        .open(db.join(LOCK_FILE))
+        .with_context(|| format!("cannot write to the database's folder {}", db.display()))?;
+    let is_ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok(is_ours.then_some(file))
+}
+
+/// Has the program do it that has the database open.
+fn ask(db: &Path) -> anyhow::Result<Remote> {
+    let start = Instant::now();
+    loop {
+        if let Some(wire) = share::connect(db) {
+            let mut remote = Remote::open(wire, db.display().to_string())?;
+            return match remote.ask(&Ask::Checkpoint)? {
+                Answer::Done => Ok(remote),
+                _ => Err(unexpected()),
+            };
+        }
+        if !is_written(db) || start.elapsed() > LOCK_TIMEOUT {
+            bail!(
+                "database {} is in use by another program that does not answer: wait for it, or stop it",
+                db.display()
+            );
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn remove(db: &Path) -> anyhow::Result<()> {
+    for name in [FOLDER, UNFINISHED] {
+        match fs::remove_dir_all(db.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let shown = db.join(name);
+                return Err(error).with_context(|| format!("cannot remove {}", shown.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
