@@ -28,6 +28,8 @@ pub enum Work {
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 /// A terminal has one last line.
 static LINE: Mutex<Option<Line>> = Mutex::new(None);
+/// Signals are listened to once.
+static SIGNALS: Once = Once::new();
 /// Events, beside bytes.
 static N_EVENTS: AtomicU64 = AtomicU64::new(0);
 
@@ -157,7 +159,6 @@ fn begin(work: Work) -> bool {
     *line = Some(Line { bar, work });
     IS_SHOWN.store(true, Ordering::Relaxed);
     // Who is ended by a signal leaves no half a line behind.
-    static SIGNALS: Once = Once::new();
     SIGNALS.call_once(|| shutdown::before_end(clear));
     true
 }

@@ -85,7 +85,10 @@ pub fn take_panics(program: &'static str) {
 }
 
 fn panic_text(info: &PanicHookInfo<'_>) -> String {
-    let what = info.payload_as_str().unwrap_or("for an unknown reason");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let what = text.unwrap_or("for an unknown reason");
     match info.location() {
         Some(place) => format!("panicked at {place}: {what}"),
         None => format!("panicked: {what}"),
