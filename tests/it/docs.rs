@@ -236,6 +236,16 @@ fn threshold() {
 }
 
 #[test]
+fn backup() {
+    check("docs/backup.md");
+}
+
+#[test]
+fn upgrading() {
+    check("docs/upgrading.md");
+}
+
+#[test]
 fn scaling() {
     check("docs/scaling.md");
 }
