@@ -6,6 +6,7 @@
 mod count;
 mod keep;
 mod pace;
+mod parser;
 mod room;
 
 use std::collections::BTreeMap;
@@ -16,20 +17,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
 use crate::metrics::{Flow as Counts, Metrics};
-use crate::progress::{self, Work};
+use crate::progress::Work;
 use crate::record::Code;
-use crate::report::{self, Level};
+use crate::report;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use count::{Count, Gone};
 use pace::Pace;
+use parser::{Input, Parser};
 use room::Room;
 
 pub use keep::{Ends, Keeper, Logged, TaskState, TaskStore};
@@ -47,8 +48,8 @@ pub trait Source: Send {
 
 /// Where batches go.
 pub trait Sink: Send {
-    /// Takes a batch; what it holds of baselines may be taken out. Once this returns for a batch
-    /// that is a commit, all events so far count as kept.
+    /// Takes a batch; what it holds of baselines may be taken out. With a batch that is a commit all
+    /// events so far are to be kept soon, once this returns for one that is a checkpoint they are.
     ///
     /// # Errors
     /// An error ends the run.
@@ -124,8 +125,6 @@ pub struct Outcome {
     pub is_stopped: bool,
 }
 
-/// Rejects that are explained one by one before only their number is told.
-const N_EXPLAINED: u64 = 5;
 /// Blocks that wait between the threads: back-pressure, not a buffer.
 const N_BLOCKS_WAITING: usize = 6;
 const N_BATCHES_WAITING: usize = 1;
@@ -133,8 +132,6 @@ const N_BATCHES_WAITING: usize = 1;
 const N_BLOCKS_FREE: usize = 16;
 /// How often a stage that is not ready is asked again.
 const READY_INTERVAL: Duration = Duration::from_micros(200);
-/// How long input may be silent after a request to stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until the source ends, the sink closes, shutdown is requested or an error stops it.
 ///
@@ -360,218 +357,4 @@ fn write(
     }
     sink.finish()?;
     Ok(written)
-}
-
-/// Blocks as they arrive, put together to batches.
-struct Input<'a> {
-    blocks: &'a Receiver<anyhow::Result<Block>>,
-    shutdown: &'a Shutdown,
-    /// Nobody takes batches any more.
-    is_over: &'a AtomicBool,
-    batch_bytes: usize,
-}
-
-impl Input<'_> {
-    /// Blocks only for the first block of a batch, then takes what is waiting already.
-    /// An input that stays quiet for longer than `patience` gives an empty batch.
-    fn next(
-        &self,
-        batch: &mut Vec<Block>,
-        failures: &mut Vec<anyhow::Error>,
-        patience: Option<Duration>,
-    ) -> bool {
-        batch.clear();
-        let first = match self.first(patience) {
-            First::Arrived(first) => *first,
-            First::Quiet => return true,
-            First::Over => return false,
-        };
-        let mut n_bytes = 0;
-        let mut is_full = |message: anyhow::Result<Block>| match message {
-            Ok(block) => {
-                n_bytes += block.lines.len();
-                let is_last = block.is_mark;
-                batch.push(block);
-                is_last || n_bytes >= self.batch_bytes
-            }
-            Err(error) => {
-                failures.push(error);
-                false
-            }
-        };
-        let mut is_last = is_full(first);
-        while !is_last {
-            let Ok(message) = self.blocks.try_recv() else {
-                break;
-            };
-            is_last = is_full(message);
-        }
-        true
-    }
-
-    fn first(&self, patience: Option<Duration>) -> First {
-        let start = Instant::now();
-        loop {
-            let timeout = if self.shutdown.is_requested() {
-                DRAIN_TIMEOUT
-            } else {
-                let short = Duration::from_millis(200);
-                patience.map_or(short, |patience| patience.min(short))
-            };
-            match self.blocks.recv_timeout(timeout) {
-                Ok(message) => return First::Arrived(Box::new(message)),
-                Err(RecvTimeoutError::Disconnected) => return First::Over,
-                Err(RecvTimeoutError::Timeout) if timeout == DRAIN_TIMEOUT => return First::Over,
-                Err(RecvTimeoutError::Timeout) if self.is_over.load(Ordering::Relaxed) => {
-                    return First::Over;
-                }
-                Err(RecvTimeoutError::Timeout)
-                    if patience.is_some_and(|patience| start.elapsed() >= patience) =>
-                {
-                    return First::Quiet;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-}
-
-/// What comes first.
-enum First {
-    Arrived(Box<anyhow::Result<Block>>),
-    /// Nothing for a while.
-    Quiet,
-    Over,
-}
-
-/// What is done with blocks before the stages get them.
-struct Parser<'a> {
-    outcome: Outcome,
-    n_explained: u64,
-    options: &'a Options,
-}
-
-impl Parser<'_> {
-    fn process(
-        &mut self,
-        input: &Input<'_>,
-        pool: &ThreadPool,
-        mut pace: Pace<'_>,
-        dead_letters: &Mutex<&mut DeadLetters>,
-        batches: &Sender<Batch>,
-    ) -> anyhow::Result<()> {
-        let mut failures = Vec::new();
-        let mut is_stopped = false;
-        while !is_stopped {
-            let mut batch = Batch::default();
-            let is_over = !input.next(&mut batch.blocks, &mut failures, pace.patience());
-            if let Some(metrics) = self.options.metrics.as_ref().filter(|_| is_over) {
-                metrics.drain();
-            }
-            if is_over && pace.is_all_kept() {
-                break;
-            }
-            for failure in failures.drain(..) {
-                self.outcome.n_failures += 1;
-                report::fail(self.options.name, &format!("{failure:#}"));
-            }
-            let line_bytes_max = self.options.line_bytes_max;
-            pool.install(|| {
-                batch
-                    .blocks
-                    .par_iter_mut()
-                    .for_each(|block| block.parse(line_bytes_max));
-            });
-            is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
-            pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);
-            self.account(&batch, &mut lock(dead_letters))?;
-            if batches.send(batch).is_err() {
-                // Whoever has ended says why when it is joined.
-                return Ok(());
-            }
-        }
-        self.outcome.is_stopped = self.options.strict && self.outcome.n_rejected > 0;
-        Ok(())
-    }
-
-    fn account(&mut self, batch: &Batch, dead_letters: &mut DeadLetters) -> anyhow::Result<()> {
-        let metrics = self.options.metrics.as_ref();
-        let counts = metrics.and_then(|metrics| metrics.flow.as_ref());
-        progress::things(batch.blocks.iter().map(|block| block.n_lines).sum());
-        for block in &batch.blocks {
-            if let Some(counts) = counts {
-                counts.read(block.n_lines, block.n_blank, block.events.len() as u64);
-            }
-            self.outcome.n_in += block.n_lines;
-            self.outcome.n_filtered += block.n_blank;
-            for reject in &block.rejects {
-                if block.part.is_none_or(|part| part.is_last) {
-                    self.outcome.n_rejected += 1;
-                    if let Some(counts) = counts {
-                        counts.reject(reject.reason.code);
-                    }
-                    *self
-                        .outcome
-                        .rejected_by_code
-                        .entry(reject.reason.code)
-                        .or_default() += 1;
-                    self.explain(block, reject, dead_letters.keeps());
-                }
-                dead_letters.keep(block, reject)?;
-            }
-        }
-        if batch.is_commit {
-            dead_letters.sync()?;
-        }
-        Ok(())
-    }
-
-    /// Says why a line is rejected: also to whoever wants to hear little, if nobody else keeps it.
-    fn explain(&mut self, block: &Block, reject: &crate::batch::Reject, is_kept: bool) {
-        if self.options.quiet && is_kept || self.n_explained == N_EXPLAINED {
-            return;
-        }
-        self.n_explained += 1;
-        let origin = block.origin_of(reject.line_index, reject.line);
-        let source = &origin.source;
-        let field = reject
-            .reason
-            .field
-            .map(|field| format!(" {field}:"))
-            .unwrap_or_default();
-        let (code, message) = (reject.reason.code.name(), &reject.reason.message);
-        let text = format!(
-            "{source}:{}: rejected, {code}:{field} {message}",
-            origin.line
-        );
-        let fields = [
-            ("file", source.as_ref().into()),
-            ("line", origin.line.into()),
-            ("offset", origin.offset.into()),
-            ("reason", code.into()),
-        ];
-        report::tell(Level::Warning, self.options.name, &text, &fields);
-    }
-}
-
-/// Takes out all that comes after the first reject; true if there was one. A line that comes in
-/// parts is one with its last part: it is counted and kept as a whole.
-fn cut_at_first_reject(batch: &mut Batch) -> bool {
-    let Some(at) = batch
-        .blocks
-        .iter()
-        .position(|block| !block.rejects.is_empty() && block.part.is_none_or(|part| part.is_last))
-    else {
-        return false;
-    };
-    batch.blocks.truncate(at + 1);
-    let block = &mut batch.blocks[at];
-    block.rejects.truncate(1);
-    let line_index = block.rejects[0].line_index;
-    block.events.retain(|event| event.line_index < line_index);
-    // Where to go on: at that line, which has to be dealt with first.
-    block.end = block.origin_of(line_index, block.rejects[0].line);
-    block.n_lines = u64::from(line_index) + 1;
-    block.n_blank = block.n_lines - 1 - block.events.len() as u64;
-    true
 }
