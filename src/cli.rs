@@ -13,6 +13,7 @@ mod feedback;
 pub mod generate;
 mod kafka;
 mod log;
+mod manual;
 mod memory;
 mod metrics;
 mod model;
@@ -20,7 +21,9 @@ mod output;
 pub mod query;
 pub mod run;
 pub mod score;
+mod secret;
 mod serve;
+mod settings;
 mod similar;
 pub mod store;
 mod tail;
@@ -31,7 +34,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::{Args, Command, CommandFactory as _, Parser};
 use serde_json::Value;
 
 use crate::engine::{Options, Outcome, Source};
@@ -53,20 +56,36 @@ pub enum Ended {
     Failed,
 }
 
-/// A whole program: takes its arguments, runs it, and says how it ended.
+/// A whole program: takes its arguments from the command line, variables and a file, runs it, and says
+/// how it ended.
 #[must_use]
 pub fn main<A: Parser>(name: &'static str, run: fn(&A) -> anyhow::Result<Ended>) -> ExitCode {
     log::foresee();
     report::take_panics(name);
-    let command = log::with_log_format(A::command());
-    let parsed = command.try_get_matches().and_then(|matches| {
-        log::set(&matches);
-        A::from_arg_matches(&matches)
-    });
-    match parsed {
-        Ok(args) => exit(name, run(&args)),
-        Err(error) => log::tell_usage(name, &error),
-    }
+    let start = settings::parse(name, commands);
+    exit(
+        name,
+        start.and_then(|start| match start {
+            settings::Start::Run(args) => run(&args),
+            settings::Start::End(ended) => Ok(ended),
+        }),
+    )
+}
+
+/// What all programs parse, in the order of their names.
+#[must_use]
+pub fn commands() -> Vec<Command> {
+    let commands = [
+        analyze::AnalyzeArgs::command(),
+        consume::ConsumeArgs::command(),
+        embed::EmbedArgs::command(),
+        generate::GenArgs::command(),
+        query::QueryArgs::command(),
+        run::RunArgs::command(),
+        score::ScoreArgs::command(),
+        store::StoreArgs::command(),
+    ];
+    commands.into_iter().map(settings::with_settings).collect()
 }
 
 /// Turns what a program came to into its exit code, and says once what went wrong.

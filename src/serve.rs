@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 pub use databases::Databases;
 pub use listen::TlsFiles;
@@ -93,6 +94,15 @@ const N_THREADS: usize = 2;
 /// How long questions that nobody waits for may take to notice it.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A server that has its address and its files, and answers nobody yet.
+pub struct Bound {
+    config: ServeConfig,
+    tls: Option<TlsAcceptor>,
+    keys: Option<Keys>,
+    runtime: Runtime,
+    listener: TcpListener,
+}
+
 /// A server that is running.
 pub struct Server {
     address: SocketAddr,
@@ -102,14 +112,13 @@ pub struct Server {
     connections: JoinHandle<()>,
 }
 
-impl Server {
-    /// Starts to serve.
+impl Bound {
+    /// Takes the address.
     ///
     /// # Errors
-    /// If the address is not to be had, or a file cannot be used.
-    pub fn start(config: &ServeConfig, databases: Databases) -> anyhow::Result<Self> {
+    /// If it is not to be had, or a file cannot be used.
+    pub fn new(config: ServeConfig) -> anyhow::Result<Self> {
         let tls = config.tls.as_ref().map(listen::tls).transpose()?;
-        let has_tls = tls.is_some();
         let keys = config.keys.as_deref().map(Keys::open).transpose()?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(N_THREADS)
@@ -119,9 +128,31 @@ impl Server {
             .build()?;
         let listener = runtime.block_on(TcpListener::bind(config.listen));
         let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+        Ok(Self {
+            config,
+            tls,
+            keys,
+            runtime,
+            listener,
+        })
+    }
+
+    /// Starts to answer.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub fn serve(self, databases: Databases) -> anyhow::Result<Server> {
+        let Self {
+            config,
+            tls,
+            keys,
+            runtime,
+            listener,
+        } = self;
+        let has_tls = tls.is_some();
         let address = listener.local_addr()?;
         let (stop, is_asked) = watch::channel(false);
-        let router = router(config, address, keys, databases, is_asked.clone())?;
+        let router = router(&config, address, keys, databases, is_asked.clone())?;
         let connections = runtime.spawn(listen::serve(
             listener,
             tls,
@@ -129,7 +160,7 @@ impl Server {
             is_asked,
             Limits::OF_API,
         ));
-        Ok(Self {
+        Ok(Server {
             address,
             has_tls,
             runtime,
@@ -137,7 +168,9 @@ impl Server {
             connections,
         })
     }
+}
 
+impl Server {
     /// Where it is, for people: `http://127.0.0.1:8081`.
     #[must_use]
     pub fn url(&self) -> String {

@@ -309,18 +309,20 @@ impl Store {
     }
 }
 
+/// Whether there is a database in a folder.
+#[must_use]
+pub fn is_at(path: &Path) -> bool {
+    path.join("CURRENT").exists()
+}
+
 fn ensure_is_there(path: &Path) -> anyhow::Result<()> {
-    ensure!(
-        path.join("CURRENT").exists(),
-        "there is no database at {}",
-        path.display()
-    );
+    ensure!(is_at(path), "there is no database at {}", path.display());
     Ok(())
 }
 
 /// Opening makes missing column families: another program's database must not get ours.
 fn refuse_others_data(path: &Path) -> anyhow::Result<()> {
-    if !path.join("CURRENT").exists() || path.join(lock::LOCK_FILE).exists() {
+    if !is_at(path) || path.join(lock::LOCK_FILE).exists() {
         return Ok(());
     }
     let families = DB::list_cf(&Options::default(), path).unwrap_or_default();

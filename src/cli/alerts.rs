@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::kafka::KafkaArgs;
-use super::{FileArgs, LineArgs, identity};
+use super::{FileArgs, LineArgs, identity, secret};
 use crate::alerts::{
     Alerts, FileTarget, Named, Secrets, Telling, TopicTarget, WebhookTarget, shown_of,
 };
@@ -30,7 +30,7 @@ const WEBHOOK_PREFIX: &str = "webhook:";
 #[command(next_help_heading = "Alerts")]
 pub(super) struct AlertArgs {
     /// Tell of new anomalies: append their lines to FILE, send them to kafka:TOPIC, or post them, signed,
-    /// to webhook:URL; may be given several times
+    /// to webhook:URL, or to the URL that is in a file, webhook:@FILE; may be given several times
     #[arg(long, value_name = "TARGET")]
     alerts_to: Vec<String>,
 
@@ -70,13 +70,9 @@ impl AlertArgs {
                 }
                 let open = kafka.producer(name, lines.quiet, topic, shutdown)?;
                 TopicTarget::open(topic, Box::new(open))?
-            } else if let Some(url) = text.strip_prefix(WEBHOOK_PREFIX) {
-                let url = Url::parse(url).map_err(|why| {
-                    anyhow::anyhow!(
-                        "--alerts-to {WEBHOOK_PREFIX}URL: the URL cannot be used: {why}"
-                    )
-                })?;
-                WebhookTarget::open(url, self.secrets()?)?
+            } else if let Some(text) = text.strip_prefix(WEBHOOK_PREFIX) {
+                let url = url(name, text)?;
+                WebhookTarget::open(url, self.secrets(name)?)?
             } else {
                 ensure!(
                     !text.contains("://"),
@@ -133,12 +129,11 @@ impl AlertArgs {
         Ok((Some(alerts), Some(outbox)))
     }
 
-    fn secrets(&self) -> anyhow::Result<Secrets> {
+    fn secrets(&self, program: &str) -> anyhow::Result<Secrets> {
         let (text, from) = match &self.webhook_secret_file {
             Some(path) => {
                 let shown = path.display().to_string();
-                let text = std::fs::read_to_string(path);
-                (text.with_context(|| format!("cannot read {shown}"))?, shown)
+                (secret::read(program, path)?, shown)
             }
             None => {
                 let text = std::env::var(SECRET_VARIABLE).unwrap_or_default();
@@ -156,6 +151,20 @@ impl AlertArgs {
             )
         })
     }
+}
+
+/// The URL of a webhook, which is in a file if it begins with `@`.
+fn url(program: &str, text: &str) -> anyhow::Result<Url> {
+    let (text, from) = match text.strip_prefix('@') {
+        Some(path) => {
+            let text = secret::read(program, Path::new(path))?;
+            (text.trim().to_owned(), format!("what is in {path}"))
+        }
+        None => (text.to_owned(), "the URL".to_owned()),
+    };
+    Url::parse(&text).map_err(|why| {
+        anyhow::anyhow!("--alerts-to {WEBHOOK_PREFIX}URL: {from} cannot be used: {why}")
+    })
 }
 
 /// Alerts are events: in a file that is read they would be read again.

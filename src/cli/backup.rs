@@ -48,7 +48,7 @@ pub(super) struct RestoreArgs {
     from: PathBuf,
 
     /// The database folder to make, where nothing is yet
-    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    #[arg(long, value_name = "DIR")]
     db: PathBuf,
 
     /// Which backup, as `sg-store backups` numbers them [default: the newest]
@@ -59,6 +59,33 @@ pub(super) struct RestoreArgs {
     #[arg(short, long)]
     quiet: bool,
 }
+
+pub(super) const BACKUP_EXAMPLES: &str = "Examples:
+  sg-store backup --db db --to /backup/siem --keep 7
+
+Exit codes:
+  0  done
+  2  trouble: wrong usage, no such database, a folder that cannot be written, a failure
+";
+
+pub(super) const BACKUPS_EXAMPLES: &str = "Examples:
+  sg-store backups --from /backup/siem
+  sg-store backups --from /backup/siem --check
+
+Exit codes:
+  0  done
+  1  there is none, or one is damaged
+  2  trouble: wrong usage, a folder that cannot be read, a failure
+";
+
+pub(super) const RESTORE_EXAMPLES: &str = "Examples:
+  sg-store restore --from /backup/siem --db db
+  sg-store restore --from /backup/siem --db old --backup 3
+
+Exit codes:
+  0  done
+  2  trouble: wrong usage, a database that is there already, a backup that is damaged, a failure
+";
 
 pub(super) fn run(args: &BackupArgs, tuning: &Tuning) -> anyhow::Result<Ended> {
     let made = backup::make(&args.database.db, &args.to, args.keep, tuning, &|work| {

@@ -14,8 +14,9 @@ use crate::io::marked::Marking;
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
 use crate::metrics::Plan;
+use crate::report::say;
 use crate::shutdown::Shutdown;
-use crate::store::{Access, Store, Tuning};
+use crate::store::{self, Access, Store, Tuning};
 
 pub const NAME: &str = "sg-consume";
 
@@ -134,6 +135,14 @@ impl ConsumeArgs {
             cache_bytes: CACHE_BYTES,
             ..Tuning::default()
         };
+        if !store::is_at(db) && !self.lines.quiet {
+            // It holds what tells this pipe from others, from the first line on. A name may be mistyped.
+            let text = format!(
+                "there was no database at {}: this is its first pipe",
+                db.display()
+            );
+            say(NAME, &text);
+        }
         // Whoever stores what is left of another run has to come to an end first.
         let store = Store::open(db, Access::Write, &tuning)?;
         let pipe = match store.pipe()? {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
+use super::secret;
 use crate::io::http::Key;
 use crate::store::{Live, Peer, Tuning};
 
@@ -44,6 +45,7 @@ const KEY_VARIABLE: &str = "SG_PEER_KEY";
 
 /// The databases that are named, each once, or else the one that is asked if none is.
 pub(super) fn open<'a>(
+    program: &str,
     named: impl Iterator<Item = &'a DatabaseArgs> + Clone,
     cache_bytes: usize,
 ) -> anyhow::Result<Vec<Live>> {
@@ -58,9 +60,7 @@ pub(super) fn open<'a>(
     urls.sort_unstable();
     urls.dedup();
     if paths.is_empty() && urls.is_empty() {
-        let path = std::env::var_os("SG_DB").filter(|path| !path.is_empty());
-        let path = path.unwrap_or_else(|| DATABASE.into());
-        paths.push(path.into());
+        paths.push(DATABASE.into());
     }
     let n_databases = paths.len() + urls.len();
     ensure!(
@@ -77,7 +77,7 @@ pub(super) fn open<'a>(
     let mut lives = paths.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     if !urls.is_empty() {
         let file = named.filter_map(|it| it.peer_key_file.as_deref()).last();
-        let key = key(file)?;
+        let key = key(program, file)?;
         for url in urls {
             lives.extend(Live::at_peer(Peer::new(url, key.as_ref())?)?);
         }
@@ -86,12 +86,11 @@ pub(super) fn open<'a>(
 }
 
 /// The key for servers, if there is one.
-fn key(file: Option<&Path>) -> anyhow::Result<Option<Key>> {
+fn key(program: &str, file: Option<&Path>) -> anyhow::Result<Option<Key>> {
     let (text, shown) = match file {
         Some(path) => {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path);
-            (text.with_context(|| format!("cannot read {shown}"))?, shown)
+            (secret::read(program, path)?, shown)
         }
         None => {
             let text = std::env::var(KEY_VARIABLE).unwrap_or_default();

@@ -1,13 +1,13 @@
 //! `sg-embed`: vectors that are close where events are alike.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, ValueEnum};
 
 use super::metrics::MetricsArgs;
-use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude};
+use super::{Ended, LineArgs, PIPE_BATCH_BYTES, conclude, secret};
 use crate::embed::{DIM_MAX, LOCAL_MODEL, MODEL_BYTES_MAX};
 use crate::engine::{self, Options};
 use crate::io::embeddings::{Endpoint, EndpointConfig};
@@ -117,7 +117,7 @@ impl EndpointArgs {
     /// If what was said of it makes no sense, or its key cannot be read.
     pub(super) fn open(
         &self,
-        name: Option<&'static str>,
+        program: &'static str,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Option<Endpoint>> {
         if self.provider == Provider::Local {
@@ -136,11 +136,11 @@ impl EndpointArgs {
         let base_url = Url::parse(&base)
             .map_err(|why| anyhow::anyhow!("--base-url is not a URL to post to: {why}"))?;
         let config = EndpointConfig {
-            name,
+            name: Some(program),
             base_url,
             model,
             dim: self.dimensions,
-            api_key: self.api_key()?,
+            api_key: self.api_key(program)?,
             batch_max: usize::from(self.batch),
             timeout: Duration::from_secs(u64::from(self.timeout)),
             n_retries: u32::from(self.retries),
@@ -148,9 +148,9 @@ impl EndpointArgs {
         Ok(Some(Endpoint::new(config, shutdown)?))
     }
 
-    fn api_key(&self) -> anyhow::Result<Option<Key>> {
+    fn api_key(&self, program: &str) -> anyhow::Result<Option<Key>> {
         let (key, whence) = match &self.api_key_file {
-            Some(path) => (read_key(path)?, path.display().to_string()),
+            Some(path) => (secret::read(program, path)?, path.display().to_string()),
             None => match std::env::var(API_KEY_VARIABLE) {
                 Ok(key) if !key.is_empty() => (key, API_KEY_VARIABLE.to_owned()),
                 _ => return Ok(None),
@@ -161,10 +161,6 @@ impl EndpointArgs {
             format!("what {whence} holds is not a key")
         })?))
     }
-}
-
-fn read_key(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))
 }
 
 /// Runs the program.
@@ -185,7 +181,7 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<Ended> {
     let exporter = args.metrics.start(NAME, &plan, None, &shutdown)?;
     let mut dead_letters = lines.dead_letters()?;
     exporter.count_letters(&dead_letters);
-    let endpoint = args.endpoint.open(Some(NAME), &shutdown)?;
+    let endpoint = args.endpoint.open(NAME, &shutdown)?;
     let embedder = endpoint.map(|endpoint| Box::new(endpoint) as Box<dyn Embedder>);
     let which = if args.all {
         Embedded::All

@@ -12,12 +12,12 @@ use crate::enrich::{Database, DatabaseKind, Enrichment};
 pub(super) struct EnrichmentArgs {
     /// Take an event without `geo_location` as if it named the place of its `source_ip`: FILE is in
     /// MaxMind's format, such as GeoLite2-City.mmdb
-    #[arg(long, value_name = "FILE", env = "SG_GEOIP")]
+    #[arg(long, value_name = "FILE")]
     geoip: Option<PathBuf>,
 
     /// Take an event without `metadata.asn` as if it named the provider of its `source_ip`: FILE is
     /// in MaxMind's format, such as GeoLite2-ASN.mmdb
-    #[arg(long, value_name = "FILE", env = "SG_ASN")]
+    #[arg(long, value_name = "FILE")]
     asn: Option<PathBuf>,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct FeedbackArgs {
     note: Option<String>,
 
     /// Who says so [default: the login name]
-    #[arg(long, value_name = "NAME", env = "SG_AUTHOR", value_parser = parse_name)]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     by: Option<String>,
 
     /// Correct the baselines in this folder of sg-score, instead of those that sg-run keeps in

@@ -101,7 +101,7 @@ pub fn run(args: &GenArgs) -> anyhow::Result<Ended> {
         }
         Some(topic) => {
             let shutdown = Shutdown::install()?;
-            let cluster = args.cluster.cluster()?;
+            let cluster = args.cluster.cluster(NAME)?;
             let producer = Producer::open(NAME, false, &cluster, topic, args.acks, &shutdown)?;
             Box::new(ByUser(producer))
         }

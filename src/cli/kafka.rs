@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Args;
 
-use super::LineArgs;
+use super::{LineArgs, secret};
 use crate::engine::{Keeper, Source, TaskStore};
 use crate::io::dead_letter::DeadLetters;
 use crate::io::kafka::{self, Acks, Cluster, Producer, Start, Subscription};
@@ -58,7 +58,7 @@ pub(super) struct KafkaArgs {
 #[command(next_help_heading = "Kafka")]
 pub(super) struct ClusterArgs {
     /// Brokers to ask first: HOST:PORT, several with commas between them
-    #[arg(short, long, value_name = "BROKERS", env = "SG_KAFKA_BROKERS")]
+    #[arg(short, long, value_name = "BROKERS")]
     brokers: Option<String>,
 
     /// A property of librdkafka, such as `security.protocol=sasl_ssl`; secrets belong into
@@ -68,17 +68,31 @@ pub(super) struct ClusterArgs {
     properties: Vec<(String, String)>,
 
     /// A file with a property of librdkafka on each line
-    #[arg(short = 'F', long, value_name = "FILE", env = "SG_KAFKA_CONFIG")]
+    #[arg(short = 'F', long, value_name = "FILE")]
     kafka_config: Option<PathBuf>,
 }
 
 impl ClusterArgs {
     /// How to reach the cluster.
-    pub(super) fn cluster(&self) -> anyhow::Result<Cluster> {
+    pub(super) fn cluster(&self, program: &str) -> anyhow::Result<Cluster> {
         let mut properties = match &self.kafka_config {
             None => Vec::new(),
-            Some(path) => kafka::read_properties(path)?,
+            Some(path) => {
+                let properties = kafka::read_properties(path)?;
+                if (properties.iter()).any(|(key, _)| secret::is_secret_property(key)) {
+                    secret::check(program, path);
+                }
+                properties
+            }
         };
+        if let Some((key, _)) =
+            (self.properties.iter()).find(|it| secret::is_secret_property(&it.0))
+        {
+            let text = format!(
+                "every user of this machine can read {key} in the command line: put it into a file, for -F"
+            );
+            secret::warn_once(program, &text);
+        }
         properties.extend(self.properties.iter().cloned());
         let has_brokers = |(key, _): &&(String, String)| {
             key == "bootstrap.servers" || key == "metadata.broker.list"
@@ -138,7 +152,7 @@ impl KafkaArgs {
         topic: &str,
         shutdown: &Shutdown,
     ) -> anyhow::Result<impl Fn() -> anyhow::Result<Producer> + Send + 'static> {
-        let cluster = self.cluster.cluster()?;
+        let cluster = self.cluster.cluster(name)?;
         let (topic, shutdown) = (topic.to_owned(), shutdown.clone());
         Ok(move || Producer::open(name, quiet, &cluster, &topic, Acks::All, &shutdown))
     }
@@ -177,7 +191,7 @@ impl KafkaArgs {
             stops_at_end: self.exit_at_end,
             metrics,
         };
-        let cluster = self.cluster.cluster()?;
+        let cluster = self.cluster.cluster(name)?;
         let (source, committer) = kafka::open(
             name,
             lines.quiet,

@@ -1,9 +1,8 @@
 //! `--log-format`, which all programs have: how they say what they say on standard error.
 
-use std::process::ExitCode;
-
 use clap::{Arg, ArgMatches, Command, ValueEnum, value_parser};
 
+use super::Ended;
 use crate::report;
 
 /// The form of what is said.
@@ -25,7 +24,6 @@ pub(super) fn with_log_format(command: Command) -> Command {
         .long(LONG)
         .value_name("FORMAT")
         .value_parser(value_parser!(LogFormat))
-        .env(VARIABLE)
         .global(true)
         .help("How messages on stderr look [default: text]");
     command.arg(arg)
@@ -59,7 +57,7 @@ pub(super) fn set(matches: &ArgMatches) {
 }
 
 /// Says what is wrong with the arguments, or shows the help that was asked for.
-pub(super) fn tell_usage(name: &str, error: &clap::Error) -> ExitCode {
+pub(super) fn tell_usage(name: &str, error: &clap::Error) -> Ended {
     if error.use_stderr() && report::is_json() {
         let text = error.render().to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -68,5 +66,9 @@ pub(super) fn tell_usage(name: &str, error: &clap::Error) -> ExitCode {
         // There is nobody left to tell that nobody listens.
         let _ = error.print();
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    if error.exit_code() == 0 {
+        Ended::Done
+    } else {
+        Ended::Failed
+    }
 }

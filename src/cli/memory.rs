@@ -18,7 +18,7 @@ use crate::store::{BULK_BYTES_MIN, SCRATCH_BYTES, STATE_BYTES, Scratch, State, S
 pub(super) struct MemoryArgs {
     /// Memory to take at the most, in whole MiB or GiB, 256MiB at the least: users beyond it are kept on
     /// disk while they are not active, which is slower and gives the same scores
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", env = "SG_MEMORY_LIMIT",
+    #[arg(long, value_name = "SIZE", default_value = "2GiB",
           value_parser = parse_limit)]
     memory_limit: usize,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::Ended;
+use super::{Ended, secret};
 use crate::analyze::{
     Analyst, Config, Followed, Follower, Limits, Note, NoteFile, Notebook, Place, StoreNotes, Tally,
 };
@@ -29,7 +29,7 @@ const MODEL: &str = "claude-haiku-5-5";
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
     /// Whose protocol the service speaks
-    #[arg(long, value_enum, default_value_t = Provider::Anthropic, env = "SG_PROVIDER")]
+    #[arg(long, value_enum, default_value_t = Provider::Anthropic)]
     provider: Provider,
 
     /// Where the service is
@@ -41,11 +41,11 @@ pub(super) struct ModelArgs {
     base_url: Option<String>,
 
     /// The model to ask [default: claude-haiku-5-5; --provider openai has none]
-    #[arg(long, value_name = "MODEL", env = "SG_MODEL")]
+    #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
     /// Ask this model once more about what the first one holds for high or critical; what it says counts
-    #[arg(long, value_name = "MODEL", env = "SG_ESCALATE_MODEL")]
+    #[arg(long, value_name = "MODEL")]
     escalate_model: Option<String>,
 
     /// A file with the key
@@ -141,7 +141,7 @@ impl ModelArgs {
         Ok(Config {
             name,
             quiet,
-            place: self.place(is_asking)?,
+            place: self.place(name, is_asking)?,
             model,
             escalate_model: self.escalate_model.clone(),
             redact: Redact {
@@ -174,7 +174,7 @@ impl ModelArgs {
     }
 
     /// Where the service is, and the key to it.
-    fn place(&self, is_asking: bool) -> anyhow::Result<Place> {
+    fn place(&self, program: &str, is_asking: bool) -> anyhow::Result<Place> {
         let (url_variable, key_variable) = match self.provider {
             Provider::Anthropic => ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
             Provider::Openai => ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
@@ -186,7 +186,7 @@ impl ModelArgs {
             (None, None) => (self.provider.base_url().to_owned(), "the vendor's URL"),
         };
         let key = match (&self.api_key_file, of_variable(key_variable)) {
-            (Some(path), _) => Some(read_key(path)?),
+            (Some(path), _) => Some(read_key(program, path)?),
             (None, Some(text)) => {
                 Some(Key::parse(&text).with_context(|| format!("{key_variable} is no key"))?)
             }
@@ -285,10 +285,9 @@ pub(super) fn tell(name: &str, tally: &Tally) {
     say(name, &text);
 }
 
-fn read_key(path: &Path) -> anyhow::Result<Key> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    Key::parse(&text).with_context(|| format!("{shown} holds no key"))
+fn read_key(program: &str, path: &Path) -> anyhow::Result<Key> {
+    let text = secret::read(program, path)?;
+    Key::parse(&text).with_context(|| format!("{} holds no key", path.display()))
 }
 
 /// `5s`, `500ms`, `2m`.

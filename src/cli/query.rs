@@ -1,5 +1,9 @@
 //! `sg-query`: questions to a database.
 
+pub(super) mod examples;
+
+use std::io::{self, IsTerminal as _};
+
 use anyhow::{anyhow, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -41,8 +45,10 @@ pub struct QueryArgs {
 #[derive(Subcommand, Debug)]
 enum Question {
     /// Events, the newest first
+    #[command(after_help = examples::EVENTS, after_long_help = examples::EVENTS)]
     Events(FilterArgs),
     /// One event by its id, with its anomaly and the verdict on it
+    #[command(after_help = examples::EVENT, after_long_help = examples::EVENT)]
     Event {
         /// The event's id
         #[arg(value_name = "ID")]
@@ -51,6 +57,7 @@ enum Question {
         databases: DatabaseArgs,
     },
     /// Events that are out of character, the newest first
+    #[command(after_help = examples::ANOMALIES, after_long_help = examples::ANOMALIES)]
     Anomalies {
         #[command(flatten)]
         filter: FilterArgs,
@@ -59,20 +66,25 @@ enum Question {
         sort: Sort,
     },
     /// Events that a language model was asked about, the newest first, with what it has said
+    #[command(after_help = examples::ANALYSES, after_long_help = examples::ANALYSES)]
     Analyses(FilterArgs),
     /// What anomalies were folded into, the newest first
+    #[command(after_help = examples::INCIDENTS, after_long_help = examples::INCIDENTS)]
     Incidents(WhichArgs),
     /// Events that are like one, or like a text: have we seen this before?
     ///
     /// Those that sg-embed, or sg-run --embed, has given an embedding are compared: the same kind of
     /// misbehaviour counts most, then the same person and address. --model says which vectors, if there
     /// are several kinds.
+    #[command(after_help = examples::SIMILAR, after_long_help = examples::SIMILAR)]
     Similar(Box<SimilarArgs>),
     /// Events as they are stored, from now on; the last few of before first
     ///
     /// Whoever stores them is asked, one program after the other. It goes on until it is stopped.
+    #[command(after_help = examples::TAIL, after_long_help = examples::TAIL)]
     Tail(Box<TailArgs>),
     /// What is usual for a user: hours, addresses, places, types
+    #[command(after_help = examples::USER, after_long_help = examples::USER)]
     User {
         /// The user's name
         #[arg(value_name = "NAME")]
@@ -83,6 +95,7 @@ enum Question {
     /// What analysts have found of events, that of the newest event first
     ///
     /// --since and --until say when it was found, not when the event was.
+    #[command(after_help = examples::FEEDBACK, after_long_help = examples::FEEDBACK)]
     Feedback {
         #[command(flatten)]
         range: RangeArgs,
@@ -91,8 +104,10 @@ enum Question {
         limit: usize,
     },
     /// How much there is of what
+    #[command(after_help = examples::STATS, after_long_help = examples::STATS)]
     Stats(DatabaseArgs),
     /// Everything, the oldest first, as NDJSON or CSV
+    #[command(after_help = examples::EXPORT, after_long_help = examples::EXPORT)]
     Export {
         #[command(flatten)]
         filter: FilterArgs,
@@ -101,6 +116,7 @@ enum Question {
         what: What,
     },
     /// Answer over HTTP, and show a page
+    #[command(after_help = examples::SERVE, after_long_help = examples::SERVE)]
     Serve {
         #[command(flatten)]
         databases: DatabaseArgs,
@@ -108,7 +124,7 @@ enum Question {
         serve: Box<ServeArgs>,
     },
     /// Who may ask sg-query serve, or sg-run --serve
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::KEYS, after_long_help = examples::KEYS)]
     Keys(KeysCommand),
 }
 
@@ -279,30 +295,9 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
             Ok(found_or_not(found.len() as u64))
         }
         Question::Similar(args) => similar::run(parts, args, format),
-        Question::Event { event_id, .. } => {
-            let found = query::event(parts, event_id)?;
-            let ended = print_all(&found, format, Wanted::Events)?;
-            if format == Format::Table {
-                let mut writer = FeedbackWriter::new(format)?;
-                for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
-                    writer.write(feedback)?;
-                }
-                writer.finish()?;
-            }
-            Ok(ended)
-        }
+        Question::Event { event_id, .. } => event(parts, event_id, format),
         Question::Feedback { range, limit } => feedback(parts, range, *limit, format),
-        Question::User { user, .. } => match query::profile(parts, user)? {
-            None => Ok(Ended::Partly),
-            Some(profile) if format == Format::Table => {
-                print_profile(&profile)?;
-                Ok(Ended::Done)
-            }
-            Some(profile) => {
-                print_json(&serde_json::to_string(&profile)?)?;
-                Ok(Ended::Done)
-            }
-        },
+        Question::User { user, .. } => profile(parts, user, format),
         Question::Stats(_) => {
             print_stats(&query::stats(parts)?, format)?;
             Ok(Ended::Done)
@@ -334,7 +329,7 @@ impl QueryArgs {
             _ => CACHE_BYTES,
         };
         let named = [Some(&self.databases), self.question.databases()];
-        databases::open(named.into_iter().flatten(), cache_bytes)
+        databases::open(NAME, named.into_iter().flatten(), cache_bytes)
     }
 }
 
@@ -460,6 +455,37 @@ fn feedback(
     Ok(found_or_not(n_found))
 }
 
+/// One event, with its anomaly and the verdict on it.
+fn event(parts: Parts<'_>, event_id: &str, format: Format) -> anyhow::Result<Ended> {
+    let found = query::event(parts, event_id)?;
+    if found.is_empty() {
+        tell_of_nothing(&format!("there is no event {event_id}"));
+    }
+    let ended = print_all(&found, format, Wanted::Events)?;
+    if format == Format::Table {
+        let mut writer = FeedbackWriter::new(format)?;
+        for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
+            writer.write(feedback)?;
+        }
+        writer.finish()?;
+    }
+    Ok(ended)
+}
+
+/// What is usual for a user.
+fn profile(parts: Parts<'_>, user: &str, format: Format) -> anyhow::Result<Ended> {
+    let Some(profile) = query::profile(parts, user)? else {
+        tell_of_nothing(&format!("there is no event of user {user}"));
+        return Ok(Ended::Partly);
+    };
+    if format == Format::Table {
+        print_profile(&profile)?;
+    } else {
+        print_json(&serde_json::to_string(&profile)?)?;
+    }
+    Ok(Ended::Done)
+}
+
 fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::Result<Ended> {
     let mut writer = FoundWriter::new(format, wanted);
     for found in found {
@@ -467,6 +493,13 @@ fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::
     }
     writer.finish()?;
     Ok(found_or_not(found.len() as u64))
+}
+
+/// A person has to be told; a program has the exit code.
+fn tell_of_nothing(text: &str) {
+    if io::stderr().is_terminal() {
+        say(NAME, text);
+    }
 }
 
 fn found_or_not(n_found: u64) -> Ended {

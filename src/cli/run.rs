@@ -13,7 +13,7 @@ use super::memory::MemoryArgs;
 use super::metrics::{Exporter, ScoreMetricsArgs};
 use super::model::{self, ModelArgs};
 use super::score::{DetectorArgs, tell};
-use super::serve::ServingArgs;
+use super::serve::{self, ServingArgs};
 use super::store::{STORE_BATCH_BYTES, TuningArgs};
 use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine::{self, Keeper, Source, TaskStore};
@@ -34,6 +34,9 @@ pub const NAME: &str = "sg-run";
 /// what has been appended since is read.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[command(mut_arg("keys", |arg| arg.requires("serve")))]
+#[command(mut_arg("tls_cert", |arg| arg.requires("serve")))]
+#[command(mut_arg("host_name", |arg| arg.requires("serve")))]
 pub struct RunArgs {
     #[command(flatten)]
     files: FileArgs,
@@ -41,7 +44,7 @@ pub struct RunArgs {
     kafka: KafkaArgs,
 
     /// The database folder; it is made if it is not there
-    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    #[arg(long, value_name = "DIR")]
     db: PathBuf,
 
     /// Pass the lines on to standard output once they are stored
@@ -119,10 +122,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         .then(|| args.model.config(NAME, args.lines.quiet, true));
     let model = model.transpose()?;
     let tuning = args.memory.tuning(&args.tuning)?;
+    let bound = (args.serving).beside(NAME, args.serve, lines.quiet, exporter.metrics())?;
     let store = Arc::new(Store::open(&args.db, Access::Write, &tuning)?);
     let _shared = Shared::start(&store, NAME);
-    let server =
-        (args.serving).beside(NAME, args.serve, lines.quiet, &store, exporter.metrics())?;
+    let server = bound.map(|bound| serve::start_beside(NAME, bound, &store));
+    let server = server.transpose()?;
     let memory = args.memory.with_store(&store, &tuning, &enrichment)?;
     let n_kept = memory.n_kept.clone().unwrap_or_default();
     let silences = args.detector.silences((!lines.quiet).then_some(NAME))?;

@@ -87,7 +87,7 @@ pub struct ScoreArgs {
 #[command(next_help_heading = "Detector")]
 pub struct DetectorArgs {
     /// How to tell what is out of character
-    #[arg(long, value_enum, default_value_t = DetectorKind::Adaptive, env = "SG_DETECTOR")]
+    #[arg(long, value_enum, default_value_t = DetectorKind::Adaptive)]
     detector: DetectorKind,
 
     /// Score from which an event is an anomaly [default: adaptive 0.99, classic 0.7]
@@ -100,7 +100,7 @@ pub struct DetectorArgs {
     min_events: Option<u64>,
 
     /// Raise no anomaly that FILE silences: NDJSON with `user`, `ip`, `type`, `until`, `reason`, `by`
-    #[arg(long, value_name = "FILE", env = "SG_SILENCES")]
+    #[arg(long, value_name = "FILE")]
     silences: Option<PathBuf>,
 
     #[command(flatten)]
@@ -120,6 +120,7 @@ pub struct DetectorArgs {
 #[derive(Subcommand, Debug)]
 enum StateCommand {
     /// Write the baselines of a state folder to standard output as NDJSON
+    #[command(after_help = EXPORT_EXAMPLES, after_long_help = EXPORT_EXAMPLES)]
     Export {
         /// The state folder
         #[arg(long, value_name = "DIR")]
@@ -127,6 +128,7 @@ enum StateCommand {
     },
     /// Read baselines as NDJSON from standard input into a state folder, replacing those of
     /// the same users
+    #[command(after_help = IMPORT_EXAMPLES, after_long_help = IMPORT_EXAMPLES)]
     Import {
         /// The state folder
         #[arg(long, value_name = "DIR")]
@@ -147,6 +149,23 @@ Exit codes:
   0  done (also when the reader of the output goes away)
   1  ran, but lines were rejected; nothing to --explain or to --report
   2  trouble: wrong usage, damaged state, a failure
+";
+
+const EXPORT_EXAMPLES: &str = "Examples:
+  sg-score export --state /var/lib/streamguard/state > baselines.ndjson
+
+Exit codes:
+  0  done
+  1  there are no baselines
+  2  trouble: wrong usage, a folder missing, in use or damaged, a failure
+";
+
+const IMPORT_EXAMPLES: &str = "Examples:
+  sg-score import --state state < baselines.ndjson
+
+Exit codes:
+  0  done
+  2  trouble: wrong usage, a line that is no baseline, a folder in use or damaged, a failure
 ";
 
 impl DetectorArgs {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 
-use super::Ended;
 use super::metrics::MetricsArgs;
 use super::output::{Format, print_keys};
+use super::query::examples;
+use super::{Ended, secret};
 use crate::metrics::{Metrics, Plan};
 use crate::report::{say, warn};
 use crate::serve::keys::{self, Role};
-use crate::serve::{Databases, ServeConfig, Server, TlsFiles};
+use crate::serve::{Bound, Databases, ServeConfig, Server, TlsFiles};
 use crate::shutdown::Shutdown;
 use crate::store::{Live, Store};
 
@@ -29,11 +30,11 @@ const POLL: Duration = Duration::from_millis(20);
 #[command(next_help_heading = "Serving")]
 pub(super) struct ServingArgs {
     /// Serve over TLS, with this certificate and those between it and one that clients trust, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
     /// The certificate's private key, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
     /// Ask for a key that is in this file, which sg-query keys writes. Without it everybody on this
@@ -72,6 +73,7 @@ pub(super) struct ServeArgs {
 #[derive(Subcommand, Debug)]
 pub(super) enum KeysCommand {
     /// Make a key and show it, once
+    #[command(after_help = examples::KEYS_ADD, after_long_help = examples::KEYS_ADD)]
     Add {
         /// Whose it is, or what for
         #[arg(value_name = "NAME")]
@@ -83,8 +85,10 @@ pub(super) enum KeysCommand {
         file: KeyFileArgs,
     },
     /// The keys that there are
+    #[command(after_help = examples::KEYS_LIST, after_long_help = examples::KEYS_LIST)]
     List(KeyFileArgs),
     /// Make a key worthless, also to a server that is running
+    #[command(after_help = examples::KEYS_REVOKE, after_long_help = examples::KEYS_REVOKE)]
     Revoke {
         /// Its name
         #[arg(value_name = "NAME")]
@@ -102,38 +106,37 @@ pub(super) struct KeyFileArgs {
 }
 
 impl ServingArgs {
-    /// Serves a store that this program writes to, if there is an address.
+    /// Serving beside what this program does, if there is an address. Whatever can be wrong about it is
+    /// found before there is a database.
     pub(super) fn beside(
         &self,
         program: &'static str,
         listen: Option<SocketAddr>,
         quiet: bool,
-        store: &Arc<Store>,
         metrics: Option<Arc<Metrics>>,
-    ) -> anyhow::Result<Option<Server>> {
+    ) -> anyhow::Result<Option<Bound>> {
         let Some(listen) = listen else {
-            let is_idle =
-                self.tls_cert.is_none() && self.keys.is_none() && self.host_name.is_empty();
-            ensure!(
-                is_idle,
-                "--keys, --tls-cert and --host-name go with --serve"
-            );
             return Ok(None);
         };
-        let live = Live::of(Arc::clone(store), program);
-        let server = self.start(program, listen, quiet, Databases::of(vec![live]), metrics)?;
-        Ok(Some(server))
+        self.bind(program, listen, quiet, metrics).map(Some)
     }
 
-    /// Starts to serve at an address.
-    pub(super) fn start(
+    /// Takes an address, without answering yet.
+    pub(super) fn bind(
         &self,
         program: &'static str,
         listen: SocketAddr,
         quiet: bool,
-        databases: Databases,
         metrics: Option<Arc<Metrics>>,
-    ) -> anyhow::Result<Server> {
+    ) -> anyhow::Result<Bound> {
+        // A file may name one of them; then it is no choice to do without TLS.
+        ensure!(
+            self.tls_cert.is_some() == self.tls_key.is_some(),
+            "--tls-cert and --tls-key go together: name both"
+        );
+        if let Some(path) = &self.tls_key {
+            secret::check(program, path);
+        }
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
         let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         if !listen.ip().is_loopback() {
@@ -159,10 +162,29 @@ impl ServingArgs {
             quiet,
             metrics,
         };
-        let server = Server::start(&config, databases)?;
-        say(program, &format!("listening on {}", server.url()));
-        Ok(server)
+        Bound::new(config)
     }
+}
+
+/// Starts to answer, and says where.
+pub(super) fn start(
+    program: &'static str,
+    bound: Bound,
+    databases: Databases,
+) -> anyhow::Result<Server> {
+    let server = bound.serve(databases)?;
+    say(program, &format!("listening on {}", server.url()));
+    Ok(server)
+}
+
+/// Starts to answer questions to a store that this program writes to.
+pub(super) fn start_beside(
+    program: &'static str,
+    bound: Bound,
+    store: &Arc<Store>,
+) -> anyhow::Result<Server> {
+    let live = Live::of(Arc::clone(store), program);
+    start(program, bound, Databases::of(vec![live]))
 }
 
 /// Serves until a signal asks for the end.
@@ -184,8 +206,8 @@ pub(super) fn run(
             metrics.watch(folder);
         }
     }
-    let server =
-        (args.serving).start(program, args.listen, args.quiet, databases, metrics.clone())?;
+    let bound = (args.serving).bind(program, args.listen, args.quiet, metrics.clone())?;
+    let server = start(program, bound, databases)?;
     if let Some(metrics) = &metrics {
         metrics.begin();
     }

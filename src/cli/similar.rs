@@ -90,7 +90,7 @@ impl SimilarArgs {
 
     /// The vector that the server gives it.
     fn asked(&self, event: Option<&Found>) -> anyhow::Result<Embedding> {
-        let endpoint = self.endpoint.open(Some(NAME), &Shutdown::default())?;
+        let endpoint = self.endpoint.open(NAME, &Shutdown::default())?;
         let endpoint = endpoint.expect("it is asked for");
         let text = event.map_or_else(|| self.query.clone(), sentence);
         match endpoint.embed(&[text]).pop().flatten() {

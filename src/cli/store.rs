@@ -37,7 +37,7 @@ pub struct StoreArgs {
     command: Option<StoreCommand>,
 
     /// The database folder; it is made if it is not there
-    #[arg(long, value_name = "DIR", required = true, env = "SG_DB")]
+    #[arg(long, value_name = "DIR", required = true)]
     db: Option<PathBuf>,
 
     /// Pass the lines on to standard output once they are stored
@@ -59,25 +59,22 @@ pub struct StoreArgs {
 #[derive(Subcommand, Debug)]
 enum StoreCommand {
     /// Check everything in the database; exit code 1 if something is wrong
+    #[command(after_help = VERIFY_EXAMPLES, after_long_help = VERIFY_EXAMPLES)]
     Verify {
         /// The database folder; with several, sums are those of all as if they were one
-        #[arg(long, value_name = "DIR", env = "SG_DB", required = true)]
+        #[arg(long, value_name = "DIR", required = true)]
         db: Vec<PathBuf>,
         /// Also print SHA-256 sums of the contents; equal contents give equal sums
         #[arg(long)]
         digest: bool,
     },
     /// Remove old events and all that belongs to them
+    #[command(after_help = PRUNE_EXAMPLES, after_long_help = PRUNE_EXAMPLES)]
     Prune {
         #[command(flatten)]
         database: DatabaseArgs,
         /// Keep the events of this span before now, such as 90d
-        #[arg(
-            long,
-            value_name = "SPAN",
-            conflicts_with = "before",
-            required_unless_present = "before"
-        )]
+        #[arg(long, value_name = "SPAN", conflicts_with = "before")]
         retain: Option<String>,
         /// Remove events before this time
         #[arg(long, value_name = "TIME")]
@@ -97,15 +94,19 @@ enum StoreCommand {
     /// all that the database does: events, anomalies, analyses, vectors, verdicts, baselines, and how far
     /// topics and files were read. It needs to write to the database's folder, where the program that has the
     /// database open links the files to be copied.
+    #[command(after_help = backup::BACKUP_EXAMPLES, after_long_help = backup::BACKUP_EXAMPLES)]
     Backup(BackupArgs),
     /// List the backups in a folder; exit code 1 if there is none, or one is damaged
+    #[command(after_help = backup::BACKUPS_EXAMPLES, after_long_help = backup::BACKUPS_EXAMPLES)]
     Backups(BackupsArgs),
     /// Make a database of a backup
     ///
     /// Every file is compared with its checksum. The database is there when it is whole. Then run the same
     /// sg-run again: it goes on with what was read after the backup.
+    #[command(after_help = backup::RESTORE_EXAMPLES, after_long_help = backup::RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
     /// Rewrite the database's files so that they take the least room
+    #[command(after_help = COMPACT_EXAMPLES, after_long_help = COMPACT_EXAMPLES)]
     Compact {
         #[command(flatten)]
         database: DatabaseArgs,
@@ -115,7 +116,7 @@ enum StoreCommand {
 #[derive(Args, Debug)]
 pub(super) struct DatabaseArgs {
     /// The database folder
-    #[arg(long, value_name = "DIR", env = "SG_DB")]
+    #[arg(long, value_name = "DIR")]
     pub(super) db: PathBuf,
 }
 
@@ -179,6 +180,33 @@ Exit codes:
   0  done (also when the reader of the output goes away)
   1  ran, but lines were rejected, verify or backups found something wrong, or feedback no such event
   2  trouble: wrong usage, a database in use or too damaged to be read on, a failure
+";
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  sg-store verify --db db
+  sg-store verify --db host1/db --db host2/db --digest
+
+Exit codes:
+  0  all is as it should be
+  1  something is wrong
+  2  trouble: wrong usage, a database missing, in use or too damaged to be read on, a failure
+";
+
+const PRUNE_EXAMPLES: &str = "Examples:
+  sg-store prune --db db --retain 90d && sg-store compact --db db
+  sg-store prune --db db --before 2026-01-01
+
+Exit codes:
+  0  done
+  2  trouble: wrong usage, a database missing, in use or damaged, a failure
+";
+
+const COMPACT_EXAMPLES: &str = "Examples:
+  sg-store compact --db db
+
+Exit codes:
+  0  done
+  2  trouble: wrong usage, a database missing, in use or damaged, a failure
 ";
 
 /// Bytes of lines that go to the store together, when that much is waiting.

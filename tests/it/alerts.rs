@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use crate::database::{admin, lines_of, raw};
 use crate::kills::kill_and_repeat;
-use crate::tools::{Ran, digest, generated, program, run, shell};
+use crate::tools::{Ran, digest, generated, program, run, shell, write_secret};
 
 /// Settings that find many anomalies in little input.
 const SCORE: [&str; 2] = ["--threshold=0.5", "--min-events=20"];
@@ -282,7 +282,7 @@ fn wrong_targets_are_refused_at_the_start() {
     check(&["--alerts=incidents"], "--alerts-to");
     let secret = site.text("secret");
     for text in ["", "whsec_hunter2hunter2", "hunter2"] {
-        std::fs::write(&secret, text).unwrap();
+        write_secret(&secret, text);
         let args = [
             "--alerts-to",
             "webhook:http://h",

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::llm_stub::{Asked, KEY, MODEL, Reply, Stub, verdict, verdict_with};
-use crate::tools::{Ran, Running, event, program, run};
+use crate::tools::{Ran, Running, event, program, run, write_secret};
 
 /// A service, and a folder with what is needed to ask it.
 struct Desk {
@@ -25,7 +25,7 @@ struct Desk {
 impl Desk {
     fn new(behave: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), format!("{KEY}\n")).unwrap();
+        write_secret(folder.path().join("key"), &format!("{KEY}\n"));
         Self {
             folder,
             stub: Stub::start(behave),

@@ -246,6 +246,11 @@ fn upgrading() {
 }
 
 #[test]
+fn configuration() {
+    check("docs/configuration.md");
+}
+
+#[test]
 fn scaling() {
     check("docs/scaling.md");
 }

@@ -399,3 +399,58 @@ fn compressed_files_may_be_cut_off_or_damaged() {
         assert_eq!(ran.code, 1, "{}", ran.stderr);
     }
 }
+
+/// A script has the exit code; a person would be left to wonder.
+#[test]
+fn a_person_is_told_that_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = folder.path().display();
+    shell(&format!(
+        "cd {shown} && sg-gen --events 10 | sg-store -q --db db"
+    ))
+    .expect_code(0);
+    for (question, words) in [
+        ("event nosuch", "sg-query: there is no event nosuch"),
+        ("user nosuch", "sg-query: there is no event of user nosuch"),
+    ] {
+        let question = format!("sg-query {question} --db {shown}/db");
+        let ran = shell(&format!("script -qec '{question} > /dev/null' /dev/null"));
+        assert_eq!(
+            (ran.code, ran.text().trim_end()),
+            (1, words),
+            "{}",
+            ran.stderr
+        );
+        let ran = shell(&question);
+        assert_eq!((ran.code, ran.text(), &*ran.stderr), (1, "", ""));
+    }
+}
+
+#[test]
+fn a_server_that_is_refused_leaves_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (args, words) in [
+        (
+            &["--serve", "0.0.0.0:0"][..],
+            "name a file of them with --keys",
+        ),
+        (&["--serve", &taken], "cannot listen on 127.0.0.1:"),
+        (
+            &["--serve", "127.0.0.1:0", "--keys", "none"],
+            "cannot read none",
+        ),
+        (
+            &["--serve", "127.0.0.1:0", "--tls-cert", "none"],
+            "name both",
+        ),
+        (&["--keys", "none"], "--serve <ADDRESS:PORT>"),
+    ] {
+        let args = [&["--db", db.to_str().unwrap()], args].concat();
+        let ran = run("sg-run", &args, b"").expect_code(2);
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+        assert!(!db.exists(), "{args:?}");
+    }
+}

@@ -4,6 +4,7 @@
 //! easier to foretell with it. What must hold for every detector is run with each of [`DETECTORS`].
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -59,13 +60,22 @@ pub(crate) fn program(name: &str) -> Command {
         _ => panic!("there is no program {name}"),
     };
     let mut command = Command::new(path);
-    command.env_remove("SG_DB").env("SG_DETECTOR", "classic");
+    for variable in variables() {
+        command.env_remove(variable);
+    }
+    command.env("SG_DETECTOR", "classic");
     // Nobody's service is asked by a test.
     for variable in ["API_KEY", "BASE_URL"] {
         command.env_remove(format!("ANTHROPIC_{variable}"));
         command.env_remove(format!("OPENAI_{variable}"));
     }
     command
+}
+
+/// Variables by which whoever runs the tests has set options.
+fn variables() -> impl Iterator<Item = std::ffi::OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.to_string_lossy().starts_with("SG_"))
 }
 
 /// Runs a program to its end, with `stdin` as its input.
@@ -216,6 +226,12 @@ pub(crate) fn wait_within(time: Duration, mut is_so: impl FnMut() -> bool) -> bo
     true
 }
 
+/// Writes a file that nobody else can read, so that nothing is said about it.
+pub(crate) fn write_secret(path: impl AsRef<Path>, text: &str) {
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+}
+
 /// Runs a line of shell with the programs on its PATH.
 pub(crate) fn shell(script: &str) -> Ran {
     let folder = Path::new(env!("CARGO_BIN_EXE_sg-run"))
@@ -223,10 +239,13 @@ pub(crate) fn shell(script: &str) -> Ran {
         .unwrap()
         .to_owned();
     let path = std::env::var("PATH").unwrap();
-    let output = Command::new("bash")
+    let mut command = Command::new("bash");
+    for variable in variables() {
+        command.env_remove(variable);
+    }
+    let output = command
         .args(["-c", &format!("set -o pipefail; {script}")])
         .env("PATH", format!("{}:{path}", folder.display()))
-        .env_remove("SG_DB")
         .env("SG_DETECTOR", "classic")
         .stdin(Stdio::null())
         .output()

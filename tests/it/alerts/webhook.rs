@@ -9,7 +9,7 @@ use super::stub::{Message, OK, Reply, SECRET, Stub};
 use super::{Site, emitted, once};
 use crate::database::{admin, lines_of};
 use crate::kills::kill_and_repeat;
-use crate::tools::{Running, digest, generated, n_lines, run, testdata, wait_within};
+use crate::tools::{Running, digest, generated, n_lines, run, testdata, wait_within, write_secret};
 
 /// A log of which that many alerts come, and more lines after them; the lines of the alerts.
 fn site(n_alerts: usize) -> (Site, Vec<String>) {
@@ -21,7 +21,7 @@ fn site(n_alerts: usize) -> (Site, Vec<String>) {
     let has_id = |line: &&[u8]| String::from_utf8_lossy(line).contains(&id);
     let end = pieces.iter().position(has_id).unwrap() + 1;
     let site = Site::new(&pieces[..end].concat());
-    std::fs::write(site.path("secret"), SECRET).unwrap();
+    write_secret(site.path("secret"), SECRET);
     (
         site,
         as_values(lines_of(&expected)[..n_alerts].iter().copied()),
@@ -248,7 +248,7 @@ fn a_message_that_is_refused_is_put_aside() {
 fn a_dead_webhook_holds_up_nothing() {
     let lines = generated(60_000, 60, 311);
     let site = Site::new(&lines);
-    std::fs::write(site.path("secret"), SECRET).unwrap();
+    write_secret(site.path("secret"), SECRET);
     let expected = as_values(lines_of(&emitted(&lines, "incidents")));
     let stub = Stub::start(|_, _| OK);
     let (address, target) = (stub.address, stub.target());
@@ -366,7 +366,7 @@ fn a_webhook_that_hangs_does_not_hold_up_the_end() {
 fn a_killed_run_tells_every_webhook_in_the_end() {
     let lines = generated(150_000, 60, 313);
     let site = Site::new(&lines);
-    std::fs::write(site.path("secret"), SECRET).unwrap();
+    write_secret(site.path("secret"), SECRET);
     let expected = as_values(lines_of(&emitted(&lines, "incidents")));
     // It fails now and then, too.
     let stub = Stub::start(|n_before, _| match n_before % 40 {
@@ -414,7 +414,7 @@ fn hostile_values_stay_values() {
     };
     let lines: String = (0..300).map(line).collect();
     let site = Site::new(lines.as_bytes());
-    std::fs::write(site.path("secret"), SECRET).unwrap();
+    write_secret(site.path("secret"), SECRET);
     let expected = as_values(lines_of(&emitted(lines.as_bytes(), "anomalies")));
     assert!(expected.len() > 1, "{}", expected.len());
     let stub = Stub::start(|n_before, _| {
