@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deployed import dashboards, expressions, panels
 
+N_COLUMNS = 24
 # Grafana writes these into every dashboard, but its types do not have them.
 UNKNOWN = ("builtIn", "titleFormat", "textFormat", "definition", "mode", "showColorScale")
 
@@ -25,7 +26,7 @@ def lost(before, after, path=""):
     """Where something of the one is not in the other."""
     if isinstance(before, dict):
         for key, value in before.items():
-            if key in after if isinstance(after, dict) else False:
+            if isinstance(after, dict) and key in after:
                 yield from lost(value, after[key], f"{path}/{key}")
             elif value not in (None, {}, []) and key not in UNKNOWN:
                 yield f"{path}/{key}"
@@ -36,6 +37,19 @@ def lost(before, after, path=""):
             yield from lost(*pair, f"{path}/{number}")
     elif before != after:
         yield path
+
+
+def overlaps(dashboard):
+    """Panels that lie over others, or over the edge."""
+    taken = {}
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        columns = range(place["x"], place["x"] + place["w"])
+        for cell in ((x, place["y"] + dy) for x in columns for dy in range(place["h"])):
+            if cell in taken or cell[0] >= N_COLUMNS:
+                yield f"{panel['title']} lies over {taken.get(cell, 'the edge')}"
+                break
+            taken[cell] = panel["title"]
 
 
 def faults(dashboard):
@@ -49,14 +63,7 @@ def faults(dashboard):
     ids = [panel["id"] for panel in dashboard["panels"]]
     if len(ids) != len(set(ids)):
         yield "two panels have one id"
-    taken = {}
-    for panel in dashboard["panels"]:
-        place = panel["gridPos"]
-        for cell in ((x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])):
-            if cell in taken or cell[0] >= 24:
-                yield f"{panel['title']} lies over {taken.get(cell, 'the edge')}"
-                break
-            taken[cell] = panel["title"]
+    yield from overlaps(dashboard)
     for panel in panels(dashboard):
         title = panel["title"]
         if not panel.get("description", "").endswith("."):
@@ -75,11 +82,12 @@ def faults(dashboard):
 
 def unparsed():
     """What promtool says of expressions that it does not understand."""
-    rules = [{"record": f"expression:{number}", "expr": expression} for number, (_, expression) in enumerate(expressions())]
+    rules = [{"record": f"expression:{number}", "expr": it} for number, (_, it) in enumerate(expressions())]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}, file)
         file.flush()
-        ran = subprocess.run([PROMTOOL, "check", "rules", file.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        words = [PROMTOOL, "check", "rules", file.name]
+        ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return ran.stdout.decode() if ran.returncode else ""
 
 

@@ -11,6 +11,7 @@ RULES = DEPLOY / "prometheus" / "streamguard.rules.yml"
 TESTS = DEPLOY / "prometheus" / "streamguard.rules.test.yml"
 OPERATING = ROOT / "docs" / "operating.md"
 
+SELECTOR = re.compile(r"\b(?:streamguard_\w+|process_\w+|up)\b(?:\{[^}]*\})?")
 NAME = re.compile(r"\b(streamguard_\w+|process_\w+)\b")
 
 
@@ -50,3 +51,8 @@ def expressions():
 def names(expression):
     """Metrics that an expression names."""
     return set(NAME.findall(expression))
+
+
+def selectors(expression):
+    """The series that an expression is made of."""
+    return set(SELECTOR.findall(expression))

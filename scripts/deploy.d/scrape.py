@@ -18,7 +18,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from deployed import RULES, dashboards, expressions, names, panels, plain
+from deployed import RULES, alerts, dashboards, expressions, names, panels, plain, selectors
 
 EVENTS = RULES.parents[2] / "testdata" / "demo.ndjson.zst"
 N_EVENTS = 3_000
@@ -83,6 +83,8 @@ class Prometheus:
         words = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:0"]
         said = start(stack, folder, "prometheus", TOOLS / "prometheus", *words)
         found = wait_for("Prometheus", lambda: re.search(r"Listening on.*address=(127\.0\.0\.1:\d+)", said()))
+        # It listens before it answers.
+        wait_for("Prometheus that is ready", lambda: "Server is ready" in said())
         self.url = f"http://{found[1]}/api/v1"
 
     def get(self, path, **query):
@@ -108,6 +110,14 @@ def empty_panels(prometheus):
                     yield f"{file}, {panel['title']}: nothing for {expression}"
 
 
+def empty_alerts(prometheus):
+    """Series that alerts look at, and that nobody has: it would never fire."""
+    for name, rule in alerts().items():
+        for selector in selectors(rule["expr"]):
+            if not prometheus.ask(selector):
+                yield f"alert {name}: there is no {selector}"
+
+
 def unsound_metrics(addresses):
     """What promtool says of what the programs answer."""
     for address in addresses:
@@ -128,6 +138,7 @@ def faults(prometheus, addresses):
         for rule in group["rules"]:
             if rule["health"] != "ok":
                 yield f"alert {rule['name']}: {rule['health']} {rule.get('lastError', '')}"
+    yield from empty_alerts(prometheus)
     yield from empty_panels(prometheus)
     yield from unsound_metrics(addresses)
 
@@ -166,9 +177,9 @@ def main():
         wait_for("alert", lambda: prometheus.ask('ALERTS{alertname="StreamguardDeadLetters", alertstate="firing"}'))
         wait_for("failed analysis", lambda: prometheus.value("sum(streamguard_ai_analysis_failed_total)"))
         found = [*faults(prometheus, addresses)]
-        alert = next(it for it in prometheus.get("alerts")["alerts"] if it["labels"]["alertname"] == "StreamguardDeadLetters")
-        if addresses[0] not in alert["annotations"]["summary"]:
-            found.append(f"the alert says: {alert['annotations']['summary']}")
+        told = {it["labels"]["alertname"]: it["annotations"]["summary"] for it in prometheus.get("alerts")["alerts"]}
+        if addresses[0] not in told["StreamguardDeadLetters"]:
+            found.append(f"the alert says: {told['StreamguardDeadLetters']}")
     for fault in found:
         print(fault)
     if not found:
