@@ -1,10 +1,8 @@
-"""compose.py --promtool FILE: whether the compose file is one, and whether what it names is there.
+"""compose.py: whether the compose file is one, and whether what it names is there.
 
 Types of the Compose Specification read it, and say what they do not know. It ends with 1 if anything is not as it
 should be.
 """
-import argparse
-import pathlib
 import re
 import shutil
 import subprocess
@@ -59,7 +57,7 @@ def unconfigured():
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(path, folder)
             shutil.copy(RULES, folder)
-            words = [PROMTOOL, "check", "config", "--lint=all", "--lint-fatal", f"{folder}/{path.name}"]
+            words = ["promtool", "check", "config", "--lint=all", "--lint-fatal", f"{folder}/{path.name}"]
             ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if ran.returncode:
             yield f"{path.parent.name}/{path.name}: {ran.stdout}"
@@ -76,7 +74,4 @@ def main():
     sys.exit(1 if found else 0)
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--promtool", type=pathlib.Path, required=True)
-PROMTOOL = parser.parse_args().promtool
 main()

@@ -1,11 +1,9 @@
-"""dashboards.py --promtool FILE: whether the dashboards are such as Grafana and Prometheus understand.
+"""dashboards.py: whether the dashboards are such as Grafana and Prometheus understand.
 
 Grafana's own types read each dashboard and write it again; a field that is misspelt is lost on the way. promtool
 parses all expressions. It ends with 1 if anything is not as it should be.
 """
-import argparse
 import json
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -86,7 +84,7 @@ def unparsed():
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}, file)
         file.flush()
-        words = [PROMTOOL, "check", "rules", file.name]
+        words = ["promtool", "check", "rules", file.name]
         ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return ran.stdout.decode() if ran.returncode else ""
 
@@ -106,7 +104,4 @@ def main():
     sys.exit(1 if n_faults else 0)
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--promtool", type=pathlib.Path, required=True)
-PROMTOOL = parser.parse_args().promtool
 main()

@@ -1,10 +1,9 @@
-"""rules.py --promtool FILE: whether alerts are right, tested and explained.
+"""rules.py: whether alerts are right, tested and explained.
 
 promtool runs the cases of each alert. That these would notice is seen by breaking the alert: one that never fires
 must fail in a case in which it should, and one that always fires, or fires on one of its conditions alone, in one
 in which it should not. It ends with 1 if anything is not as it should be.
 """
-import argparse
 import pathlib
 import re
 import subprocess
@@ -20,7 +19,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 def promtool(*args):
     """Whether it is content, and what it has said."""
-    ran = subprocess.run([PROMTOOL, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ran = subprocess.run(["promtool", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return ran.returncode == 0, ran.stdout
 
 
@@ -97,7 +96,4 @@ def main():
     sys.exit(0 if is_right else 1)
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--promtool", type=pathlib.Path, required=True)
-PROMTOOL = parser.parse_args().promtool
 main()

@@ -1,4 +1,4 @@
-"""scrape.py --prometheus DIR --bin DIR --broker ADDRESS: has a real Prometheus watch programs of ours at work.
+"""scrape.py --bin DIR --broker ADDRESS: has a real Prometheus watch programs of ours at work.
 
 One sg-run follows a file and does all that it can beside that, another one reads a topic. Prometheus reads their
 metrics, with the alert rules of deploy/. Then: it counts what was sent; promtool finds nothing to say of the
@@ -81,7 +81,7 @@ class Prometheus:
         configuration = CONFIGURATION.format(rules=RULES, targets=", ".join(f'"{it}"' for it in targets))
         (folder / "prometheus.yml").write_text(configuration)
         words = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=127.0.0.1:0"]
-        said = start(stack, folder, "prometheus", TOOLS / "prometheus", *words)
+        said = start(stack, folder, "prometheus", "prometheus", *words)
         found = wait_for("Prometheus", lambda: re.search(r"Listening on.*address=(127\.0\.0\.1:\d+)", said()))
         # It listens before it answers.
         wait_for("Prometheus that is ready", lambda: "Server is ready" in said())
@@ -123,7 +123,7 @@ def unsound_metrics(addresses):
     for address in addresses:
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             text = answer.read()
-        ran = subprocess.run([TOOLS / "promtool", "check", "metrics"], input=text, capture_output=True)
+        ran = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
         if ran.returncode:
             yield ran.stderr.decode()
 
@@ -189,9 +189,8 @@ def main():
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--prometheus", type=pathlib.Path, required=True)
 parser.add_argument("--bin", type=pathlib.Path, required=True)
 parser.add_argument("--broker", required=True)
 args = parser.parse_args()
-TOOLS, BIN, BROKER = args.prometheus.resolve(), args.bin.resolve(), args.broker
+BIN, BROKER = args.bin.resolve(), args.broker
 main()
