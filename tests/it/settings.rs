@@ -814,7 +814,7 @@ fn shipped_files_are_right() {
     assert!(
         found
             .iter()
-            .any(|path| path.ends_with("deploy/streamguard.toml")),
+            .any(|path| path.ends_with("etc/streamguard.toml")),
         "{found:?}"
     );
     for shipped in found {
