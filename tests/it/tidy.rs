@@ -51,7 +51,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("flate2::", &["io/files.rs"]),
         ("zstd::", &["io/files.rs"]),
         ("signal_hook::", &["shutdown.rs"]),
-        ("crossbeam_channel::", &["engine.rs"]),
+        ("crossbeam_channel::", &["engine.rs", "engine/parser.rs"]),
         ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
         ("serde_bytes::", &["store/"]),
         ("jiff::", &["time.rs"]),
