@@ -125,9 +125,9 @@ fn check_backup_beside_a_writer(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (db, to, input) = (path("db"), path("backups"), path("events"));
-    let lines = generated(60_000, 60, 71);
+    let lines = generated(40_000, 60, 71);
     let pieces = lines_of(&lines);
-    fs::write(&input, pieces[..40_000].concat()).unwrap();
+    fs::write(&input, pieces[..30_000].concat()).unwrap();
     let sg_run = |db: &Path, more: &[&str]| {
         let args = ["-q", "--threshold=0.5", detector, "--db"];
         let paths = [db.to_str().unwrap(), input.to_str().unwrap()];
@@ -141,17 +141,17 @@ fn check_backup_beside_a_writer(detector: &str) {
         ran.code == 0 && ran.json_lines()[0]["events"] == n_events
     };
     let reached = wait_within(PATIENCE, || {
-        backup(&db, &to, &["--keep=4"]).expect_code(0);
-        is_at(40_000)
+        backup(&db, &to, &["--keep=2"]).expect_code(0);
+        is_at(30_000)
     });
     assert!(reached, "{}", running.stderr());
     let mut file = fs::File::options().append(true).open(&input).unwrap();
-    for part in pieces[40_000..].chunks(10_000) {
+    for part in pieces[30_000..].chunks(5_000) {
         std::io::Write::write_all(&mut file, &part.concat()).unwrap();
         backup(&db, &to, &[]).expect_code(0);
     }
     assert!(
-        wait_within(PATIENCE, || is_at(60_000)),
+        wait_within(PATIENCE, || is_at(40_000)),
         "{}",
         running.stderr()
     );
@@ -168,7 +168,7 @@ fn check_backup_beside_a_writer(detector: &str) {
         // It is whole as it is.
         digest(&restored);
         let n_events = stats(&restored)["events"].as_u64().unwrap();
-        assert!(n_events >= n_before && n_events <= 60_000);
+        assert!(n_events >= n_before && n_events <= 40_000);
         n_before = n_events;
         shell(&format!("sg-run {}", sg_run(&restored, &[]))).expect_code(0);
         assert_eq!(full(&restored), expected, "backup {number}");
