@@ -100,6 +100,13 @@ fn is_shown(lines: &[&str], shown: &[&str]) -> bool {
     }
 }
 
+/// Whether a line tells of trouble with brokers that goes by itself, or of its end.
+fn is_passing_trouble(line: &str) -> bool {
+    line.starts_with("sg-")
+        && (line.contains(": Kafka: ") && line.ends_with("; trying again")
+            || line.ends_with(": Kafka is back"))
+}
+
 /// Where `scripts/kafka` has what it has downloaded.
 fn cache_folder() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME").map_or_else(
@@ -182,8 +189,12 @@ fn check(name: &str) {
     let mut lines: Vec<&str> = document.lines().collect();
     let mut wrong = Vec::new();
     for (step, output) in steps.iter().zip(before).rev() {
-        let came: Vec<&str> = output.lines().collect();
+        let mut came: Vec<&str> = output.lines().collect();
         let shown: Vec<&str> = step.expected.lines().collect();
+        if !is_shown(&came, &shown) {
+            // A busy machine's brokers are late at times.
+            came.retain(|line| !is_passing_trouble(line));
+        }
         if !is_shown(&came, &shown) {
             let (line, expected) = (step.line, &step.expected);
             wrong.push(format!(

@@ -487,7 +487,7 @@ fn wrong_usage_is_told() {
         ),
         (
             &["--provider=openai", "--model=m", "--api-key-file=/nowhere"],
-            "cannot read the key",
+            "cannot read /nowhere",
         ),
         (&["--dimensions=0"], "expected 1..=8192"),
         (&["--batch=0"], "--batch"),
