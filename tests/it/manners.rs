@@ -442,7 +442,7 @@ fn a_server_that_is_refused_leaves_no_database() {
         (&["--serve", &taken], "cannot listen on 127.0.0.1:"),
         (
             &["--serve", "127.0.0.1:0", "--keys", "none"],
-            "cannot read none",
+            "cannot read the keys in none",
         ),
         (
             &["--serve", "127.0.0.1:0", "--tls-cert", "none"],
