@@ -135,14 +135,14 @@ impl Metrics {
     /// All of it in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn text(&self) -> String {
-        self.sample(false);
+        let _alone = self.sample(false);
         encode(&self.registry.gather())
     }
 
     /// The same for a file that is read among others by a program with metrics of its own: without those
     /// of the process, and each with labels that tell it from what other programs have written.
     fn text_of_file(&self, name: &str, is_last: bool) -> String {
-        self.sample(is_last);
+        let _alone = self.sample(is_last);
         let mut families = self.registry.gather();
         families.retain(|family| !family.name().starts_with("process_"));
         for family in &mut families {
@@ -228,9 +228,11 @@ impl Metrics {
         });
     }
 
-    /// Looks at what is not counted; at all of it with the last reading.
-    fn sample(&self, is_last: bool) {
-        for sampler in &mut *lock(&self.samplers) {
+    /// Looks at what is not counted; at all of it with the last reading. Who reads keeps what this returns
+    /// meanwhile: users are named anew by the next one.
+    fn sample(&self, is_last: bool) -> MutexGuard<'_, Vec<Sampler>> {
+        let mut samplers = lock(&self.samplers);
+        for sampler in &mut *samplers {
             let is_due = sampler
                 .last
                 .is_none_or(|last| last.elapsed() >= sampler.interval);
@@ -242,6 +244,7 @@ impl Metrics {
         if let Some(scores) = &self.scores {
             scores.name_users();
         }
+        samplers
     }
 }
 

@@ -3,15 +3,17 @@
 //! disk. A folder is of one database, told by its identity, which a restored one keeps.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::num::NonZeroU32;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use rocksdb::backup::{BackupEngine, BackupEngineOptions, RestoreOptions};
 use rocksdb::{ColumnFamilyDescriptor, DB, Env, WriteBufferManager};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::bulk::sync_folder;
 use super::checkpoint::Checkpoint;
@@ -73,9 +75,10 @@ pub fn make(
     tuning: &Tuning,
     show: &dyn Fn(Work) -> Shown,
 ) -> anyhow::Result<Made> {
-    fs::create_dir_all(folder)
+    // Events are nobody else's business.
+    (DirBuilder::new().recursive(true).mode(0o700).create(folder))
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let _lock = lock(folder)?;
+    let _lock = lock(folder, FlockOperation::NonBlockingLockExclusive)?;
     let checkpoint = Checkpoint::of(db, tuning)?;
     let source = open_checkpoint(&checkpoint.path(), tuning)?;
     let identity = source.get_db_identity().map_err(anyhow::Error::new)?;
@@ -118,6 +121,7 @@ pub fn make(
 /// If the folder holds no backups, or cannot be read.
 pub fn list(folder: &Path, check: bool) -> anyhow::Result<Vec<Backup>> {
     ensure_are_there(folder)?;
+    let _lock = lock(folder, FlockOperation::NonBlockingLockShared)?;
     let engine = open_engine(folder)?;
     let mut known = HashMap::new();
     for info in engine.get_backup_info() {
@@ -165,7 +169,7 @@ pub fn restore(
 ) -> anyhow::Result<Restored> {
     ensure_are_there(folder)?;
     ensure_is_free(db)?;
-    let _lock = lock(folder)?;
+    let _lock = lock(folder, FlockOperation::NonBlockingLockShared)?;
     let mut engine = open_engine(folder)?;
     let infos = engine.get_backup_info();
     let info = match number {
@@ -285,15 +289,17 @@ fn ensure_are_there(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whoever adds, removes or restores backups of a folder does it alone.
-fn lock(folder: &Path) -> anyhow::Result<File> {
+/// Whoever adds or removes backups of a folder does it alone; those who read them may be several.
+fn lock(folder: &Path, how: FlockOperation) -> anyhow::Result<File> {
     let shown = folder.display();
     let file = File::open(folder).with_context(|| format!("cannot read {shown}"))?;
-    ensure!(
-        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
-        "another program uses the backups in {shown}: wait for it"
-    );
-    Ok(file)
+    match flock(&file, how) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            bail!("another program uses the backups in {shown}: wait for it")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {shown}")),
+    }
 }
 
 /// Numbers of all backups that a folder has lists of, and these lists; oldest first.
@@ -397,6 +403,17 @@ fn ensure_is_free(db: &Path) -> anyhow::Result<()> {
     ensure!(
         is_free,
         "there is something at {} already: name another folder, or move it away first",
+        db.display()
+    );
+    // What is restored beside it takes its place by its name, which a link or a mounted disk would keep.
+    let Ok(found) = fs::symlink_metadata(db) else {
+        return Ok(());
+    };
+    let parent = db.join("..").metadata();
+    let parent = parent.with_context(|| format!("cannot read {}", db.display()))?;
+    ensure!(
+        found.is_dir() && found.dev() == parent.dev(),
+        "{} is a link, or a disk of its own: name a folder in it",
         db.display()
     );
     Ok(())

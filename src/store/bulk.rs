@@ -70,20 +70,24 @@ impl Store {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let built = self.build(gathered, &files, are_newest);
-        let written = built.and_then(|()| {
+        let named = built.and_then(|()| {
             sync_folder(&folder)?;
             let names = serde_json::to_vec(&files)?;
             others.put_cf(self.family(schema::META), schema::META_BULK, names);
-            Ok(self.gate.write().unwrap_or_else(PoisonError::into_inner))
+            Ok(())
         });
-        let written = written.and_then(|gate| self.write(others, true).map(|()| gate));
-        if written.is_err() {
+        if named.is_err() {
             // Nobody will ask for them; what cannot be removed is when the store is opened next.
             for it in &files {
                 let _ = fs::remove_file(folder.join(&it.file));
             }
         }
-        written
+        named?;
+        let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        // A write that fails may be on the disk nonetheless: whoever opens the store next finds out, and
+        // takes in the files or removes them.
+        self.write(others, true)?;
+        Ok(gate)
     }
 
     fn build(
@@ -193,7 +197,9 @@ impl Store {
         })?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        for named in names {
+        // Events come last: whoever sees one, such as a thread that keeps what a model says of it, finds it
+        // in all indexes, and what is written to those then is not hidden by these files.
+        for named in names.into_iter().rev() {
             self.take_in(&named, &options)?;
         }
         let mut writes = WriteBatch::default();
@@ -209,7 +215,8 @@ impl Store {
         let family = family.filter(|_| is_plain(&named.file)).with_context(|| {
             format!("database {shown} is damaged: it names a file that is none of its own")
         })?;
-        if !path.exists() {
+        let is_there = path.try_exists();
+        if !is_there.with_context(|| format!("cannot read {}", path.display()))? {
             return Ok(());
         }
         let taken = self

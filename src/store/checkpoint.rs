@@ -110,6 +110,11 @@ impl Store {
             .map_err(failed)
     }
 
+    /// Whether a program makes a backup: it holds the lock, and nobody else has a use for the files.
+    pub(super) fn is_copied(&self) -> anyhow::Result<bool> {
+        Ok(lock(&self.path)?.is_none())
+    }
+
     /// Removes what a program has left that was killed while it copied.
     pub(super) fn clear_checkpoint(&self) {
         if self.path.join(FOLDER).exists() || self.path.join(UNFINISHED).exists() {
@@ -123,10 +128,12 @@ impl Store {
 
 /// The lock of those who copy, unless somebody has it.
 fn lock(db: &Path) -> anyhow::Result<Option<File>> {
+    // To be locked it need not be ours: it may be of whoever made a backup first.
+    let path = db.join(LOCK_FILE);
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
-    let file = options
-        .open(db.join(LOCK_FILE))
+    let file = File::open(&path)
+        .or_else(|_| options.open(&path))
         .with_context(|| format!("cannot write to the database's folder {}", db.display()))?;
     let is_ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
     Ok(is_ours.then_some(file))

@@ -207,6 +207,11 @@ impl Live {
         let Place::Ours { store, .. } = &self.0 else {
             anyhow::bail!("{} is written to by nobody here", self.path().display());
         };
+        anyhow::ensure!(
+            store.is_copied()?,
+            "nobody makes a backup of {}",
+            store.path().display()
+        );
         // Dropped also if it fails, to clear up.
         let lent = Lent(store);
         store.make_checkpoint()?;

@@ -95,7 +95,8 @@ impl Writer {
     pub fn new(store: Arc<Store>, options: WriterOptions) -> anyhow::Result<Self> {
         store.make_vector_sums()?;
         store.make_stretches()?;
-        let counters = store.view().counters()?;
+        // What a thread has raised that keeps analyses stands beside them.
+        let counters = store.view().written_counters()?;
         let last_key = store.view().last_event_key()?.unwrap_or_default();
         Ok(Self {
             store,

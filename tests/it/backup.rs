@@ -2,6 +2,7 @@
 //! whole or not at all.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -359,6 +360,10 @@ fn nothing_is_overwritten() {
     check(restore(&to, &other, &[]), "there is something at");
     check(restore(&to, &full_folder, &[]), "there is something at");
     check(restore(&to, &file, &[]), "there is something at");
+    let (empty, link) = (path("empty"), path("link"));
+    fs::create_dir(&empty).unwrap();
+    std::os::unix::fs::symlink(&empty, &link).unwrap();
+    check(restore(&to, &link, &[]), "is a link");
     check(
         restore(&to, &path("new"), &["--backup=7"]),
         "no whole backup 7",
@@ -369,4 +374,6 @@ fn nothing_is_overwritten() {
     check(backup(&db, &to, &["--keep=0"]), "--keep");
     assert_eq!((full(&db), full(&other), files(&to)), before);
     assert_eq!(files(&full_folder).len(), 1);
+    let mode = fs::metadata(&to).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }

@@ -18,14 +18,20 @@ impl View<'_> {
     /// # Errors
     /// If the counters cannot be read.
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        let mut counters = match self.value(schema::META, schema::META_COUNTERS.as_bytes())? {
+        let mut counters = self.written_counters()?;
+        self.add_raised(&mut counters)?;
+        Ok(counters)
+    }
+
+    /// The same without what analyses have raised since: that is added to whatever the counters are.
+    pub(in crate::store) fn written_counters(&self) -> anyhow::Result<Counters> {
+        let counters = match self.value(schema::META, schema::META_COUNTERS.as_bytes())? {
             None => Counters::default(),
             Some(value) => serde_json::from_slice(&value).with_context(|| {
                 let shown = self.path.display();
                 format!("the counters of {shown} are damaged: run `sg-store verify --db {shown}`")
             })?,
         };
-        self.add_raised(&mut counters)?;
         Ok(counters)
     }
 
