@@ -25,6 +25,11 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroU32>,
 
+    /// Read all files of the new backup and compare them with their checksums, also those that earlier
+    /// backups have; nothing is removed if one is damaged
+    #[arg(long)]
+    check: bool,
+
     /// Print nothing on stderr but warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -62,10 +67,12 @@ pub(super) struct RestoreArgs {
 
 pub(super) const BACKUP_EXAMPLES: &str = "Examples:
   sg-store backup --db db --to /backup/siem --keep 7
+  sg-store backup --db db --to /backup/siem --keep 7 --check
 
 Exit codes:
   0  done
-  2  trouble: wrong usage, no such database, a folder that cannot be written, a failure
+  2  trouble: wrong usage, no such database, a folder that cannot be written or holds a
+     backup that is not whole, a failure
 ";
 
 pub(super) const BACKUPS_EXAMPLES: &str = "Examples:
@@ -88,7 +95,8 @@ Exit codes:
 ";
 
 pub(super) fn run(args: &BackupArgs, tuning: &Tuning) -> anyhow::Result<Ended> {
-    let made = backup::make(&args.database.db, &args.to, args.keep, tuning, &|work| {
+    let how = (args.keep, args.check);
+    let made = backup::make(&args.database.db, &args.to, how, tuning, &|work| {
         report::show(args.quiet, work, false)
     })?;
     if !args.quiet {

@@ -89,7 +89,7 @@ impl ClusterArgs {
             (self.properties.iter()).find(|it| secret::is_secret_property(&it.0))
         {
             let text = format!(
-                "every user of this machine can read {key} in the command line: put it into a file, for -F"
+                "{key} is a secret, and others can read command lines: put it into a file, for -F"
             );
             secret::warn_once(program, &text);
         }

@@ -142,9 +142,10 @@ impl Drop for Exporter {
     }
 }
 
-/// `127.0.0.1:8080`, `8080`, `:8080`.
+/// `127.0.0.1:8080`, `localhost:8080`, `8080`, `:8080`.
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let port = text.strip_prefix(':').unwrap_or(text);
+    let port = text.strip_prefix("localhost:");
+    let port = port.or_else(|| text.strip_prefix(':')).unwrap_or(text);
     if let Ok(port) = port.parse() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }

@@ -273,11 +273,9 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 filter.cursor.is_none(),
                 "--cursor goes with --sort time: use --limit"
             );
-            print_all(
-                &query::top_anomalies(parts, &filter.filter(LIMIT)?)?,
-                format,
-                Wanted::Anomalies,
-            )
+            let found = query::top_anomalies(parts, &filter.filter(LIMIT)?)?;
+            print_all(&found, format, Wanted::Anomalies)?;
+            Ok(found_or_not(found.len() as u64))
         }
         Question::Analyses(filter) => {
             ensure!(
@@ -458,10 +456,11 @@ fn feedback(
 /// One event, with its anomaly and the verdict on it.
 fn event(parts: Parts<'_>, event_id: &str, format: Format) -> anyhow::Result<Ended> {
     let found = query::event(parts, event_id)?;
+    print_all(&found, format, Wanted::Events)?;
     if found.is_empty() {
         tell_of_nothing(&format!("there is no event {event_id}"));
+        return Ok(Ended::Partly);
     }
-    let ended = print_all(&found, format, Wanted::Events)?;
     if format == Format::Table {
         let mut writer = FeedbackWriter::new(format)?;
         for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
@@ -469,7 +468,7 @@ fn event(parts: Parts<'_>, event_id: &str, format: Format) -> anyhow::Result<End
         }
         writer.finish()?;
     }
-    Ok(ended)
+    Ok(Ended::Done)
 }
 
 /// What is usual for a user.
@@ -486,13 +485,12 @@ fn profile(parts: Parts<'_>, user: &str, format: Format) -> anyhow::Result<Ended
     Ok(Ended::Done)
 }
 
-fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::Result<Ended> {
+fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::Result<()> {
     let mut writer = FoundWriter::new(format, wanted);
     for found in found {
         writer.write(found)?;
     }
-    writer.finish()?;
-    Ok(found_or_not(found.len() as u64))
+    writer.finish()
 }
 
 /// A person has to be told; a program has the exit code.
@@ -504,6 +502,7 @@ fn tell_of_nothing(text: &str) {
 
 fn found_or_not(n_found: u64) -> Ended {
     if n_found == 0 {
+        tell_of_nothing("nothing found");
         Ended::Partly
     } else {
         Ended::Done

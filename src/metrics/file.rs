@@ -1,8 +1,8 @@
 //! Metrics in a file, for runs that end before somebody asks: `node_exporter` reads it from a folder. The
 //! file is replaced as a whole, so whoever reads it has one moment's.
 
-use std::fs::Permissions;
-use std::io::Write as _;
+use std::fs::{File, Permissions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::Metrics;
 use crate::report::say;
@@ -19,6 +19,8 @@ use crate::report::say;
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Everybody may read it: `node_exporter` is another user.
 const MODE: u32 = 0o644;
+/// What each such file begins with.
+const START: &[u8] = b"# HELP ";
 
 /// Writes the file, now and then and at the end.
 pub struct MetricsFile {
@@ -39,8 +41,10 @@ impl MetricsFile {
     /// Begins to write to `path`. What goes wrong with that is told once, and stops nothing.
     ///
     /// # Errors
-    /// If there can be no thread.
+    /// If there is something else at that path, or there can be no thread.
     pub fn start(metrics: &Arc<Metrics>, path: &Path) -> anyhow::Result<Self> {
+        ensure_is_ours(path)
+            .with_context(|| format!("cannot write metrics to {}", path.display()))?;
         let name = path.file_stem().unwrap_or_default();
         let mut writing = Writing {
             program: metrics.program,
@@ -93,6 +97,7 @@ impl Writing {
 /// does not end in .prom, so nobody reads half of it.
 fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let cannot = || format!("cannot write metrics to {}", path.display());
+    ensure_is_ours(path).with_context(cannot)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     let file = builder
@@ -107,6 +112,23 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Only what looks like metrics is replaced: no device, no link, and no file that somebody has named by mistake.
+fn ensure_is_ours(path: &Path) -> anyhow::Result<()> {
+    let Ok(found) = path.symlink_metadata() else {
+        // There is nothing, or whoever writes is told what is wrong.
+        return Ok(());
+    };
+    ensure!(found.is_file(), "it is no regular file");
+    let mut start = Vec::new();
+    let mut file = File::open(path)?.take(START.len() as u64);
+    file.read_to_end(&mut start)?;
+    ensure!(
+        start.is_empty() || start == START,
+        "there is a file without metrics: name another one, or remove it"
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,7 +139,7 @@ mod tests {
     fn who_reads_meanwhile_reads_one_or_the_other() {
         let folder = tempfile::tempdir().expect("there is room");
         let path = folder.path().join("m.prom");
-        let texts = ["a 1\n".repeat(20_000), "b 2\n".repeat(50_000)];
+        let texts = ["# HELP a\n".repeat(20_000), "# HELP b\n".repeat(50_000)];
         replace(&path, texts[0].as_bytes()).expect("it can be written");
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {

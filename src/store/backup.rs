@@ -33,13 +33,20 @@ const N_COPIES: i32 = 1;
 pub struct Backup {
     /// Counts up with each; none is used twice.
     pub number: u32,
+    /// What is known of it, if it is whole as far as that can be seen without reading it.
+    pub found: Option<Found>,
+    /// Its files that are missing, or are not as they were written.
+    pub damaged: BTreeSet<String>,
+}
+
+/// What is known of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
     /// When it was begun, in ms.
     pub time_ms: i64,
     /// Of all its files, those of other backups too.
     pub n_bytes: u64,
     pub n_files: u32,
-    /// Its files that are missing, or are not as they were written.
-    pub damaged: BTreeSet<String>,
 }
 
 /// What making a backup has come to.
@@ -63,18 +70,19 @@ pub struct Restored {
 }
 
 /// Makes a backup of the database in the folder `db`, whichever program has it open, then removes all
-/// but the newest `keep`.
+/// but the newest `keep`. With `check` all its files are read before that, those of earlier backups too.
 ///
 /// # Errors
-/// If the database cannot be read, the folder is none for it or in use, or cannot be written to: earlier
-/// backups stay as they are then.
+/// If the database cannot be read, the folder is none for it or in use, or cannot be written to, or a backup in
+/// it is not whole: earlier backups stay as they are then.
 pub fn make(
     db: &Path,
     folder: &Path,
-    keep: Option<NonZeroU32>,
+    (keep, check): (Option<NonZeroU32>, bool),
     tuning: &Tuning,
     show: &dyn Fn(Work) -> Shown,
 ) -> anyhow::Result<Made> {
+    ensure_is_apart(db, folder)?;
     // Events are nobody else's business.
     (DirBuilder::new().recursive(true).mode(0o700).create(folder))
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -84,6 +92,7 @@ pub fn make(
     let identity = source.get_db_identity().map_err(anyhow::Error::new)?;
     claim(folder, &String::from_utf8_lossy(&identity))?;
     let mut engine = open_engine(folder)?;
+    ensure_are_whole(folder, &engine)?;
     let n_bytes_before = folder_bytes(folder);
     let failed = |error: rocksdb::Error| {
         anyhow::anyhow!(
@@ -102,6 +111,18 @@ pub fn make(
     let infos = engine.get_backup_info();
     let info = infos.last().context("the backup is not there")?;
     (engine.verify_backup(info.backup_id)).map_err(failed)?;
+    if check {
+        let list = folder.join(LISTS).join(info.backup_id.to_string());
+        let damaged = damaged(folder, &list, &mut HashMap::new())?;
+        let number = info.backup_id;
+        ensure!(
+            damaged.is_empty(),
+            "backup {number} in {} is damaged, and so are others with {}: nothing was removed; see what \
+             docs/backup.md says of damage",
+            folder.display(),
+            Vec::from_iter(damaged).join(", ")
+        );
+    }
     let n_new_bytes = folder_bytes(folder).saturating_sub(n_bytes_before);
     let n_kept = keep.map_or(infos.len(), |keep| keep.get() as usize);
     (engine.purge_old_backups(n_kept)).map_err(failed)?;
@@ -132,16 +153,13 @@ pub fn list(folder: &Path, check: bool) -> anyhow::Result<Vec<Backup>> {
     for (number, path) in lists(folder)? {
         let mut backup = Backup {
             number,
-            time_ms: 0,
-            n_bytes: 0,
-            n_files: 0,
+            found: known.get(&number).map(|info| Found {
+                time_ms: info.timestamp.saturating_mul(1_000),
+                n_bytes: info.size,
+                n_files: info.num_files,
+            }),
             damaged: BTreeSet::new(),
         };
-        if let Some(info) = known.get(&number) {
-            backup.time_ms = info.timestamp.saturating_mul(1_000);
-            backup.n_bytes = info.size;
-            backup.n_files = info.num_files;
-        }
         if check || !known.contains_key(&number) {
             backup.damaged = damaged(folder, &path, &mut sums)?;
         }
@@ -172,14 +190,15 @@ pub fn restore(
     let _lock = lock(folder, FlockOperation::NonBlockingLockShared)?;
     let mut engine = open_engine(folder)?;
     let infos = engine.get_backup_info();
-    let info = match number {
-        Some(number) => infos.iter().find(|info| info.backup_id == number),
-        None => infos.last(),
-    };
+    let newest = lists(folder)?.last().map(|(number, _)| *number);
+    let wanted = number.or(newest);
+    let info = infos.iter().find(|info| Some(info.backup_id) == wanted);
     let info = info.with_context(|| {
-        let which = number.map_or(String::new(), |number| format!(" {number}"));
+        let which = wanted.map_or(String::new(), |number| format!(" {number}"));
         let shown = folder.display();
-        format!("there is no whole backup{which} in {shown}: see sg-store backups --check")
+        format!(
+            "there is no whole backup{which} in {shown}: name another one with --backup, see sg-store backups"
+        )
     })?;
     let number = info.backup_id;
     let unfinished = Unfinished::beside(db)?;
@@ -278,6 +297,39 @@ fn claim(folder: &Path, identity: &str) -> anyhow::Result<()> {
         .and_then(|()| fs::rename(&part, &mark));
     written.with_context(|| format!("cannot write to {shown}"))?;
     sync_folder(folder)
+}
+
+/// A backup that is not whole may become so, if a file comes back; but the engine would clear away what is
+/// left of it with the next one.
+fn ensure_are_whole(folder: &Path, engine: &BackupEngine) -> anyhow::Result<()> {
+    let whole = engine.get_backup_info();
+    for (number, list) in lists(folder)? {
+        ensure!(
+            whole.iter().any(|info| info.backup_id == number),
+            "backup {number} in {} is not whole: bring back what sg-store backups names, or remove {} to give \
+             that backup up; then run the same command again",
+            folder.display(),
+            list.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whoever removes the database must not remove its backups.
+fn ensure_is_apart(db: &Path, folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    let path = std::path::absolute(folder).with_context(|| format!("cannot use {shown}"))?;
+    // As far as it is there.
+    let place = path.ancestors().find_map(|path| path.canonicalize().ok());
+    let is_within = db.canonicalize().is_ok_and(|db| {
+        let place = place.as_ref();
+        place.is_some_and(|place| place.starts_with(&db))
+    });
+    ensure!(
+        !is_within,
+        "{shown} is in the database's own folder: name another one"
+    );
+    Ok(())
 }
 
 fn ensure_are_there(folder: &Path) -> anyhow::Result<()> {

@@ -317,18 +317,39 @@ fn damage_is_found_and_restored_by_nobody() {
     let ran = restore(&to, &restored, &[]).expect_code(2);
     assert!(ran.stderr.contains("it is damaged"), "{}", ran.stderr);
     assert!(!restored.exists());
-    // One that is missing is seen at once.
+    // One that is missing is seen at once, and what is left of its backup stays: it may come back.
     fs::remove_file(new).unwrap();
     let list = backups(&to, &[]).expect_code(1).json_lines();
     assert_eq!(list[1]["damaged"], serde_json::json!([name]));
-    let ran = restore(&to, &restored, &["--backup=2"]).expect_code(2);
-    assert!(ran.stderr.contains("no whole backup 2"), "{}", ran.stderr);
-    restore(&to, &restored, &[]).expect_code(0);
+    assert_eq!(list[1]["time"], Value::Null);
+    for args in [&[][..], &["--backup=2"]] {
+        let ran = restore(&to, &restored, args).expect_code(2);
+        assert!(ran.stderr.contains("no whole backup 2"), "{}", ran.stderr);
+    }
+    let before = files(&to);
+    let ran = backup(&db, &to, &[]).expect_code(2);
+    assert!(ran.stderr.contains("backup 2 in "), "{}", ran.stderr);
+    assert_eq!(files(&to), before);
+    restore(&to, &restored, &["--backup=1"]).expect_code(0);
     assert_eq!(stats(&restored)["events"], 2_000);
-    // The next one makes it good.
-    backup(&db, &to, &[]).expect_code(0);
+    bytes[middle] ^= 1;
+    fs::write(new, &bytes).unwrap();
+    assert_eq!(numbers(&to), [1, 2]);
+    // What the next one would have of it is read if that is wanted, before anything is removed.
+    bytes[middle] ^= 1;
+    fs::write(new, &bytes).unwrap();
+    let ran = backup(&db, &to, &["--check", "--keep=1"]).expect_code(2);
+    assert!(ran.stderr.contains(name), "{}", ran.stderr);
+    let list = backups(&to, &["--check"]).expect_code(1).json_lines();
+    assert_eq!(list.len(), 3);
+    assert_eq!(list[0].get("damaged"), None);
+    // Given up, and made anew.
+    for file in ["meta/2", "meta/3", name] {
+        fs::remove_file(to.join(file)).unwrap();
+    }
+    backup(&db, &to, &["--check"]).expect_code(0);
     let third = folder.path().join("third");
-    restore(&to, &third, &["--backup=3"]).expect_code(0);
+    restore(&to, &third, &[]).expect_code(0);
     assert_eq!(full(&third), full(&db));
 }
 
@@ -372,6 +393,11 @@ fn nothing_is_overwritten() {
     check(backups(&full_folder, &[]), "no backups in");
     check(backups(&path("none"), &[]), "no backups in");
     check(backup(&db, &to, &["--keep=0"]), "--keep");
+    check(
+        backup(&db, &db.join("backups"), &[]),
+        "database's own folder",
+    );
+    assert!(!db.join("backups").exists());
     assert_eq!((full(&db), full(&other), files(&to)), before);
     assert_eq!(files(&full_folder).len(), 1);
     let mode = fs::metadata(&to).unwrap().permissions().mode();

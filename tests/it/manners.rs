@@ -414,6 +414,7 @@ fn a_person_is_told_that_there_is_nothing() {
     for (question, words) in [
         ("event nosuch", "sg-query: there is no event nosuch"),
         ("user nosuch", "sg-query: there is no event of user nosuch"),
+        ("events --user nosuch", "sg-query: nothing found"),
     ] {
         let question = format!("sg-query {question} --db {shown}/db");
         let ran = shell(&format!("script -qec '{question} > /dev/null' /dev/null"));

@@ -229,7 +229,10 @@ fn a_terminal_gets_nothing_that_it_would_obey() {
         let profile: Value = serde_json::from_str(lines_on_terminal(&ran)[0]).unwrap();
         assert_eq!(profile["user"], **user);
         let none = ask_on_terminal(&db, WIDE, "user -- \"$NAME\"", &format!("{user} "));
-        assert_eq!((none.code, none.text()), (1, ""));
+        let says = none.text().trim_end();
+        assert!(!says.contains(is_obeyed), "{says:?}");
+        let words = "sg-query: there is no event of user";
+        assert!(none.code == 1 && says.starts_with(words), "{says:?}");
     }
 }
 

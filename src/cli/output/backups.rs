@@ -11,9 +11,9 @@ pub(in crate::cli) fn print_backups(backups: &[Backup], format: Format) -> anyho
         for backup in backups {
             let mut object = serde_json::json!({
                 "backup": backup.number,
-                "time": format_time(backup.time_ms),
-                "bytes": backup.n_bytes,
-                "files": backup.n_files,
+                "time": backup.found.map(|it| format_time(it.time_ms)),
+                "bytes": backup.found.map(|it| it.n_bytes),
+                "files": backup.found.map(|it| it.n_files),
             });
             if !backup.damaged.is_empty() {
                 object["damaged"] = serde_json::json!(backup.damaged);
@@ -30,11 +30,13 @@ pub(in crate::cli) fn print_backups(backups: &[Backup], format: Format) -> anyho
             (Some(file), 0) => cell(file),
             (Some(file), n_more) => format!("{} and {n_more} more", cell(file)),
         };
+        let unknown = || "-".to_owned();
+        let found = backup.found;
         rows.add_row(vec![
             backup.number.to_string(),
-            time_cell(&format_time(backup.time_ms)),
-            backup.n_bytes.to_string(),
-            backup.n_files.to_string(),
+            found.map_or_else(unknown, |it| time_cell(&format_time(it.time_ms))),
+            found.map_or_else(unknown, |it| it.n_bytes.to_string()),
+            found.map_or_else(unknown, |it| it.n_files.to_string()),
             damaged,
         ]);
     }

@@ -5,7 +5,9 @@
     reason = "counts are whole, which floats hold exactly"
 )]
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{check, samples};
 use crate::tools::{Running, event, generated, n_lines, run, wait_for};
@@ -53,15 +55,43 @@ fn the_file_says_in_the_end_what_has_become_of_all() {
 fn the_file_is_there_while_the_program_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.prom");
-    std::fs::write(&file, "from an earlier run").unwrap();
+    std::fs::write(&file, "# HELP from an earlier run").unwrap();
     let args = ["--metrics-file", file.to_str().unwrap()];
     let mut running = Running::start("sg-consume", &args);
     let text = || std::fs::read_to_string(&file).unwrap();
-    assert!(wait_for(|| text() != "from an earlier run"));
+    assert!(wait_for(|| text() != "# HELP from an earlier run"));
     let processed = "streamguard_events_processed_total{file=\"m\",program=\"sg-consume\"}";
     assert_eq!(samples(&text())[processed], 0.0);
     drop(running.stdin.take());
     running.end().expect_code(0);
+}
+
+/// A device, a link, or a file that somebody has named by mistake, such as the input.
+#[test]
+fn nothing_but_metrics_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let line = event("a", "u", 1) + "\n";
+    std::fs::write(path("input"), &line).unwrap();
+    std::os::unix::fs::symlink("input", path("link")).unwrap();
+    mknodat(CWD, path("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    for (name, says) in [
+        ("input", "a file without metrics"),
+        ("link", "no regular file"),
+        ("fifo", "no regular file"),
+    ] {
+        let (input, file) = (path("input"), path(name));
+        let args = [
+            input.to_str().unwrap(),
+            "--metrics-file",
+            file.to_str().unwrap(),
+        ];
+        let ran = run("sg-consume", &args, b"").expect_code(2);
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+        assert_eq!(std::fs::read_to_string(path("input")).unwrap(), line);
+    }
+    let is_kept = |name: &str| path(name).symlink_metadata().unwrap().file_type();
+    assert!(is_kept("link").is_symlink() && is_kept("fifo").is_fifo());
 }
 
 #[test]
