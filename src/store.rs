@@ -383,7 +383,7 @@ fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
     // Files of events overlap little, if at all: many of them are no burden to reads, and the more are
     // merged at once, the less often. Writes wait when there are several times as many.
     let n_files = if is_index || name == schema::EVENTS {
-        16
+        22
     } else {
         8
     };

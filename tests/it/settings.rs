@@ -854,3 +854,15 @@ fn is_setting(line: &str) -> bool {
     let key = line.split(" = ").next().unwrap_or_default();
     (line.contains(" = ") && !key.contains(' ')) || line.starts_with("[sg-")
 }
+
+/// A device has no end, and no line of it is a setting.
+#[test]
+fn what_has_no_end_is_no_configuration() {
+    let args = ["--config=/dev/zero", "--db=d"];
+    let ran = run("sg-run", &args, b"").expect_code(2);
+    assert!(
+        ran.stderr.contains("that is no configuration"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -1,15 +1,19 @@
 //! The file: tables for programs and their subcommands, with keys that are the long names of options. A
 //! key that no program has is a mistake, since its author thinks that it does something.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Command;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{own_prefix, variable_of};
 
+/// No configuration is longer.
+const BYTES_MAX: u64 = 1 << 20;
 /// How alike a name has to be to what is there to be meant; clap's measure.
 const ALIKE: f64 = 0.7;
 
@@ -55,7 +59,16 @@ impl ConfigFile {
     /// If it cannot be read, is not TOML, or has a key that none of the programs has.
     pub(super) fn read(path: &Path, programs: &[Command]) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+        let cannot = || format!("cannot read {shown}");
+        let file = File::open(path).with_context(cannot)?;
+        let mut text = String::new();
+        // Of a device that has no end there is enough, too.
+        let n_read = file.take(BYTES_MAX + 1).read_to_string(&mut text);
+        let n_read = n_read.with_context(cannot)?;
+        ensure!(
+            n_read as u64 <= BYTES_MAX,
+            "{shown} has more than {BYTES_MAX} bytes: that is no configuration"
+        );
         let lines = Lines {
             path: &shown,
             text: &text,

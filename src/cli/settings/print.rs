@@ -57,8 +57,9 @@ fn line(text: &mut String, typed: &Typed, given: &[Given], arg: &Arg) -> anyhow:
         && let Fate::Idle(why) = &given.fate
     {
         let value = Effective::of_given(given);
-        let shown = value.toml(arg)?;
         if !value.is_secret() {
+            // All of it is a comment.
+            let shown = value.toml(arg)?.replace('\n', "\n# ");
             writeln!(
                 text,
                 "# {long} = {shown}  # {}, not used: {why}",
