@@ -11,6 +11,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::changelog::Changelog;
@@ -28,6 +29,8 @@ use crate::shutdown::Shutdown;
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long to wait for a message before other things are looked at.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Brokers hear of a new topic one after the other: how long one may not know it yet.
+const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long partitions that are to be given up wait for what was read of them to be kept.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -125,6 +128,13 @@ pub(super) struct Carried {
     line: Vec<u8>,
 }
 
+/// Numbers of the partitions of the topic that was asked for; none if the broker knows no such topic.
+fn partitions_of(metadata: &Metadata) -> Vec<i32> {
+    let found = metadata.topics().first().filter(|it| it.error().is_none());
+    let partitions = found.into_iter().flat_map(MetadataTopic::partitions);
+    partitions.map(MetadataPartition::id).collect()
+}
+
 /// Opens topics for reading, and what commits their offsets.
 ///
 /// # Errors
@@ -163,11 +173,14 @@ pub fn open(
     let mut partitions = Vec::new();
     for topic in topics.filter(|topic| !topic.starts_with('^')) {
         let ask = |timeout| consumer.fetch_metadata(Some(topic), timeout);
-        let metadata = reach(&ear, cluster, shutdown, listen, ask)?;
-        let found = metadata.topics().first();
-        let found = found.filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
-        let found = found.with_context(|| format!("there is no topic {topic} that can be read"))?;
-        partitions.extend(found.partitions().iter().map(|it| (topic.clone(), it.id())));
+        let deadline = Instant::now() + NEWS_TIMEOUT;
+        let mut found = Vec::new();
+        while found.is_empty() {
+            found = partitions_of(&reach(&ear, cluster, shutdown, listen, ask)?);
+            let is_there = !found.is_empty() || Instant::now() < deadline;
+            ensure!(is_there, "there is no topic {topic} that can be read");
+        }
+        partitions.extend(found.into_iter().map(|number| (topic.clone(), number)));
     }
     let cluster_id = {
         let ask = |timeout| {

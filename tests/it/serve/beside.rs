@@ -66,7 +66,7 @@ fn what_goes_with_serving_is_not_passed_over() {
         let ran = run("sg-run", &[&["-q", "--db", db], args].concat(), b"").expect_code(2);
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
     };
-    check(&["--keys", "keys"], "go with --serve");
-    check(&["--host-name", "a"], "go with --serve");
-    check(&["--serve", "0.0.0.0:0"], "without a key");
+    check(&["--keys", "keys"], "--serve <ADDRESS:PORT>");
+    check(&["--host-name", "a"], "--serve <ADDRESS:PORT>");
+    check(&["--serve", "0.0.0.0:0"], "--keys");
 }
