@@ -62,10 +62,6 @@ impl Flow {
             "stage",
             stages,
         );
-        let passed = |stage: &str| Passed {
-            n_in: events_in.with_label_values(&[stage]),
-            n_out: events_out.with_label_values(&[stage]),
-        };
         let reasons = Code::OF_LINES.map(Code::name);
         let last_progress = maker.float_gauge(
             "streamguard_last_progress_timestamp_seconds",
@@ -93,7 +89,7 @@ impl Flow {
                 "streamguard_dead_letters_total",
                 "Lines that were kept as dead letters.",
             ),
-            read: passed(READ),
+            read: Passed::of(&events_in, &events_out, READ),
             in_progress: maker.gauge(
                 "streamguard_events_in_progress",
                 "Events that were read and have not left the program yet.",
@@ -112,10 +108,7 @@ impl Flow {
     /// What passes a stage, for its thread.
     #[must_use]
     pub fn stage(&self, name: &str) -> Passed {
-        Passed {
-            n_in: self.events_in.with_label_values(&[name]),
-            n_out: self.events_out.with_label_values(&[name]),
-        }
+        Passed::of(&self.events_in, &self.events_out, name)
     }
 
     /// Lines were read, and these of them are events.
@@ -167,6 +160,15 @@ impl Flow {
         self.last_progress.set(now_s());
         leaving.n_out = 0;
         leaving.n_known = 0;
+    }
+}
+
+impl Passed {
+    fn of(events_in: &IntCounterVec, events_out: &IntCounterVec, stage: &str) -> Self {
+        Self {
+            n_in: events_in.with_label_values(&[stage]),
+            n_out: events_out.with_label_values(&[stage]),
+        }
     }
 }
 

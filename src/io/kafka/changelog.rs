@@ -23,7 +23,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
-use super::client::{Ear, reach};
+use super::client::{Ear, partitions_of, reach};
 use super::deliveries::Deliveries;
 use super::partition_of;
 use super::transaction::{Send, Writer, send_checkpoint};
@@ -112,10 +112,7 @@ impl Changelog {
         let listen = || drop(reader.poll(Duration::from_millis(5)));
         let count = |timeout| {
             let metadata = reader.fetch_metadata(Some(topic), timeout)?;
-            let found = metadata.topics().first();
-            Ok(found
-                .filter(|it| it.error().is_none())
-                .map_or(0, |it| it.partitions().len()))
+            Ok(partitions_of(&metadata).len())
         };
         let count = || reach(reader.context(), cluster, shutdown, listen, count);
         let mut n_found = count()?;

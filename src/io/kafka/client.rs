@@ -11,6 +11,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -82,6 +83,13 @@ fn tails_of(statistics: &Statistics) -> Vec<Tail> {
         }
     }
     tails
+}
+
+/// Numbers of the partitions of the topic that was asked for; none if the broker knows no such topic.
+pub(super) fn partitions_of(metadata: &Metadata) -> Vec<i32> {
+    let found = metadata.topics().first().filter(|it| it.error().is_none());
+    let partitions = found.into_iter().flat_map(MetadataTopic::partitions);
+    partitions.map(MetadataPartition::id).collect()
 }
 
 /// What librdkafka tells on its own account.

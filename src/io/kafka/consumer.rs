@@ -11,11 +11,10 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::changelog::Changelog;
-use super::client::{Ear, Rebalance, reach};
+use super::client::{Ear, Rebalance, partitions_of, reach};
 use super::committer::{Committer, commit};
 use super::{Cluster, Subscription, source_of};
 use crate::batch::{Block, Medium, Origin};
@@ -31,6 +30,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Brokers hear of a new topic one after the other: how long one may not know it yet.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
+const NEWS_INTERVAL: Duration = Duration::from_millis(50);
 /// How long partitions that are to be given up wait for what was read of them to be kept.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -128,13 +128,6 @@ pub(super) struct Carried {
     line: Vec<u8>,
 }
 
-/// Numbers of the partitions of the topic that was asked for; none if the broker knows no such topic.
-fn partitions_of(metadata: &Metadata) -> Vec<i32> {
-    let found = metadata.topics().first().filter(|it| it.error().is_none());
-    let partitions = found.into_iter().flat_map(MetadataTopic::partitions);
-    partitions.map(MetadataPartition::id).collect()
-}
-
 /// Opens topics for reading, and what commits their offsets.
 ///
 /// # Errors
@@ -179,6 +172,9 @@ pub fn open(
             found = partitions_of(&reach(&ear, cluster, shutdown, listen, ask)?);
             let is_there = !found.is_empty() || Instant::now() < deadline;
             ensure!(is_there, "there is no topic {topic} that can be read");
+            if found.is_empty() {
+                thread::sleep(NEWS_INTERVAL);
+            }
         }
         partitions.extend(found.into_iter().map(|number| (topic.clone(), number)));
     }
