@@ -1,12 +1,18 @@
 //! Lines that travel together: a block is what one read brought, a batch is what the stages
 //! take at a time. Results never depend on where the cuts between them fall.
 
+mod mapped;
+
 use std::any::Any;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
+use crate::record::{
+    self, CHECKED_LINE_BYTES_MAX, Code, Event, EventView, Reason, StageField, StageFields, Text,
+};
+
+pub use mapped::Mapped;
 
 /// Blocks in input order. Stages work on all of them; each block's order is kept.
 #[derive(Default)]
@@ -161,6 +167,8 @@ pub struct Block {
     pub n_blank: u64,
     /// Where each line came from, if not one after the other from `origin` (replayed letters).
     pub origins: Vec<Origin>,
+    /// Which of the lines that were read each line is of, and its offset among them, if lines were mapped.
+    places: Vec<(u32, u32)>,
     /// Events that a stage took out, because they are known or not asked for.
     pub n_filtered: u64,
     /// Whose baselines its events are scored against: a partition's, or those of all input, which
@@ -214,6 +222,7 @@ impl Block {
             n_lines: 0,
             n_blank: 0,
             origins: Vec::new(),
+            places: Vec::new(),
             n_filtered: 0,
             task: Arc::default(),
             is_mark: false,
@@ -243,6 +252,7 @@ impl Block {
         self.n_lines = 0;
         self.n_blank = 0;
         self.origins.clear();
+        self.places.clear();
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();
@@ -259,11 +269,23 @@ impl Block {
             self.reject_part(part, line_bytes_max);
             return;
         }
-        match String::from_utf8(std::mem::take(&mut self.lines)) {
+        let lines = std::mem::take(&mut self.lines);
+        self.parse_lines(lines, line_bytes_max, |_| None);
+    }
+
+    /// Reads all lines but those that are rejected already, for which `refuse` gives the reason.
+    fn parse_lines(
+        &mut self,
+        lines: Vec<u8>,
+        line_bytes_max: usize,
+        mut refuse: impl FnMut(u32) -> Option<Box<Reason>>,
+    ) {
+        match String::from_utf8(lines) {
             Ok(text) => {
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', text.as_bytes()) {
-                    self.parse_line(Ok(&text[start..end]), start, end, line_bytes_max);
+                    let line = refuse(self.n_lines as u32).map_or(Ok(&text[start..end]), Err);
+                    self.parse_line(line, start, end, line_bytes_max);
                     start = end + 1;
                 }
                 self.text = Some(text);
@@ -272,13 +294,29 @@ impl Block {
                 let lines = error.into_bytes();
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', &lines) {
-                    let text = decode(&lines[start..end], line_bytes_max);
+                    let text = match refuse(self.n_lines as u32) {
+                        Some(reason) => Err(reason),
+                        None => decode(&lines[start..end], line_bytes_max),
+                    };
                     self.parse_line(text, start, end, line_bytes_max);
                     start = end + 1;
                 }
                 self.lines = lines;
             }
         }
+    }
+
+    /// Fills `events` and `rejects` from what its lines were mapped to, which replaces them.
+    pub fn parse_mapped(&mut self, mapped: Mapped) {
+        let (lines, places, reasons) = mapped.into_parts();
+        let mut reasons = reasons.into_iter();
+        let mut next = reasons.next();
+        self.parse_lines(lines, CHECKED_LINE_BYTES_MAX, |index| {
+            let (_, reason) = next.take_if(|(at, _)| *at == index)?;
+            next = reasons.next();
+            Some(reason)
+        });
+        self.places = places;
     }
 
     fn parse_line(
@@ -382,6 +420,7 @@ impl Block {
             n_lines: n_lines as u64,
             n_blank: n_blank - rejects as u64,
             origins: self.origins.clone(),
+            places: self.places.clone(),
             n_filtered: std::mem::take(&mut self.n_filtered),
             read_at: self.read_at,
             task: Arc::clone(&self.task),
@@ -523,17 +562,42 @@ impl Block {
     /// Where the line with that number within the block stands.
     #[must_use]
     pub fn origin_of(&self, line_index: u32, line: Text) -> Origin {
+        let (line_index, start) = match self.places.get(line_index as usize) {
+            Some(&(line_index, start)) => (line_index, start as usize),
+            None => (line_index, line.start()),
+        };
         if let Some(origin) = self.origins.get(line_index as usize) {
             return origin.clone();
         }
         let n_before = match self.origin.medium {
             Medium::Partition(_) => u64::from(line_index),
-            Medium::Stream | Medium::File(_) => line.start() as u64,
+            Medium::Stream | Medium::File(_) => start as u64,
         };
         Origin {
             line: self.origin.line + u64::from(line_index),
             offset: self.origin.offset + n_before,
             ..self.origin.clone()
+        }
+    }
+}
+
+impl Block {
+    /// Where a line that was read stands, the line with that number at that offset among them: in which
+    /// partition, if it is from one, and at which offset.
+    #[must_use]
+    pub fn place_of_line(&self, line_index: usize, start: usize) -> (&str, u64) {
+        /// How sources of messages are named, letters about them too.
+        const PARTITION: &str = "kafka:";
+        if let Some(origin) = self.origins.get(line_index) {
+            let is_partition = origin.source.starts_with(PARTITION);
+            return (
+                if is_partition { &origin.source } else { "" },
+                origin.offset,
+            );
+        }
+        match self.origin.medium {
+            Medium::Partition(_) => (&self.origin.source, self.origin.offset + line_index as u64),
+            Medium::Stream | Medium::File(_) => ("", self.origin.offset + start as u64),
         }
     }
 }
@@ -564,7 +628,7 @@ impl StageFields {
 }
 
 /// The text of a line. Its length is looked at first: a line that came in parts was, too.
-fn decode(line: &[u8], line_bytes_max: usize) -> record::Checked<&str> {
+pub(crate) fn decode(line: &[u8], line_bytes_max: usize) -> record::Checked<&str> {
     if line.strip_suffix(b"\r").unwrap_or(line).len() > line_bytes_max {
         return Err(line_too_long(line_bytes_max));
     }
@@ -574,7 +638,7 @@ fn decode(line: &[u8], line_bytes_max: usize) -> record::Checked<&str> {
     })
 }
 
-fn line_too_long(line_bytes_max: usize) -> Box<Reason> {
+pub(crate) fn line_too_long(line_bytes_max: usize) -> Box<Reason> {
     Reason::of_line(
         Code::LineTooLong,
         format!("line is longer than {line_bytes_max} bytes"),

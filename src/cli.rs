@@ -14,6 +14,7 @@ pub mod generate;
 mod kafka;
 mod log;
 mod manual;
+mod mapping;
 mod memory;
 mod metrics;
 mod model;
@@ -238,6 +239,7 @@ impl LineArgs {
             strict: self.strict,
             quiet: self.quiet,
             metrics: None,
+            mapping: None,
             work: EVENTS,
             writes_output: true,
         }

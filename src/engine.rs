@@ -22,6 +22,7 @@ use rayon::ThreadPool;
 
 use crate::batch::{Batch, Block};
 use crate::io::dead_letter::DeadLetters;
+use crate::mapping::Mapping;
 use crate::metrics::{Flow as Counts, Metrics};
 use crate::progress::Work;
 use crate::record::Code;
@@ -101,6 +102,8 @@ pub struct Options {
     /// Stop at the first reject.
     pub strict: bool,
     pub quiet: bool,
+    /// What lines are, if they are no events of ours.
+    pub mapping: Option<Arc<Mapping>>,
     /// Where it is counted what passes, if anybody wants to know.
     pub metrics: Option<Arc<Metrics>>,
     /// What is shown on a terminal of how far it has come.

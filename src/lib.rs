@@ -11,6 +11,7 @@
 //! | [`record`] | the event, what stages add, wire form, validation, limits | nothing |
 //! | [`metrics`] | what a program counts of itself, and whether it takes events | `record` |
 //! | [`batch`] | lines that travel together | `record` |
+//! | [`mapping`] | records of other formats become events | `batch` |
 //! | [`schema`] | column families, keys and codecs of the store | `record` |
 //! | [`embed`] | vectors that are close where events are alike | `record` |
 //! | [`enrich`] | what files know of addresses | `batch` |
@@ -42,6 +43,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod io;
 pub mod llm;
+pub mod mapping;
 pub mod metrics;
 pub mod progress;
 pub mod query;

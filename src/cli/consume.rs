@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser};
 
 use super::kafka::KafkaArgs;
+use super::mapping::{self, MappingArgs};
 use super::metrics::MetricsArgs;
 use super::{Ended, FileArgs, LineArgs, PIPE_BATCH_BYTES, conclude};
 use crate::engine;
@@ -34,6 +35,17 @@ pub struct ConsumeArgs {
     kafka: KafkaArgs,
     #[command(flatten)]
     resume: ResumeArgs,
+    #[command(flatten)]
+    mapping: MappingArgs,
+
+    /// Tell for each line which value comes from where and what is missing, instead of passing it on
+    #[arg(long, conflicts_with_all = ["resume_from", "follow"], help_heading = "Other formats")]
+    explain_mapping: bool,
+
+    /// Print the names of all formats, and where their records are described
+    #[arg(long, exclusive = true, help_heading = "Other formats")]
+    list_formats: bool,
+
     #[command(flatten)]
     lines: LineArgs,
     #[command(flatten)]
@@ -79,14 +91,28 @@ const CACHE_BYTES: usize = 8 << 20;
 /// # Errors
 /// What ends it early.
 pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
+    if args.list_formats {
+        return mapping::list();
+    }
     let shutdown = Shutdown::install()?;
+    let mapping = args.mapping.mapping()?;
+    let lines = if mapping.is_some() {
+        // Several records may stand in one line.
+        args.lines.clone().after_others()
+    } else {
+        args.lines.clone()
+    };
+    if args.explain_mapping {
+        let mapping = mapping.context("--explain-mapping needs --format or --map")?;
+        return mapping::explain(NAME, &mapping, &args.files, &lines, &shutdown);
+    }
     let plan = Plan {
         stages: vec!["read"],
         topics: args.kafka.is_wanted(),
         ..Plan::default()
     };
     let exporter = args.metrics.start(NAME, &plan, None, &shutdown)?;
-    let mut dead_letters = args.kafka.dead_letters(NAME, &args.lines, &shutdown)?;
+    let mut dead_letters = args.kafka.dead_letters(NAME, &lines, &shutdown)?;
     exporter.count_letters(&dead_letters);
     let mut sink = NdjsonSink::stdout();
     let positions = match &args.resume.resume_from {
@@ -96,7 +122,7 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
     let (source, keeper) = if args.kafka.is_wanted() {
         let (source, keeper) = (args.kafka).open(
             NAME,
-            &args.lines,
+            &lines,
             positions,
             (None, exporter.metrics()),
             &shutdown,
@@ -104,11 +130,12 @@ pub fn run(args: &ConsumeArgs) -> anyhow::Result<Ended> {
         (source, Some(keeper))
     } else {
         let positions = positions.unwrap_or_default();
-        let source = (args.files).open(NAME, &args.lines, positions, &shutdown)?;
+        let source = (args.files).open(NAME, &lines, positions, &shutdown)?;
         (source, None)
     };
-    let mut options = args.lines.options(NAME, PIPE_BATCH_BYTES);
+    let mut options = lines.options(NAME, PIPE_BATCH_BYTES);
     options.metrics = exporter.metrics();
+    options.mapping = mapping;
     options.work = args.kafka.work().unwrap_or_else(|| args.files.work());
     options.checkpoint_bytes = usize::from(args.resume.checkpoint_mib) << 20;
     let mut sink = sink.with_keeper(keeper);

@@ -9,6 +9,7 @@ use clap::Parser;
 
 use super::alerts::AlertArgs;
 use super::kafka::KafkaArgs;
+use super::mapping::MappingArgs;
 use super::memory::MemoryArgs;
 use super::metrics::{Exporter, ScoreMetricsArgs};
 use super::model::{self, ModelArgs};
@@ -19,8 +20,9 @@ use super::{Ended, FileArgs, LineArgs, conclude};
 use crate::engine::{self, Keeper, Source, TaskStore};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::Positions;
+use crate::mapping::Mapping;
 use crate::metrics::Plan;
-use crate::record::LINE_BYTES_MAX;
+use crate::record::{CHECKED_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use crate::shutdown::Shutdown;
 use crate::stage::{Embed, Embedded, Emit, ScoreConfig, Scoring, Stage};
 use crate::store::{Access, Shared, Store, Writer, WriterOptions};
@@ -69,6 +71,8 @@ pub struct RunArgs {
     #[command(flatten)]
     serving: ServingArgs,
     #[command(flatten)]
+    mapping: MappingArgs,
+    #[command(flatten)]
     detector: DetectorArgs,
     #[command(flatten)]
     alerts: AlertArgs,
@@ -109,7 +113,7 @@ Exit codes:
 /// What ends it early.
 pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let shutdown = Shutdown::install()?;
-    let lines = args.memory.lines(&args.lines, LINE_BYTES_MAX)?;
+    let (mapping, lines) = args.lines()?;
     let exporter = (args.metrics).start(NAME, args.plan(), Some(&args.db), &shutdown)?;
     let mut dead_letters = args.kafka.dead_letters(NAME, &lines, &shutdown)?;
     exporter.count_letters(&dead_letters);
@@ -164,6 +168,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     options.work = args.kafka.work().unwrap_or_else(|| args.files.work());
     options.writes_output = args.tee;
     options.metrics = exporter.metrics();
+    options.mapping = mapping;
     let writer_options = WriterOptions {
         gathered_bytes_max: options.commit_bytes / 4 * 5,
         sync: args.tuning.sync(),
@@ -212,6 +217,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
 type Opened = (Box<dyn Source>, Option<Box<dyn Keeper>>);
 
 impl RunArgs {
+    /// What lines are, and how they are read.
+    fn lines(&self) -> anyhow::Result<(Option<Arc<Mapping>>, LineArgs)> {
+        let mapping = self.mapping.mapping()?;
+        // Several records may stand in one line.
+        let line_bytes_max = if mapping.is_some() {
+            CHECKED_LINE_BYTES_MAX
+        } else {
+            LINE_BYTES_MAX
+        };
+        let lines = self.memory.lines(&self.lines, line_bytes_max)?;
+        Ok((mapping, lines))
+    }
+
     /// Baselines of one detector say nothing to another.
     fn check_detector(&self, store: &Store) -> anyhow::Result<()> {
         let detector = self.detector.name();

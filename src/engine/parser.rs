@@ -136,11 +136,17 @@ impl Parser<'_> {
                 report::fail(self.options.name, &format!("{failure:#}"));
             }
             let line_bytes_max = self.options.line_bytes_max;
-            pool.install(|| {
-                batch
-                    .blocks
-                    .par_iter_mut()
-                    .for_each(|block| block.parse(line_bytes_max));
+            let mapping = self.options.mapping.as_deref();
+            let ahead = mapping.map(|mapping| mapping.look_ahead(&batch.blocks));
+            pool.install(|| match (mapping, &ahead) {
+                (Some(mapping), Some(ahead)) => {
+                    let blocks = batch.blocks.par_iter_mut().zip(ahead);
+                    blocks.for_each(|(block, ahead)| mapping.parse(block, ahead, line_bytes_max));
+                }
+                _ => {
+                    let blocks = batch.blocks.par_iter_mut();
+                    blocks.for_each(|block| block.parse(line_bytes_max));
+                }
             });
             is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
             pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);

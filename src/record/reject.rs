@@ -23,13 +23,17 @@ pub enum Code {
     OutOfRange,
     /// A string that does not say what the field needs.
     InvalidValue,
+    /// Of no format that is known.
+    UnknownFormat,
+    /// A record of a known format that is no act of a user.
+    NoEvent,
     /// It is an event, but whoever was to be told of its anomaly will not have it.
     AlertRefused,
 }
 
 impl Code {
     /// Those that lines are rejected for.
-    pub const OF_LINES: [Self; 10] = [
+    pub const OF_LINES: [Self; 12] = [
         Self::LineTooLong,
         Self::InvalidUtf8,
         Self::InvalidJson,
@@ -40,6 +44,8 @@ impl Code {
         Self::WrongType,
         Self::OutOfRange,
         Self::InvalidValue,
+        Self::UnknownFormat,
+        Self::NoEvent,
     ];
 
     #[must_use]
@@ -55,6 +61,8 @@ impl Code {
             Self::WrongType => "wrong_type",
             Self::OutOfRange => "out_of_range",
             Self::InvalidValue => "invalid_value",
+            Self::UnknownFormat => "unknown_format",
+            Self::NoEvent => "no_event",
             Self::AlertRefused => "alert_refused",
         }
     }

@@ -58,6 +58,11 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
+    /// Goes on at an offset at which a value begins that has been read before.
+    pub(crate) fn move_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// Skips white space and returns the next byte without reading it.
     #[expect(
         clippy::inline_always,
@@ -138,6 +143,31 @@ impl<'a> Scanner<'a> {
                 Ok(false)
             }
             _ => Err(self.unexpected("',' or '}'")),
+        }
+    }
+
+    /// Reads `[` and returns false if the array ends at once.
+    pub(crate) fn open_array(&mut self) -> Checked<bool> {
+        self.expect(b'[', "'['")?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// After an element: reads `,` (true: another one follows) or `]` (false).
+    pub(crate) fn next_element(&mut self) -> Checked<bool> {
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(b']') => {
+                self.at += 1;
+                Ok(false)
+            }
+            _ => Err(self.unexpected("',' or ']'")),
         }
     }
 

@@ -1,0 +1,234 @@
+//! Records of other formats become our events. What a format's records mean is data, see `mapping/formats`;
+//! this module reads it and knows no vendor. It knows lines and blocks, and nothing of files and threads.
+
+mod address;
+mod document;
+mod event;
+mod explain;
+mod format;
+mod formats;
+mod lines;
+mod mapper;
+mod path;
+mod rule;
+mod slots;
+mod table;
+mod time;
+mod tsv;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::batch::Block;
+use crate::time::Zone;
+use document::{Document, InputKind};
+use format::{Format, SignNames};
+use tsv::Headers;
+
+pub use tsv::Ahead;
+
+pub use explain::Explanation;
+
+/// What is to be mapped, and how.
+#[derive(Clone, Debug, Default)]
+pub struct MappingConfig {
+    /// A format's name, or [`AUTO`]; none for what the files say.
+    pub format: Option<String>,
+    /// Mappings of the user's own, which go before ours.
+    pub files: Vec<PathBuf>,
+    /// Keep what came under `metadata.raw`.
+    pub keeps_raw: bool,
+    /// The zone of times that say none, and the latest time of those that say no year (ms since 1970); now,
+    /// if it is not set.
+    pub zone: Zone,
+    pub latest_ms: Option<i64>,
+}
+
+/// Each line is of the format that its members tell.
+pub const AUTO: &str = "auto";
+/// Our own events, as they are.
+pub const NATIVE: &str = "streamguard";
+
+/// The mappings of a run.
+pub struct Mapping {
+    formats: Vec<Lazy>,
+    names: SignNames,
+    /// Members that hold records in any format.
+    envelopes: Vec<String>,
+    /// The format of all lines, if it is not to be told from them.
+    only: Option<usize>,
+    config: MappingConfig,
+    headers: Mutex<Headers>,
+}
+
+/// A format that is compiled when the first record may be of it.
+struct Lazy {
+    document: Document,
+    format: OnceLock<Format>,
+}
+
+/// Names and titles of the formats that are known without a file, in order of their names.
+///
+/// # Errors
+/// None, if the tests have passed.
+pub fn known() -> anyhow::Result<Vec<(String, String, String)>> {
+    let documents = formats::documents()?;
+    let known = documents
+        .into_iter()
+        .map(|it| (it.name, it.title, it.source));
+    Ok(known.collect())
+}
+
+impl Mapping {
+    /// # Errors
+    /// If a file cannot be read or is no mapping, or there is no such format.
+    pub fn new(config: MappingConfig) -> anyhow::Result<Self> {
+        let mut documents = Vec::new();
+        for path in &config.files {
+            documents.push(read(path)?);
+        }
+        for document in formats::documents()? {
+            if !documents.iter().any(|own| own.name == document.name) {
+                documents.push(document);
+            }
+        }
+        let mut names = SignNames::new();
+        let mut envelopes: Vec<String> = Vec::new();
+        for document in &documents {
+            names.add(document)?;
+            envelopes.extend(document.records.iter().cloned());
+        }
+        envelopes.sort();
+        envelopes.dedup();
+        let only = match config.format.as_deref() {
+            Some(AUTO) => None,
+            Some(name) => {
+                let found = documents.iter().position(|document| document.name == name);
+                Some(found.with_context(|| unknown(name, &documents))?)
+            }
+            // One file says what is meant.
+            None if config.files.len() == 1 => Some(0),
+            None => None,
+        };
+        let n_own = config.files.len();
+        let formats = documents.into_iter().map(|document| Lazy {
+            document,
+            format: OnceLock::new(),
+        });
+        let mapping = Self {
+            formats: formats.collect(),
+            names,
+            envelopes,
+            only,
+            config,
+            headers: Mutex::default(),
+        };
+        // What is wrong with a user's own is said at once.
+        for (number, path) in mapping.config.files.iter().enumerate().take(n_own) {
+            let compiled = mapping.compile(number);
+            let compiled = compiled.with_context(|| format!("cannot use {}", path.display()))?;
+            let _ = mapping.formats[number].format.set(compiled);
+        }
+        Ok(mapping)
+    }
+
+    fn compile(&self, number: usize) -> anyhow::Result<Format> {
+        let document = &self.formats[number].document;
+        Format::compile(document, &self.names, &self.envelopes)
+    }
+
+    fn format(&self, number: usize) -> &Format {
+        let compile = || {
+            self.compile(number)
+                .expect("a test compiles all that are built in")
+        };
+        self.formats[number].format.get_or_init(compile)
+    }
+
+    fn takes(&self, number: usize, kind: InputKind) -> bool {
+        self.formats[number].document.input.has(kind)
+    }
+
+    /// The latest time that a line which says no year can be of: clocks differ, and a zone may be assumed
+    /// wrongly.
+    fn latest_ms(&self) -> i64 {
+        const TOLERANCE_MS: i64 = 86_400_000;
+        let latest_ms = self.config.latest_ms.unwrap_or_else(crate::time::now_ms);
+        latest_ms.saturating_add(TOLERANCE_MS)
+    }
+
+    /// Looks at what lines say of those that follow, in the order in which they came: to be called with all
+    /// blocks before they are parsed.
+    #[must_use]
+    pub fn look_ahead(&self, blocks: &[Block]) -> Vec<Ahead> {
+        // A panic ends the run anyway.
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.iter().map(|block| headers.before(block)).collect()
+    }
+
+    /// Maps a block's lines to events and parses those.
+    pub fn parse(&self, block: &mut Block, ahead: &Ahead, line_bytes_max: usize) {
+        if block.part.is_some() {
+            block.parse(line_bytes_max);
+            return;
+        }
+        let mapped = mapper::map_block(self, block, ahead, line_bytes_max);
+        block.parse_mapped(mapped);
+    }
+}
+
+/// Reads a mapping of the user's own. It may build on a known one, whose parts it replaces.
+fn read(path: &Path) -> anyhow::Result<Document> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let read = || {
+        let mut table: toml::Table = text.parse()?;
+        let Some(base) = table.remove("extends") else {
+            return Ok(table.try_into::<Document>()?);
+        };
+        let Some(name) = base.as_str() else {
+            bail!("'extends' takes a format's name");
+        };
+        let mut merged = formats::table(name)?;
+        for (key, value) in table {
+            match (merged.get_mut(&key), value) {
+                // Of these each member stands for itself.
+                (Some(toml::Value::Table(known)), toml::Value::Table(own))
+                    if matches!(&*key, "fields" | "metadata" | "tables") =>
+                {
+                    known.extend(own);
+                }
+                (_, value) => drop(merged.insert(key, value)),
+            }
+        }
+        Ok(merged.try_into::<Document>()?)
+    };
+    let document: anyhow::Result<Document> = read();
+    let document = document.with_context(|| format!("{} is no mapping", path.display()))?;
+    let is_name = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '_';
+    ensure!(
+        !document.name.is_empty() && document.name.chars().all(is_name),
+        "{}: a name is made of a-z, 0-9 and _",
+        path.display()
+    );
+    ensure!(
+        !matches!(&*document.name, AUTO | NATIVE),
+        "{}: the name {} means something else",
+        path.display(),
+        document.name
+    );
+    Ok(document)
+}
+
+fn unknown(name: &str, documents: &[Document]) -> String {
+    let mut names: Vec<&str> = documents.iter().map(|document| &*document.name).collect();
+    names.extend([AUTO, NATIVE]);
+    names.sort_unstable();
+    format!(
+        "there is no format '{name}': it is one of {}",
+        names.join(", ")
+    )
+}

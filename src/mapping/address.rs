@@ -1,0 +1,61 @@
+//! Addresses as logs write them: with a port, in brackets, with a zone.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// The address in a text such as `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]:443`, `fe80::1%eth0` or
+/// `::ffff:192.0.2.1`; none if it is none.
+pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_ascii();
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(text);
+    let bare = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let address = bare.parse().ok().or_else(|| {
+        let socket = text.parse::<SocketAddr>();
+        socket.ok().map(|socket| socket.ip())
+    })?;
+    Some(match address {
+        IpAddr::V6(address) => plain(address),
+        v4 @ IpAddr::V4(_) => v4,
+    })
+}
+
+/// An IPv4 address in the form of an IPv6 one (RFC 4291, 2.5.5.2) is what it is.
+fn plain(address: Ipv6Addr) -> IpAddr {
+    address
+        .to_ipv4_mapped()
+        .map_or(IpAddr::V6(address), IpAddr::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found() {
+        let check = |text: &str, expected: &str| {
+            let found = parse_address(text).map(|address| address.to_string());
+            assert_eq!(found.unwrap_or_default(), expected, "for {text}");
+        };
+        check("192.0.2.1", "192.0.2.1");
+        check(" 192.0.2.1:443 ", "192.0.2.1");
+        check("[2001:db8::1]:443", "2001:db8::1");
+        check("[2001:DB8::1]", "2001:db8::1");
+        check("fe80::1%eth0", "fe80::1");
+        check("[fe80::1%3]:443", "fe80::1");
+        check("::ffff:192.0.2.1", "192.0.2.1");
+        check("[::ffff:192.0.2.1]:80", "192.0.2.1");
+        for wrong in [
+            "",
+            "ec2.amazonaws.com",
+            "192.0.2",
+            "192.0.2.1:",
+            "192.0.2.1 x",
+            "12.000.22.33",
+            "192.0.2.1:99999",
+        ] {
+            check(wrong, "");
+        }
+    }
+}

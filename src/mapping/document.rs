@@ -1,0 +1,202 @@
+//! A mapping as it is written: TOML. What the parts mean is in docs/formats.md.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) name: String,
+    pub(super) title: String,
+    /// Where the vendor describes the records.
+    #[serde(default)]
+    pub(super) source: String,
+    #[serde(default)]
+    pub(super) fold_case: bool,
+    /// Texts that stand for nothing.
+    #[serde(default)]
+    pub(super) empty: Vec<String>,
+    /// Members that hold records where they are an array.
+    #[serde(default)]
+    pub(super) records: Vec<String>,
+    /// The array of which each element is an event.
+    pub(super) each: Option<String>,
+    #[serde(default)]
+    pub(super) input: Input,
+    #[serde(default)]
+    pub(super) detect: Vec<Sign>,
+    #[serde(default)]
+    pub(super) reject: Vec<Refusal>,
+    #[serde(default)]
+    pub(super) pattern: Vec<Pattern>,
+    pub(super) fields: BTreeMap<String, Rules>,
+    #[serde(default)]
+    pub(super) metadata: toml::Table,
+    #[serde(default)]
+    pub(super) tables: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Input {
+    One(InputKind),
+    Some(Vec<InputKind>),
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self::One(InputKind::Json)
+    }
+}
+
+impl Input {
+    pub(super) fn has(&self, kind: InputKind) -> bool {
+        match self {
+            Self::One(one) => *one == kind,
+            Self::Some(some) => some.contains(&kind),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum InputKind {
+    Json,
+    Syslog,
+}
+
+/// What tells that a record is of a format.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sign {
+    #[serde(default)]
+    pub(super) has: Vec<String>,
+    #[serde(default)]
+    pub(super) is: BTreeMap<String, Texts>,
+    #[serde(default)]
+    pub(super) lacks: Vec<String>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Refusal {
+    pub(super) when: BTreeMap<String, Condition>,
+    pub(super) reason: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pattern {
+    pub(super) of: String,
+    pub(super) regex: String,
+    #[serde(default)]
+    pub(super) set: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Rules {
+    One(Rule),
+    Some(Vec<Rule>),
+}
+
+impl Rules {
+    pub(super) fn all(&self) -> &[Rule] {
+        match self {
+            Self::One(rule) => std::slice::from_ref(rule),
+            Self::Some(rules) => rules,
+        }
+    }
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Rule {
+    /// A path, or a template if it has braces.
+    Text(String),
+    Table(Box<RuleTable>),
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleTable {
+    #[serde(default)]
+    pub(super) when: BTreeMap<String, Condition>,
+    pub(super) from: Option<String>,
+    pub(super) text: Option<String>,
+    #[serde(rename = "match")]
+    pub(super) pattern: Option<String>,
+    #[serde(rename = "as")]
+    pub(super) form: Option<Form>,
+    pub(super) map: Option<Map>,
+    pub(super) time: Option<Texts>,
+}
+
+#[derive(Clone, Copy, Deserialize, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Form {
+    Ip,
+    Lower,
+    Number,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Map {
+    Named(String),
+    Inline(BTreeMap<String, String>),
+}
+
+/// One text or several. Numbers and booleans are texts as JSON writes them.
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Texts {
+    One(Scalar),
+    Some(Vec<Scalar>),
+}
+
+impl Texts {
+    pub(super) fn all(&self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one.text()],
+            Self::Some(some) => some.iter().map(Scalar::text).collect(),
+        }
+    }
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Scalar {
+    Text(String),
+    Bool(bool),
+    Integer(i64),
+    Number(f64),
+}
+
+impl Scalar {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Number(value) => value.to_string(),
+        }
+    }
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+pub(super) enum Condition {
+    Is(Texts),
+    Other(Comparison),
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Comparison {
+    pub(super) not: Option<Texts>,
+    pub(super) matches: Option<String>,
+    pub(super) exists: Option<bool>,
+    pub(super) blank: Option<bool>,
+}

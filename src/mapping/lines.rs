@@ -1,0 +1,330 @@
+//! Lines of syslog, as objects: RFC 5424, RFC 3164 (the BSD form), and the latter with a time of RFC 3339, as newer
+//! rsyslogs write it.
+
+use crate::record::text::{push_integer, push_json_string};
+use crate::time::{Zone, parse_iso};
+
+/// Times that a line may say that it happened before it is no longer unfolded: sshd closes a connection after
+/// six attempts (`MaxAuthTries`), and lines must not multiply without end.
+const TIMES_MAX: u32 = 32;
+
+/// The object of a line, and how many times it happened; none if the line is not of syslog. Times that say no zone
+/// are of `zone`, and of the latest year in which they are not after `latest_ms`.
+pub(super) fn parse(line: &str, zone: &Zone, latest_ms: i64) -> Option<(String, u32)> {
+    let (priority, rest) = priority(line);
+    let mut entry = match (priority, rest.strip_prefix("1 ")) {
+        (Some(_), Some(rest)) => rfc_5424(rest)?,
+        _ => bsd(rest, zone, latest_ms)?,
+    };
+    entry.priority = priority;
+    let mut n_times = 1;
+    if let Some((n, message)) = repeated(entry.message) {
+        (n_times, entry.message) = (n.min(TIMES_MAX), message);
+        entry.repeated = Some(n);
+    }
+    Some((entry.to_json(), n_times))
+}
+
+/// What a line says.
+#[derive(Default)]
+struct Entry<'a> {
+    priority: Option<u8>,
+    time_ms: Option<i64>,
+    is_year_assumed: bool,
+    host: &'a str,
+    program: &'a str,
+    pid: &'a str,
+    msgid: &'a str,
+    structured_data: &'a str,
+    message: &'a str,
+    repeated: Option<u32>,
+}
+
+impl Entry<'_> {
+    fn to_json(&self) -> String {
+        let mut json = Vec::with_capacity(self.message.len() + 128);
+        json.extend_from_slice(b"{\"message\":");
+        push_json_string(&mut json, self.message);
+        for (name, text) in [
+            ("host", self.host),
+            ("program", self.program),
+            ("pid", self.pid),
+            ("msgid", self.msgid),
+            ("structured_data", self.structured_data),
+        ] {
+            if !text.is_empty() && text != "-" {
+                json.extend_from_slice(b",\"");
+                json.extend_from_slice(name.as_bytes());
+                json.extend_from_slice(b"\":");
+                push_json_string(&mut json, text);
+            }
+        }
+        let priority = self.priority.map(i64::from);
+        for (name, number) in [
+            ("time", self.time_ms),
+            ("priority", priority),
+            ("facility", priority.map(|priority| priority / 8)),
+            ("severity", priority.map(|priority| priority % 8)),
+            ("repeated", self.repeated.map(i64::from)),
+        ] {
+            if let Some(number) = number {
+                json.extend_from_slice(b",\"");
+                json.extend_from_slice(name.as_bytes());
+                json.extend_from_slice(b"\":");
+                push_integer(&mut json, number);
+            }
+        }
+        if self.is_year_assumed {
+            json.extend_from_slice(b",\"year_assumed\":true");
+        }
+        json.push(b'}');
+        String::from_utf8(json).expect("it is made of texts")
+    }
+}
+
+/// `<13>` before a line, which files rarely keep.
+fn priority(line: &str) -> (Option<u8>, &str) {
+    let Some((digits, rest)) = line.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+        return (None, line);
+    };
+    match digits.parse::<u8>() {
+        Ok(priority) if priority <= 191 && digits.len() <= 3 => (Some(priority), rest),
+        _ => (None, line),
+    }
+}
+
+/// What follows the version: `TIMESTAMP HOST PROGRAM PID MSGID STRUCTURED-DATA [MESSAGE]`.
+fn rfc_5424(rest: &str) -> Option<Entry<'_>> {
+    let mut words = rest.splitn(6, ' ');
+    let time = words.next()?;
+    let mut entry = Entry {
+        // A dash is a time that the sender does not know.
+        time_ms: if time == "-" {
+            None
+        } else {
+            Some(parse_iso(time)?)
+        },
+        host: words.next()?,
+        program: words.next()?,
+        pid: words.next()?,
+        msgid: words.next()?,
+        ..Entry::default()
+    };
+    let rest = words.next()?;
+    let end = structured_data_end(rest)?;
+    entry.structured_data = &rest[..end];
+    let message = rest[end..].strip_prefix(' ').unwrap_or(&rest[end..]);
+    entry.message = message.strip_prefix('\u{feff}').unwrap_or(message);
+    Some(entry)
+}
+
+/// Where `-` or `[id name="value"][...]` ends.
+fn structured_data_end(text: &str) -> Option<usize> {
+    if text == "-" || text.starts_with("- ") {
+        return Some(1);
+    }
+    let mut is_quoted = false;
+    let mut is_escaped = false;
+    let mut depth = 0_u32;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' if depth > 0 => is_quoted = !is_quoted,
+            _ if is_quoted => {}
+            b'[' => depth += 1,
+            b']' => depth = depth.checked_sub(1)?,
+            b' ' if depth == 0 => return (at > 0).then_some(at),
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    (depth == 0 && !text.is_empty()).then_some(text.len())
+}
+
+/// `Nov  9 08:01:02 host program[pid]: message`, or with a time of RFC 3339.
+fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
+    let first = line.bytes().next()?;
+    let (time_ms, is_year_assumed, rest) = if first.is_ascii_digit() {
+        let (time, rest) = line.split_once(' ')?;
+        (parse_iso(time)?, false, rest)
+    } else {
+        bsd_time(line, zone, latest_ms)?
+    };
+    let (host, rest) = rest.split_once(' ')?;
+    let rest = rest.trim_start_matches(' ');
+    let mut entry = Entry {
+        time_ms: Some(time_ms),
+        is_year_assumed,
+        host,
+        message: rest,
+        ..Entry::default()
+    };
+    let is_name = |sign: char| !matches!(sign, ' ' | '[' | ':');
+    let name_end = rest.find(|sign| !is_name(sign)).unwrap_or(rest.len());
+    let (program, after) = rest.split_at(name_end);
+    let (pid, after) = match after
+        .strip_prefix('[')
+        .and_then(|after| after.split_once(']'))
+    {
+        Some((pid, after)) if pid.len() <= 20 && !pid.contains(' ') => (pid, after),
+        _ => ("", after),
+    };
+    // Without a colon it is no name, but the message.
+    if let Some(message) = after.strip_prefix(':')
+        && !program.is_empty()
+    {
+        entry.program = program;
+        entry.pid = pid;
+        entry.message = message.trim_start_matches(' ');
+    }
+    Some(entry)
+}
+
+/// The time `Nov  9 08:01:02`, with or without a year and a fraction, whether the year is assumed, and what
+/// follows.
+fn bsd_time<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<(i64, bool, &'a str)> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (name, rest) = line.split_once(' ')?;
+    let month = MONTHS.iter().position(|month| *month == name)? as i8 + 1;
+    let (day, mut rest) = rest.trim_start_matches(' ').split_once(' ')?;
+    let day = number(day, 2)?;
+    let mut year = None;
+    if let Some((text, after)) = rest.split_once(' ')
+        && text.len() == 4
+        && let Ok(number) = text.parse::<i16>()
+    {
+        (year, rest) = (Some(number), after);
+    }
+    let (time, rest) = rest.split_once(' ')?;
+    let time = time.strip_suffix(':').unwrap_or(time);
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let mut parts = clock.split(':');
+    let mut part = || number(parts.next()?, 2);
+    let clock = (part()?, part()?, part()?);
+    if parts.next().is_some() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let ms = digits.fold(0, |ms, digit| ms * 10 + i32::from(digit - b'0'));
+    let time_ms = match year {
+        Some(year) => zone.ms_of(year, (month, day), clock, ms)?,
+        None => zone.ms_of_some_year((month, day), clock, ms, latest_ms)?,
+    };
+    Some((time_ms, year.is_none(), rest))
+}
+
+/// A number of so many digits at the most.
+fn number(text: &str, n_digits_max: usize) -> Option<i8> {
+    let is_number = text.len() <= n_digits_max && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
+}
+
+/// `message repeated 3 times: [ Failed password for ... ]` is rsyslog's way to say it three times.
+fn repeated(message: &str) -> Option<(u32, &str)> {
+    let rest = message.strip_prefix("message repeated ")?;
+    let (n_times, rest) = rest.split_once(" times: [")?;
+    let n_times = n_times.parse().ok().filter(|n_times| *n_times > 0)?;
+    let inner = rest.strip_suffix(']')?;
+    Some((n_times, inner.strip_prefix(' ').unwrap_or(inner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// 2026-03-01.
+    const LATEST_MS: i64 = 1_772_323_200_000;
+
+    #[test]
+    fn lines_are_taken_apart() {
+        let check = |line: &str, expected: Value| {
+            let (json, _) = parse(line, &Zone::default(), LATEST_MS).expect("a line of syslog");
+            let found: Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!(found, expected, "for {line}");
+        };
+        check(
+            "Jan  1 00:00:00 h sshd[12]: Accepted x",
+            json!({"time": 1_767_225_600_000_i64, "host": "h", "program": "sshd", "pid": "12",
+                   "message": "Accepted x", "year_assumed": true}),
+        );
+        // Not in the future, and of a leap year.
+        check(
+            "Dec 31 00:00:00 h a: b",
+            json!({"time": 1_767_139_200_000_i64, "host": "h", "program": "a", "message": "b",
+                   "year_assumed": true}),
+        );
+        check(
+            "Feb 29 00:00:00 h a: b",
+            json!({"time": 1_709_164_800_000_i64, "host": "h", "program": "a", "message": "b",
+                   "year_assumed": true}),
+        );
+        check(
+            "<38>Jan  1 2025 00:00:00.25: h sudo:   ann : x",
+            json!({"time": 1_735_689_600_250_i64, "host": "h", "program": "sudo",
+                   "message": "ann : x", "priority": 38, "facility": 4, "severity": 6}),
+        );
+        check(
+            "2025-01-01T01:00:00.5+01:00 h sshd-session[1]: x",
+            json!({"time": 1_735_689_600_500_i64, "host": "h", "program": "sshd-session", "pid": "1",
+                   "message": "x"}),
+        );
+        check(
+            "<86>1 2025-01-01T00:00:00Z h sshd 7 - [a@1 b=\"c ]\\\" d\"][e] \u{feff}hello",
+            json!({"time": 1_735_689_600_000_i64, "host": "h", "program": "sshd", "pid": "7",
+                   "structured_data": "[a@1 b=\"c ]\\\" d\"][e]", "message": "hello",
+                   "priority": 86, "facility": 10, "severity": 6}),
+        );
+        check(
+            "<13>1 - - - - - -",
+            json!({"message": "", "priority": 13, "facility": 1, "severity": 5}),
+        );
+        check(
+            "Jan  1 00:00:00 h last message repeated 2 times",
+            json!({"time": 1_767_225_600_000_i64, "host": "h", "year_assumed": true,
+                   "message": "last message repeated 2 times"}),
+        );
+    }
+
+    #[test]
+    fn a_repeated_message_is_unfolded() {
+        let line = "Jan  1 00:00:00 h a: message repeated 900 times: [ Failed x]";
+        let (json, n_times) = parse(line, &Zone::default(), LATEST_MS).expect("a line of syslog");
+        assert_eq!(n_times, TIMES_MAX);
+        let found: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(
+            (&found["message"], &found["repeated"]),
+            (&json!("Failed x"), &json!(900))
+        );
+    }
+
+    #[test]
+    fn other_lines_are_not() {
+        for line in [
+            "",
+            "hello",
+            "Foo  1 00:00:00 h a: b",
+            "Jan 32 00:00:00 h a: b",
+            "Jan  1 25:00:00 h a: b",
+            "Jan  1 00:00 h a: b",
+            "Feb 30 00:00:00 h a: b",
+            "<13>1 yesterday h a - - - x",
+            "<13>1 2025-01-01T00:00:00Z h a - - [x",
+            "2025-01-01 00:00:00 h a: b",
+        ] {
+            let parsed = parse(line, &Zone::default(), LATEST_MS);
+            assert!(parsed.is_none(), "for {line}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_assumed() {
+        let zone = Zone::parse("+02:00").expect("a zone");
+        let (json, _) = parse("Jan  1 02:00:00 h a: b", &zone, LATEST_MS).expect("a line");
+        assert!(json.contains("\"time\":1767225600000"), "{json}");
+    }
+}

@@ -1,0 +1,185 @@
+//! What was found of a record: for each place that a mapping looks at, what stands there.
+
+use std::borrow::Cow;
+
+/// What a value is, and how its text is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[default]
+    Absent,
+    Null,
+    Bool,
+    Number,
+    /// The inside of a JSON string without escapes.
+    Plain,
+    /// The same with escapes.
+    Escaped,
+    /// Text that is not from a JSON string.
+    Raw,
+    Array,
+    Object,
+}
+
+/// A value as it stands in one of the texts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slot {
+    pub(super) kind: Kind,
+    /// The member's name is written as the mapping writes it, not only in other letters.
+    pub(super) is_exact: bool,
+    text: u16,
+    start: u32,
+    end: u32,
+}
+
+impl Slot {
+    pub(super) fn new(kind: Kind, text: u16, start: usize, end: usize) -> Self {
+        Self {
+            kind,
+            is_exact: true,
+            text,
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    /// Where it stands in its text.
+    pub(super) fn range(&self) -> (usize, usize) {
+        (self.start as usize, self.end as usize)
+    }
+
+    /// Whether it is a string, a number or a boolean that says something.
+    pub(super) fn is_scalar(&self) -> bool {
+        let is_scalar = !matches!(
+            self.kind,
+            Kind::Absent | Kind::Null | Kind::Array | Kind::Object
+        );
+        is_scalar && self.end > self.start
+    }
+}
+
+/// The record's own text, and texts that were made of parts of it.
+pub(super) struct Texts<'a> {
+    pub(super) record: &'a str,
+    /// Kept for their memory beyond `n_made`.
+    made: Vec<String>,
+    n_made: usize,
+}
+
+/// The record's own text; the others are numbered from 1.
+pub(super) const RECORD: u16 = 0;
+
+/// Texts made of one record, at the most.
+const TEXTS_MAX: usize = 256;
+
+impl<'a> Texts<'a> {
+    pub(super) fn new() -> Self {
+        Self {
+            record: "",
+            made: Vec::new(),
+            n_made: 0,
+        }
+    }
+
+    /// Begins with another record.
+    pub(super) fn begin(&mut self, record: &'a str) {
+        self.record = record;
+        self.n_made = 0;
+    }
+
+    /// Another text, empty, to be given back with [`Self::put`].
+    pub(super) fn take(&mut self) -> (u16, String) {
+        if self.n_made == self.made.len() {
+            self.made.push(String::new());
+        }
+        self.n_made += 1;
+        let mut text = std::mem::take(&mut self.made[self.n_made - 1]);
+        text.clear();
+        (self.n_made as u16, text)
+    }
+
+    /// Whether a record has had as many texts made of it as any honest one needs.
+    pub(super) fn is_full(&self) -> bool {
+        self.n_made >= TEXTS_MAX
+    }
+
+    pub(super) fn put(&mut self, number: u16, text: String) {
+        self.made[number as usize - 1] = text;
+    }
+
+    fn text(&self, number: u16) -> &str {
+        match number {
+            RECORD => self.record,
+            made => &self.made[made as usize - 1],
+        }
+    }
+
+    /// A value as it stands there: the inside of a string, escapes and all.
+    pub(super) fn raw(&self, slot: &Slot) -> &str {
+        &self.text(slot.text)[slot.start as usize..slot.end as usize]
+    }
+
+    /// The text of a value; none for an escape that stands for no character.
+    pub(super) fn get(&self, slot: &Slot) -> Option<Cow<'_, str>> {
+        let raw = self.raw(slot);
+        if slot.kind == Kind::Escaped {
+            return unescape(raw).map(Cow::Owned);
+        }
+        Some(Cow::Borrowed(raw))
+    }
+}
+
+/// The text of the inside of a JSON string; none for a lone surrogate, which has none.
+pub(super) fn unescape(raw: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).ok()
+}
+
+/// The slots of a record.
+pub(super) struct Slots {
+    all: Vec<Slot>,
+    /// Which of the members that formats are told by were found.
+    signs: [u64; 4],
+    /// A member that is looked at stands twice in its object.
+    pub(super) has_twice: bool,
+}
+
+/// Members by which formats are told, at the most.
+pub(super) const SIGNS_MAX: usize = 256;
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        Self {
+            all: Vec::new(),
+            signs: [0; 4],
+            has_twice: false,
+        }
+    }
+
+    pub(super) fn begin(&mut self, n_slots: usize) {
+        self.all.clear();
+        self.all.resize(n_slots, Slot::default());
+        self.signs = [0; 4];
+        self.has_twice = false;
+    }
+
+    pub(super) fn see(&mut self, sign: u8) {
+        self.signs[sign as usize / 64] |= 1 << (sign % 64);
+    }
+
+    pub(super) fn has_seen(&self, sign: u8) -> bool {
+        self.signs[sign as usize / 64] >> (sign % 64) & 1 == 1
+    }
+
+    pub(super) fn get(&self, place: u16) -> &Slot {
+        &self.all[place as usize]
+    }
+
+    pub(super) fn set(&mut self, place: u16, slot: Slot) {
+        self.all[place as usize] = slot;
+    }
+
+    pub(super) fn forget(&mut self, places: &[u16]) {
+        for &place in places {
+            self.all[place as usize] = Slot::default();
+        }
+    }
+}

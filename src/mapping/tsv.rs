@@ -1,0 +1,270 @@
+//! Logs of Zeek as tables: lines that begin with `#` say what the columns are
+//! (<https://docs.zeek.org/en/master/log-formats.html>).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::batch::{Block, Medium};
+use crate::record::text::push_json_string;
+
+/// Columns of a table, at the most, and bytes of what lines say of them.
+const COLUMNS_MAX: usize = 1_024;
+const HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// What has been said of the lines of a block before it.
+#[derive(Clone, Default)]
+pub struct Ahead {
+    pub(super) header: Option<Arc<Header>>,
+}
+
+impl Ahead {
+    /// What holds after a line.
+    #[must_use]
+    pub fn after(&self, line: &[u8]) -> Self {
+        let line = std::str::from_utf8(line).unwrap_or_default();
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let after = Header::after(self.header.as_deref(), line);
+        after.map_or_else(
+            || self.clone(),
+            |header| Self {
+                header: Some(Arc::new(header)),
+            },
+        )
+    }
+}
+
+/// What was said last in each source.
+#[derive(Default)]
+pub(super) struct Headers {
+    headers: HashMap<Arc<str>, Arc<Header>>,
+}
+
+/// What lines at the start of a table say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    separator: String,
+    set_separator: String,
+    empty: String,
+    unset: String,
+    path: String,
+    columns: Vec<Column>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Column {
+    name: String,
+    kind: String,
+}
+
+impl Headers {
+    /// What is known before a block, which comes next of its source; what it says is known after it.
+    pub(super) fn before(&mut self, block: &Block) -> Ahead {
+        let source = &block.origin.source;
+        if block.part.is_some() || !block.origins.is_empty() {
+            return Ahead::default();
+        }
+        let known = self.headers.get(source).cloned();
+        let known = known.or_else(|| head_of(block));
+        let mut after = known.clone();
+        // A new file, or one whose name is another file's now.
+        if block.origin.offset == 0 {
+            after = None;
+        }
+        let before = after.clone();
+        let lines = &block.lines;
+        let mut at = 0;
+        while let Some(found) = memchr::memchr(b'#', &lines[at..]) {
+            let start = at + found;
+            at = start + 1;
+            if start > 0 && lines[start - 1] != b'\n' {
+                continue;
+            }
+            let end = memchr::memchr(b'\n', &lines[start..]).map_or(lines.len(), |n| start + n);
+            if let Ok(line) = std::str::from_utf8(&lines[start..end])
+                && let Some(header) = Header::after(after.as_deref(), line)
+            {
+                after = Some(Arc::new(header));
+            }
+        }
+        match after {
+            Some(after) => drop(self.headers.insert(Arc::clone(source), after)),
+            None => drop(self.headers.remove(source)),
+        }
+        Ahead { header: before }
+    }
+}
+
+/// What the start of a file says, in the middle of which a run goes on.
+fn head_of(block: &Block) -> Option<Arc<Header>> {
+    let Medium::File(file) = &block.origin.medium else {
+        return None;
+    };
+    if block.origin.offset == 0 {
+        return None;
+    }
+    let head = read_head(file)?;
+    let text = String::from_utf8_lossy(&head);
+    let mut header = None;
+    for line in text.lines().take_while(|line| line.starts_with('#')) {
+        header = Header::after(header.as_ref(), line).or(header);
+    }
+    header.map(Arc::new)
+}
+
+fn read_head(file: &File) -> Option<Vec<u8>> {
+    let mut head = vec![0; HEADER_BYTES_MAX];
+    let n_read = file.read_at(&mut head, 0).ok()?;
+    head.truncate(n_read);
+    head.starts_with(b"#").then_some(head)
+}
+
+impl Header {
+    /// What holds after a line that begins with `#`; none if it says nothing of tables.
+    pub(super) fn after(before: Option<&Self>, line: &str) -> Option<Self> {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.len() > HEADER_BYTES_MAX {
+            return None;
+        }
+        if let Some(separator) = line.strip_prefix("#separator ") {
+            return Some(Self {
+                separator: unescape(separator)?,
+                set_separator: ",".to_owned(),
+                empty: "(empty)".to_owned(),
+                unset: "-".to_owned(),
+                path: String::new(),
+                columns: Vec::new(),
+            });
+        }
+        let mut header = before?.clone();
+        let mut words = line.split(&*header.separator);
+        let (what, mut words) = (words.next()?, words.map(str::to_owned));
+        match what {
+            "#set_separator" => header.set_separator = words.next()?,
+            "#empty_field" => header.empty = words.next()?,
+            "#unset_field" => header.unset = words.next()?,
+            "#path" => header.path = words.next()?,
+            "#fields" => {
+                let columns = words.take(COLUMNS_MAX).map(|name| Column {
+                    name,
+                    kind: "string".to_owned(),
+                });
+                header.columns = columns.collect();
+            }
+            "#types" => {
+                for (column, kind) in header.columns.iter_mut().zip(words) {
+                    column.kind = kind;
+                }
+            }
+            "#open" | "#close" => {}
+            _ => return None,
+        }
+        Some(header)
+    }
+
+    /// The object of a line, whose columns are its members; none if the line has other columns.
+    pub(super) fn object(&self, line: &str) -> Option<String> {
+        if self.columns.is_empty() || line.split(&*self.separator).count() != self.columns.len() {
+            return None;
+        }
+        let mut json = Vec::with_capacity(line.len() * 2);
+        json.extend_from_slice(b"{\"_path\":");
+        push_json_string(&mut json, &self.path);
+        for (column, text) in self.columns.iter().zip(line.split(&*self.separator)) {
+            if text == self.unset {
+                continue;
+            }
+            json.push(b',');
+            push_json_string(&mut json, &column.name);
+            json.push(b':');
+            match column.kind.split_once('[') {
+                Some(("set" | "vector" | "list", kind)) => {
+                    let kind = kind.strip_suffix(']').unwrap_or(kind);
+                    json.push(b'[');
+                    if text != self.empty {
+                        for (i, text) in text.split(&*self.set_separator).enumerate() {
+                            if i > 0 {
+                                json.push(b',');
+                            }
+                            self.push_value(kind, text, &mut json);
+                        }
+                    }
+                    json.push(b']');
+                }
+                _ => self.push_value(&column.kind, text, &mut json),
+            }
+        }
+        json.push(b'}');
+        String::from_utf8(json).ok()
+    }
+
+    fn push_value(&self, kind: &str, text: &str, json: &mut Vec<u8>) {
+        let is_number = matches!(
+            kind,
+            "count" | "int" | "port" | "double" | "time" | "interval"
+        );
+        if is_number && serde_json::from_str::<serde_json::Number>(text).is_ok() {
+            json.extend_from_slice(text.as_bytes());
+        } else if kind == "bool" && matches!(text, "T" | "F") {
+            json.extend_from_slice(if text == "T" { b"true" } else { b"false" });
+        } else {
+            push_json_string(json, if text == self.empty { "" } else { text });
+        }
+    }
+}
+
+/// `\x09` is a tab.
+fn unescape(text: &str) -> Option<String> {
+    if let Some(digits) = text.strip_prefix("\\x") {
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        return byte.is_ascii().then(|| char::from(byte).to_string());
+    }
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn header(lines: &[&str]) -> Header {
+        let mut header = None;
+        for line in lines {
+            header = Header::after(header.as_ref(), line).or(header);
+        }
+        header.expect("a header")
+    }
+
+    #[test]
+    fn a_row_is_an_object() {
+        let header = header(&[
+            "#separator \\x09",
+            "#set_separator\t,",
+            "#empty_field\t(empty)",
+            "#unset_field\t-",
+            "#path\tssh",
+            "#open\t2025-01-01-00-00-00",
+            "#fields\tts\tuid\tid.orig_h\tid.orig_p\tok\ttags\tnote\tnone\tstrange",
+            "#types\ttime\tstring\taddr\tport\tbool\tset[string]\tstring\tcount\tcount",
+        ]);
+        let object = header.object("1.5\tC1\t192.0.2.1\t22\tT\ta,b\t(empty)\t-\tmany");
+        let found: Value = serde_json::from_str(&object.expect("a row")).expect("JSON");
+        assert_eq!(
+            found,
+            json!({"_path": "ssh", "ts": 1.5, "uid": "C1", "id.orig_h": "192.0.2.1", "id.orig_p": 22,
+                   "ok": true, "tags": ["a", "b"], "note": "", "strange": "many"})
+        );
+        assert_eq!(header.object("1.5\tC1"), None);
+    }
+
+    #[test]
+    fn other_comments_say_nothing() {
+        assert_eq!(Header::after(None, "#fields\tts"), None);
+        assert_eq!(Header::after(None, "# a comment"), None);
+        assert_eq!(Header::after(None, "#separator \\xff"), None);
+        let header = header(&["#separator \\x09"]);
+        assert_eq!(header.object("1.5\tC1"), None);
+    }
+}
