@@ -1,6 +1,7 @@
 //! Lines that travel together: a block is what one read brought, a batch is what the stages
 //! take at a time. Results never depend on where the cuts between them fall.
 
+mod learned;
 mod mapped;
 
 use std::any::Any;
@@ -8,10 +9,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::record::{
-    self, CHECKED_LINE_BYTES_MAX, Code, Event, EventView, Reason, StageField, StageFields, Text,
-};
+use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
 
+pub use learned::{Learned, Records};
 pub use mapped::Mapped;
 
 /// Blocks in input order. Stages work on all of them; each block's order is kept.
@@ -44,64 +44,6 @@ pub struct Marker {
     pub checkpoint: u64,
     /// The line itself with its end.
     pub line: Vec<u8>,
-}
-
-/// What a task has learned: events of one task are scored against its own baselines.
-pub struct Learned {
-    /// See [`Block::task`].
-    pub task: Arc<str>,
-    /// Records of the users whose baselines have changed.
-    pub baselines: Vec<Records>,
-    /// The record of what all users share; empty if that is nothing.
-    pub shared: Vec<u8>,
-}
-
-/// Records of some users, in one piece of memory.
-#[derive(Default)]
-pub struct Records {
-    bytes: Vec<u8>,
-    /// Where each name and each record end.
-    ends: Vec<(usize, usize)>,
-}
-
-impl Records {
-    /// Adds a user's record, which `write` appends.
-    pub fn push(&mut self, user: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.bytes.extend_from_slice(user.as_bytes());
-        let name_end = self.bytes.len();
-        write(&mut self.bytes);
-        self.ends.push((name_end, self.bytes.len()));
-    }
-
-    /// Gives back memory that was made room in.
-    pub fn shrink(&mut self) {
-        self.bytes.shrink_to_fit();
-    }
-
-    /// Users, each with the record.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.ends.iter().scan(0, |start, &(name_end, end)| {
-            let name = &self.bytes[*start..name_end];
-            *start = end;
-            Some((name, &self.bytes[name_end..end]))
-        })
-    }
-
-    /// Bytes of all names and records.
-    #[must_use]
-    pub fn n_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
 }
 
 /// What lines are read from, as far as it takes to go on there another time.
@@ -269,23 +211,11 @@ impl Block {
             self.reject_part(part, line_bytes_max);
             return;
         }
-        let lines = std::mem::take(&mut self.lines);
-        self.parse_lines(lines, line_bytes_max, |_| None);
-    }
-
-    /// Reads all lines but those that are rejected already, for which `refuse` gives the reason.
-    fn parse_lines(
-        &mut self,
-        lines: Vec<u8>,
-        line_bytes_max: usize,
-        mut refuse: impl FnMut(u32) -> Option<Box<Reason>>,
-    ) {
-        match String::from_utf8(lines) {
+        match String::from_utf8(std::mem::take(&mut self.lines)) {
             Ok(text) => {
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', text.as_bytes()) {
-                    let line = refuse(self.n_lines as u32).map_or(Ok(&text[start..end]), Err);
-                    self.parse_line(line, start, end, line_bytes_max);
+                    self.parse_line(Ok(&text[start..end]), start, end, line_bytes_max);
                     start = end + 1;
                 }
                 self.text = Some(text);
@@ -294,10 +224,7 @@ impl Block {
                 let lines = error.into_bytes();
                 let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', &lines) {
-                    let text = match refuse(self.n_lines as u32) {
-                        Some(reason) => Err(reason),
-                        None => decode(&lines[start..end], line_bytes_max),
-                    };
+                    let text = decode(&lines[start..end], line_bytes_max);
                     self.parse_line(text, start, end, line_bytes_max);
                     start = end + 1;
                 }
@@ -306,17 +233,19 @@ impl Block {
         }
     }
 
-    /// Fills `events` and `rejects` from what its lines were mapped to, which replaces them.
-    pub fn parse_mapped(&mut self, mapped: Mapped) {
-        let (lines, places, reasons) = mapped.into_parts();
-        let mut reasons = reasons.into_iter();
-        let mut next = reasons.next();
-        self.parse_lines(lines, CHECKED_LINE_BYTES_MAX, |index| {
-            let (_, reason) = next.take_if(|(at, _)| *at == index)?;
-            next = reasons.next();
-            Some(reason)
-        });
-        self.places = places;
+    /// Takes what its lines were mapped to for them.
+    pub fn take_mapped(&mut self, mapped: Mapped) {
+        self.n_lines = mapped.places.len() as u64;
+        self.n_blank = mapped.n_blank;
+        self.arena = mapped.arena;
+        self.events = mapped.events;
+        self.stage_fields = mapped.stage_fields;
+        self.rejects = mapped.rejects;
+        self.places = mapped.places;
+        match String::from_utf8(mapped.lines) {
+            Ok(text) => self.text = Some(text),
+            Err(error) => self.lines = error.into_bytes(),
+        }
     }
 
     fn parse_line(

@@ -2,6 +2,7 @@
 //! this module reads it and knows no vendor. It knows lines and blocks, and nothing of files and threads.
 
 mod address;
+mod compile;
 mod document;
 mod event;
 mod explain;
@@ -9,8 +10,10 @@ mod format;
 mod formats;
 mod lines;
 mod mapper;
+mod memo;
 mod path;
 mod rule;
+mod signs;
 mod slots;
 mod table;
 mod time;
@@ -24,8 +27,11 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::batch::Block;
 use crate::time::Zone;
+use compile::{Envelopes, compile};
 use document::{Document, InputKind};
-use format::{Format, SignNames};
+use format::Format;
+use memo::Memos;
+use signs::SignNames;
 use tsv::Headers;
 
 pub use tsv::Ahead;
@@ -57,11 +63,13 @@ pub struct Mapping {
     formats: Vec<Lazy>,
     names: SignNames,
     /// Members that hold records in any format.
-    envelopes: Vec<String>,
+    envelopes: Envelopes,
     /// The format of all lines, if it is not to be told from them.
     only: Option<usize>,
     config: MappingConfig,
     headers: Mutex<Headers>,
+    /// What threads remember that are not at work.
+    memos: Mutex<Vec<Memos>>,
 }
 
 /// A format that is compiled when the first record may be of it.
@@ -121,10 +129,11 @@ impl Mapping {
         let mapping = Self {
             formats: formats.collect(),
             names,
-            envelopes,
+            envelopes: Envelopes::new(&envelopes).context("in 'records'")?,
             only,
             config,
             headers: Mutex::default(),
+            memos: Mutex::default(),
         };
         // What is wrong with a user's own is said at once.
         for (number, path) in mapping.config.files.iter().enumerate().take(n_own) {
@@ -137,7 +146,7 @@ impl Mapping {
 
     fn compile(&self, number: usize) -> anyhow::Result<Format> {
         let document = &self.formats[number].document;
-        Format::compile(document, &self.names, &self.envelopes)
+        compile(document, &self.names)
     }
 
     fn format(&self, number: usize) -> &Format {
@@ -146,6 +155,16 @@ impl Mapping {
                 .expect("a test compiles all that are built in")
         };
         self.formats[number].format.get_or_init(compile)
+    }
+
+    fn take_memos(&self) -> Memos {
+        let mut memos = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
+        memos.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, memos: Memos) {
+        let mut all = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(memos);
     }
 
     fn takes(&self, number: usize, kind: InputKind) -> bool {
@@ -176,7 +195,8 @@ impl Mapping {
             return;
         }
         let mapped = mapper::map_block(self, block, ahead, line_bytes_max);
-        block.parse_mapped(mapped);
+        block.lines.clear();
+        block.take_mapped(mapped);
     }
 }
 

@@ -7,10 +7,13 @@ pub mod feedback;
 mod parse;
 mod reject;
 pub(crate) mod scan;
+mod stage_field;
 pub mod text;
 
-pub use parse::{StageField, StageFields, parse};
+pub use parse::parse;
+pub(crate) use parse::{Fields, event_of, in_metadata};
 pub use reject::{Checked, Code, Reason};
+pub use stage_field::{StageField, StageFields};
 
 /// Longest line that is read as one event, unless `--line-bytes-max` says otherwise.
 pub const LINE_BYTES_MAX: usize = 1 << 20;

@@ -1,20 +1,29 @@
 //! What the lines of a block are mapped to.
 
-use crate::record::Reason;
+use super::Reject;
+use crate::record::{self, Checked, Event, Fields, Reason, StageFields, Text};
 
-/// For each line its number among those that were read, and its offset among them.
-pub(super) type Places = Vec<(u32, u32)>;
-/// Numbers of lines, and why they are rejected.
-pub(super) type Reasons = Vec<(u32, Box<Reason>)>;
-
-/// Lines of ours, those that cannot be mapped as they came, and
-/// where each comes from.
-#[derive(Debug, Default)]
+/// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
+#[derive(Default)]
 pub struct Mapped {
-    lines: Vec<u8>,
-    places: Places,
-    reasons: Reasons,
+    pub(super) lines: Vec<u8>,
+    /// For each line its number among those that were read, and its offset among them.
+    pub(super) places: Vec<(u32, u32)>,
+    pub(super) arena: Vec<u8>,
+    pub(super) events: Vec<Event>,
+    pub(super) stage_fields: Vec<StageFields>,
+    pub(super) rejects: Vec<Reject>,
+    pub(super) n_blank: u64,
     place: (u32, u32),
+}
+
+/// How much there is of it.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    bytes: usize,
+    places: usize,
+    events: usize,
+    rejects: usize,
 }
 
 impl Mapped {
@@ -30,45 +39,88 @@ impl Mapped {
 
     /// Adds a line that says nothing.
     pub fn blank(&mut self) {
-        self.end_event();
+        self.n_blank += 1;
+        self.end_line();
     }
 
-    /// Adds an event as it came.
-    pub fn pass(&mut self, line: &[u8]) {
-        self.lines.extend_from_slice(line);
-        self.end_event();
+    /// Adds an event of ours as it came, if it is one.
+    pub fn pass(&mut self, line: &str) {
+        let start = self.lines.len();
+        match record::parse(line, start, &mut self.arena, &mut self.stage_fields) {
+            Ok(event) => {
+                self.lines.extend_from_slice(line.as_bytes());
+                self.push_event(event);
+            }
+            Err(reason) => self.reject(line.as_bytes(), reason),
+        }
     }
 
     /// Adds what cannot be mapped.
     pub fn reject(&mut self, raw: &[u8], reason: Box<Reason>) {
-        self.reasons.push((self.places.len() as u32, reason));
-        self.pass(raw);
+        self.rejects.push(Reject {
+            line: Text::in_lines(self.lines.len(), raw.len()),
+            line_index: self.places.len() as u32,
+            reason,
+        });
+        self.lines.extend_from_slice(raw);
+        self.end_line();
     }
 
-    /// Where to append an event, which [`Self::end_event`] ends.
-    pub fn begin_event(&mut self) -> &mut Vec<u8> {
-        &mut self.lines
+    /// Adds the event that `write` appends, and says where its members stand: their offsets are those in the
+    /// line. Without one nothing is added.
+    ///
+    /// # Errors
+    /// Why there is none, or what is not valid in it.
+    pub(crate) fn event(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>, &mut Fields) -> Checked<()>,
+    ) -> Checked<()> {
+        let start = self.lines.len();
+        let mut fields = Fields::default();
+        let written = write(&mut self.lines, &mut fields).and_then(|()| {
+            let line = &self.lines[start..];
+            let line = std::str::from_utf8(line).expect("it is made of texts");
+            record::event_of(line, start, &fields, &mut self.arena)
+        });
+        match written {
+            Ok(event) => {
+                self.push_event(event);
+                Ok(())
+            }
+            Err(reason) => {
+                self.lines.truncate(start);
+                Err(reason)
+            }
+        }
     }
 
-    pub fn end_event(&mut self) {
+    fn push_event(&mut self, mut event: Event) {
+        event.line_index = self.places.len() as u32;
+        self.events.push(event);
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
         self.lines.push(b'\n');
         self.places.push(self.place);
     }
 
     /// How much there is so far.
     #[must_use]
-    pub fn at(&self) -> (usize, usize, usize) {
-        (self.lines.len(), self.places.len(), self.reasons.len())
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.lines.len(),
+            places: self.places.len(),
+            events: self.events.len(),
+            rejects: self.rejects.len(),
+        }
     }
 
-    /// Takes out what came after.
-    pub fn take_out(&mut self, (n_bytes, n_places, n_reasons): (usize, usize, usize)) {
-        self.lines.truncate(n_bytes);
-        self.places.truncate(n_places);
-        self.reasons.truncate(n_reasons);
-    }
-
-    pub(super) fn into_parts(self) -> (Vec<u8>, Places, Reasons) {
-        (self.lines, self.places, self.reasons)
+    /// Takes out what came after; nothing that is blank did.
+    pub fn take_out(&mut self, mark: Mark) {
+        self.lines.truncate(mark.bytes);
+        self.places.truncate(mark.places);
+        self.events.truncate(mark.events);
+        self.rejects.truncate(mark.rejects);
     }
 }

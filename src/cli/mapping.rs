@@ -21,7 +21,7 @@ use crate::time::{Zone, now_ms, parse_time};
 pub(super) struct MappingArgs {
     /// What the lines are: `streamguard` (events of ours), `auto` (told by each record's members), or a
     /// format's name: `sg-consume --list-formats` has them all
-    #[arg(long, value_name = "NAME", default_value = NATIVE)]
+    #[arg(long = "input-format", visible_alias = "format", value_name = "NAME", default_value = NATIVE)]
     format: String,
 
     /// A mapping of your own, as docs/formats.md tells; one is used for all lines, unless --format says

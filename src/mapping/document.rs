@@ -20,6 +20,9 @@ pub(super) struct Document {
     /// Members that hold records where they are an array.
     #[serde(default)]
     pub(super) records: Vec<String>,
+    /// Members that hold the record itself where they are there, as an object or as JSON text.
+    #[serde(default)]
+    pub(super) inside: Vec<String>,
     /// The array of which each element is an event.
     pub(super) each: Option<String>,
     #[serde(default)]
@@ -33,6 +36,10 @@ pub(super) struct Document {
     pub(super) fields: BTreeMap<String, Rules>,
     #[serde(default)]
     pub(super) metadata: toml::Table,
+    /// What `~NAME.rest` stands for in paths: each of the texts, with the rest for `*`, or for `%` with a
+    /// small first letter.
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub(super) tables: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -138,6 +145,8 @@ pub(super) struct RuleTable {
 pub(super) enum Form {
     Ip,
     Lower,
+    /// With `/` for `\\`.
+    Slashes,
     Number,
 }
 

@@ -2,10 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::format::{Fields, Format};
-use super::rule::{Rule, Value, View};
+use super::format::Format;
+use super::rule::{Given, Rule, Rules, View};
+use crate::record::scan::Value;
 use crate::record::text::{hex, push_integer, push_json_string};
-use crate::record::{Checked, Code, Reason};
+use crate::record::{Checked, Code, Fields, Reason};
 
 /// What an id is made of where a record has none.
 #[derive(Clone, Copy)]
@@ -22,7 +23,7 @@ pub(super) struct Identity<'a> {
     pub(super) raw: &'a str,
 }
 
-/// Writes an event as one JSON object.
+/// Writes an event as one JSON object, and says where its members stand in it.
 ///
 /// # Errors
 /// What is missing in the record; `output` then holds a part of it.
@@ -30,63 +31,117 @@ pub(super) fn write(
     format: &Format,
     view: &View<'_, '_>,
     identity: &Identity<'_>,
+    keeps_raw: bool,
     output: &mut Vec<u8>,
+    members: &mut Fields,
 ) -> Checked<()> {
-    let fields = &format.fields;
+    let rules = &format.fields;
+    let start = output.len();
+    let from = |output: &Vec<u8>, at: usize| Value::at(&output[start..], at - start);
     output.extend_from_slice(b"{\"event_id\":");
-    write_id(fields, view, identity, output);
+    let at = output.len();
+    write_id(&rules.event_id, view, identity, output);
+    members.event_id = from(output, at);
     output.extend_from_slice(b",\"user\":");
-    if !view.push_first(&fields.user, false, output) {
-        return Err(missing(format, "user", &fields.user));
+    let at = output.len();
+    if !view.push_first(&rules.user, false, output) {
+        return Err(missing(format, view, "user", &rules.user));
     }
+    members.user = from(output, at);
     output.extend_from_slice(b",\"timestamp\":");
+    let at = output.len();
     push_integer(output, timestamp_ms(format, view)?);
+    members.timestamp = from(output, at);
     output.extend_from_slice(b",\"type\":");
-    if !view.push_first(&fields.kind, false, output) {
-        return Err(missing(format, "type", &fields.kind));
+    let at = output.len();
+    if !view.push_first(&rules.kind, false, output) {
+        return Err(missing(format, view, "type", &rules.kind));
     }
-    for (name, rules, is_number) in [
-        ("source_ip", &fields.source_ip, false),
-        ("geo_location", &fields.geo_location, false),
-        ("threat_score", &fields.threat_score, true),
-        ("status", &fields.status, false),
-    ] {
-        push_member(view, name, rules, is_number, output);
+    members.kind = from(output, at);
+    if let Some(at) = push_member(view, ",\"source_ip\":", &rules.source_ip, false, output) {
+        members.source_ip = from(output, at);
+    }
+    if let Some(at) = push_member(
+        view,
+        ",\"geo_location\":",
+        &rules.geo_location,
+        false,
+        output,
+    ) {
+        members.geo_location = from(output, at);
+    }
+    if let Some(at) = push_member(
+        view,
+        ",\"threat_score\":",
+        &rules.threat_score,
+        false,
+        output,
+    ) {
+        make_number(output, at);
+        members.threat_score = from(output, at);
+    }
+    if let Some(at) = push_member(view, ",\"status\":", &rules.status, false, output) {
+        members.status = from(output, at);
     }
     output.extend_from_slice(b",\"metadata\":{\"format\":");
     push_json_string(output, &format.name);
-    for (name, rules) in &format.metadata {
-        push_member(view, name, rules, true, output);
+    for extra in &format.metadata {
+        let at = push_member(view, &extra.before, &extra.rules, true, output);
+        if let (Some(at), Some(known)) = (at, extra.known) {
+            members.of_metadata[known] = from(output, at);
+        }
+    }
+    if keeps_raw {
+        output.extend_from_slice(b",\"raw\":");
+        let raw = identity.raw.trim_ascii();
+        if raw.starts_with('{') {
+            output.extend_from_slice(raw.as_bytes());
+        } else {
+            push_json_string(output, raw);
+        }
     }
     output.extend_from_slice(b"}}");
+    members.close = output.len() - 1 - start;
     Ok(())
 }
 
-/// Appends a member, if rules give a value. Its name is one as it stands in JSON.
+/// Appends a member, if rules give a value: where that begins. Its name stands before it as JSON has it.
 fn push_member(
     view: &View<'_, '_>,
-    name: &str,
-    rules: &[Rule],
+    before: &str,
+    rules: &Rules,
     is_kept: bool,
     output: &mut Vec<u8>,
-) {
-    if rules.is_empty() {
-        return;
+) -> Option<usize> {
+    if rules.all.is_empty() {
+        return None;
     }
     let start = output.len();
-    output.extend_from_slice(b",\"");
-    output.extend_from_slice(name.as_bytes());
-    output.extend_from_slice(b"\":");
+    output.extend_from_slice(before.as_bytes());
+    let value = output.len();
     if !view.push_first(rules, is_kept, output) {
         output.truncate(start);
+        return None;
+    }
+    Some(value)
+}
+
+/// A table gives text, also for a number.
+fn make_number(output: &mut Vec<u8>, at: usize) {
+    let inside = output[at..].strip_prefix(b"\"");
+    let inside = inside.and_then(|text| text.strip_suffix(b"\""));
+    let is_number = |text: &[u8]| serde_json::from_slice::<serde_json::Number>(text).is_ok();
+    if inside.is_some_and(is_number) {
+        output.pop();
+        output.remove(at);
     }
 }
 
 /// The record's own id, or one made of its text and where it stands. Events of one record are numbered.
-fn write_id(fields: &Fields, view: &View<'_, '_>, identity: &Identity<'_>, output: &mut Vec<u8>) {
+fn write_id(rules: &Rules, view: &View<'_, '_>, identity: &Identity<'_>, output: &mut Vec<u8>) {
     /// Enough that nobody finds two records with the same: 128 bits.
     const ID_BYTES: usize = 16;
-    if !view.push_first(&fields.event_id, false, output) {
+    if !view.push_first(rules, false, output) {
         let mut hash = Sha256::new();
         hash.update(identity.partition.as_bytes());
         hash.update(identity.offset.to_le_bytes());
@@ -108,20 +163,20 @@ fn write_id(fields: &Fields, view: &View<'_, '_>, identity: &Identity<'_>, outpu
 pub(super) fn timestamp_ms(format: &Format, view: &View<'_, '_>) -> Checked<i64> {
     let rules = &format.fields.timestamp;
     let Some((i, value)) = view.first(rules) else {
-        return Err(missing(format, "timestamp", rules));
+        return Err(missing(format, view, "timestamp", rules));
     };
     let text = match &value {
-        Value::Found(slot) => view.text(slot),
-        Value::Text(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.as_str().into()),
+        Given::Found(slot) => view.text(slot),
+        Given::Text(text) => Some(text.clone()),
+        Given::Number(number) => Some(number.as_str().into()),
     };
-    let times = &rules[i].times;
+    let times = &rules.all[i].times;
     let found = text.and_then(|text| times.iter().find_map(|form| form.ms_of(&text)));
     found.ok_or_else(|| {
         let names: Vec<&str> = times.iter().map(super::time::TimeForm::name).collect();
         let message = format!(
             "what stands in {} is not a time of the form {}",
-            rules[i].origin.shown(),
+            rules.all[i].origin.shown(),
             names.join(" or ")
         );
         Reason::of_field(Code::InvalidValue, "timestamp", message)
@@ -129,23 +184,34 @@ pub(super) fn timestamp_ms(format: &Format, view: &View<'_, '_>) -> Checked<i64>
 }
 
 /// Says where a value would have been.
-pub(super) fn missing(format: &Format, field: &'static str, rules: &[Rule]) -> Box<Reason> {
+fn missing(
+    format: &Format,
+    view: &View<'_, '_>,
+    field: &'static str,
+    rules: &Rules,
+) -> Box<Reason> {
+    /// More than that nobody reads.
+    const PLACES_MAX: usize = 3;
+    // Those of which it was the value that was missing come first.
+    let (asked, others): (Vec<&Rule>, Vec<&Rule>) = rules
+        .all
+        .iter()
+        .filter(|rule| rule.origin.is_looked_up())
+        .partition(|rule| view.all_hold(&rule.conditions));
     let mut places: Vec<String> = Vec::new();
-    for rule in rules {
+    for rule in asked.into_iter().chain(others) {
         let shown = rule.origin.shown();
-        if rule.origin.is_looked_up() && !places.contains(&shown) {
+        if !places.contains(&shown) {
             places.push(shown);
         }
     }
-    let article = if format.title.starts_with(['A', 'E', 'I', 'O', 'U']) {
-        "an"
+    let more = if places.len() > PLACES_MAX {
+        ", ..."
     } else {
-        "a"
+        ""
     };
-    let message = format!(
-        "{article} {} record without one (looked for in {})",
-        format.title,
-        places.join(", ")
-    );
+    places.truncate(PLACES_MAX);
+    let (title, places) = (&format.title, places.join(", "));
+    let message = format!("the {title} record has none: looked for in {places}{more}");
     Reason::of_field(Code::MissingField, field, message)
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::format::Format;
+use super::format::{Extra, Format};
 use super::mapper::{Mapper, Told, record_of};
-use super::rule::{Rule, Value, View};
+use super::rule::{Given, Rules, View};
 use super::slots::Kind;
 use super::tsv::Ahead;
 use super::{Mapping, event};
@@ -68,9 +68,11 @@ impl Mapping {
             match told {
                 Ok(Told::Format(number)) => {
                     let format = self.format(number);
+                    // What is wrong with it is said by whoever maps it.
+                    let _ = mapper.go_inside(format, &record.json);
                     mapper.look_at_first_element(format);
-                    format.find_patterns(&mut mapper.slots, &mut mapper.texts);
-                    let view = format.view(&mapper.slots, &mapper.texts);
+                    format.find_patterns(&mut mapper.slots, &mut mapper.texts, &mapper.memos);
+                    let view = format.view(&mapper.slots, &mapper.texts, &mapper.memos);
                     explanation.describe(format, &view);
                 }
                 Ok(Told::Native) => explanation.format = Some(super::NATIVE.to_owned()),
@@ -117,24 +119,24 @@ impl Explanation {
         {
             explained.value = timestamp_ms.into();
         }
-        for (name, rules) in &format.metadata {
+        for Extra { name, rules, .. } in &format.metadata {
             self.describe_field(&format!("metadata.{name}"), rules, view);
         }
     }
 
-    fn describe_field(&mut self, name: &str, rules: &[Rule], view: &View<'_, '_>) {
+    fn describe_field(&mut self, name: &str, rules: &Rules, view: &View<'_, '_>) {
         if let Some((number, value)) = view.first(rules) {
-            let origin = &rules[number].origin;
+            let origin = &rules.all[number].origin;
             self.fields.push(Explained {
                 field: name.to_owned(),
                 value: json_of(&value, view),
                 from: origin.is_looked_up().then(|| origin.shown()),
-                rule: (rules.len() > 1).then_some(number + 1),
+                rule: (rules.all.len() > 1).then_some(number + 1),
             });
             return;
         }
         let mut looked_for = Vec::new();
-        for rule in rules.iter().filter(|rule| rule.origin.is_looked_up()) {
+        for rule in rules.all.iter().filter(|rule| rule.origin.is_looked_up()) {
             let shown = rule.origin.shown();
             if !looked_for.contains(&shown) {
                 looked_for.push(shown);
@@ -147,17 +149,17 @@ impl Explanation {
     }
 }
 
-fn json_of(value: &Value<'_>, view: &View<'_, '_>) -> Json {
+fn json_of(value: &Given<'_>, view: &View<'_, '_>) -> Json {
     let text = match value {
-        Value::Found(slot) => {
+        Given::Found(slot) => {
             let text = view.text(slot).unwrap_or_default();
             if matches!(slot.kind, Kind::Number | Kind::Bool) {
                 return serde_json::from_str(&text).unwrap_or(Json::Null);
             }
             text.into_owned()
         }
-        Value::Text(text) => text.clone().into_owned(),
-        Value::Number(number) => return serde_json::from_str(number).unwrap_or(Json::Null),
+        Given::Text(text) => text.clone().into_owned(),
+        Given::Number(number) => return serde_json::from_str(number).unwrap_or(Json::Null),
     };
     Json::String(text)
 }

@@ -5,7 +5,32 @@ use anyhow::Context as _;
 use super::document::Document;
 
 /// Names, and what stands in the files of those names. The order decides where a record could be of two.
-const FORMATS: &[(&str, &str)] = &[];
+const FORMATS: &[(&str, &str)] = &[
+    ("cloudtrail", include_str!("formats/cloudtrail.toml")),
+    ("gcp", include_str!("formats/gcp.toml")),
+    ("okta", include_str!("formats/okta.toml")),
+    ("entra", include_str!("formats/entra.toml")),
+    ("gws", include_str!("formats/gws.toml")),
+    ("o365", include_str!("formats/o365.toml")),
+    ("duo", include_str!("formats/duo.toml")),
+    ("auth0", include_str!("formats/auth0.toml")),
+    ("github", include_str!("formats/github.toml")),
+    ("onepassword", include_str!("formats/onepassword.toml")),
+    ("slack", include_str!("formats/slack.toml")),
+    ("salesforce", include_str!("formats/salesforce.toml")),
+    ("snowflake", include_str!("formats/snowflake.toml")),
+    ("teleport", include_str!("formats/teleport.toml")),
+    ("zoom", include_str!("formats/zoom.toml")),
+    ("box", include_str!("formats/box.toml")),
+    ("onelogin", include_str!("formats/onelogin.toml")),
+    ("windows", include_str!("formats/windows.toml")),
+    ("ocsf", include_str!("formats/ocsf.toml")),
+    ("sshd", include_str!("formats/sshd.toml")),
+    ("cowrie", include_str!("formats/cowrie.toml")),
+    ("zeek", include_str!("formats/zeek.toml")),
+    ("suricata", include_str!("formats/suricata.toml")),
+    ("ecs", include_str!("formats/ecs.toml")),
+];
 
 /// All of them.
 ///

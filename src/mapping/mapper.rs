@@ -1,17 +1,19 @@
 //! From the lines of a block to lines of ours: finds the records, what each of them is, and its events.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::document::InputKind;
 use super::event::{self, Identity};
 use super::format::Format;
-use super::slots::{Kind, Slots, Texts};
+use super::memo::Memos;
+use super::slots::{Kind, Slot, Slots, Texts};
 use super::tsv::{Ahead, Header};
-use super::walk::{Found, ROOT};
+use super::walk::{Found, ROOT, Tree};
 use super::{Mapping, lines};
 use crate::batch::{Block, Mapped, decode, line_too_long};
 use crate::record::scan::Scanner;
-use crate::record::text::push_json_string;
 use crate::record::{Checked, Code, Reason};
 
 /// Maps all lines of a block.
@@ -44,6 +46,7 @@ pub(super) fn map_block(
         start = end + 1;
     }
     let mut mapper = Mapper::new(mapping);
+    mapper.memos = RefCell::new(mapping.take_memos());
     mapper.output.reserve(bytes.len());
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
@@ -63,6 +66,7 @@ pub(super) fn map_block(
             Line::Rejected(reason) => mapper.output.reject(&bytes[*start..*end], reason.clone()),
         }
     }
+    mapping.give_back(mapper.memos.into_inner());
     mapper.output
 }
 
@@ -201,6 +205,7 @@ pub(super) struct Mapper<'m, 'a> {
     guess: usize,
     pub(super) slots: Slots,
     pub(super) texts: Texts<'a>,
+    pub(super) memos: RefCell<Memos>,
     output: Mapped,
     identity: Identity<'a>,
 }
@@ -221,6 +226,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             guess: mapping.only.unwrap_or(0),
             slots: Slots::new(),
             texts: Texts::new(),
+            memos: RefCell::default(),
             output: Mapped::default(),
             identity: Identity {
                 partition: "",
@@ -261,7 +267,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
 
     /// Maps the elements of an array.
     fn array(&mut self, array: &'a str) {
-        let start = self.output.at();
+        let start = self.output.mark();
         let mut n_records = 0;
         let mut go = || -> Checked<()> {
             let mut scanner = Scanner::new(array);
@@ -291,7 +297,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
         let result = self.tell(record, is_line).and_then(|told| match told {
             Told::Format(number) => self.events(number, record),
             Told::Native => {
-                self.output.pass(record.as_bytes());
+                self.output.pass(record);
                 Ok(())
             }
             Told::Envelope(place) => {
@@ -330,10 +336,13 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 self.walk(number, record)?;
                 Ok(Told::Format(number))
             }
-            None => {
-                let envelope = self.envelope(&format.envelopes_of_any).filter(|_| is_line);
+            None if is_line => {
+                let envelopes = &mapping.envelopes;
+                self.walk_tree(&envelopes.tree, record)?;
+                let envelope = self.envelope(&envelopes.places);
                 Ok(envelope.map_or(Told::Unknown, Told::Envelope))
             }
+            None => Ok(Told::Unknown),
         }
     }
 
@@ -343,7 +352,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
         let slot = *self.slots.get(place);
         let mut scanner = Scanner::new(self.texts.record);
         scanner.move_to(slot.range().0);
-        if slot.kind == Kind::Array && matches!(scanner.open_array(), Ok(true)) {
+        let is_array = slot.kind == Kind::Array && slot.is_of_record();
+        if is_array && matches!(scanner.open_array(), Ok(true)) {
             let mut found = Found {
                 slots: &mut self.slots,
                 texts: &mut self.texts,
@@ -355,14 +365,18 @@ impl<'m, 'a> Mapper<'m, 'a> {
 
     pub(super) fn walk(&mut self, number: usize, record: &'a str) -> Checked<&'m Format> {
         let format = self.mapping.format(number);
-        self.slots.begin(format.tree.n_places());
+        self.walk_tree(&format.tree, record)?;
+        Ok(format)
+    }
+
+    fn walk_tree(&mut self, tree: &Tree, record: &'a str) -> Checked<()> {
+        self.slots.begin(tree.n_places());
         self.texts.begin(record);
         let mut found = Found {
             slots: &mut self.slots,
             texts: &mut self.texts,
         };
-        format.tree.walk(&mut found, ROOT)?;
-        Ok(format)
+        tree.walk(&mut found, ROOT)
     }
 
     fn envelope(&self, places: &[u16]) -> Option<u16> {
@@ -370,20 +384,61 @@ impl<'m, 'a> Mapper<'m, 'a> {
         places.find(|&place| self.slots.get(place).kind == Kind::Array)
     }
 
-    /// Writes the events of a record, which was walked by its format: all of them, or none.
+    /// Writes the events of a record, which was walked by its format: all of them, or none, but for elements
+    /// that are no act of a user. If there are such, the first is what the record is rejected for, too.
     fn events(&mut self, number: usize, record: &'a str) -> Checked<()> {
-        let start = self.output.at();
-        let written = self.each_event(self.mapping.format(number), record);
+        let start = self.output.mark();
+        let format = self.mapping.format(number);
+        let inner = self.go_inside(format, record)?;
+        let written = self.each_event(format, inner);
         if written.is_err() {
             self.output.take_out(start);
         }
         written
     }
 
+    /// Notes what stands in the record that another one holds, if it does; the text that it stands in, unless
+    /// that had to be made.
+    pub(super) fn go_inside(&mut self, format: &Format, record: &'a str) -> Checked<&'a str> {
+        /// Records that hold each other, at the most.
+        const LEVELS_MAX: usize = 4;
+        let mut text = record;
+        for _ in 0..LEVELS_MAX {
+            let mut places = format.inside.iter();
+            let holds = |slot: &Slot| slot.kind == Kind::Object || slot.is_scalar();
+            let Some(&place) = places.find(|&&place| holds(self.slots.get(place))) else {
+                break;
+            };
+            let slot = *self.slots.get(place);
+            if slot.kind == Kind::Object && slot.is_of_record() {
+                let (start, end) = slot.range();
+                text = &text[start..end];
+                self.walk_tree(&format.tree, text)?;
+                continue;
+            }
+            let inner = self.texts.get(&slot).map(Cow::into_owned);
+            let inner = inner.filter(|inner| inner.trim_ascii_start().starts_with('{'));
+            let Some(inner) = inner.filter(|_| !self.texts.is_full()) else {
+                let message = "the record that it holds as text is not a JSON object";
+                return Err(Reason::of_line(Code::NotAnObject, message));
+            };
+            self.slots.begin(format.tree.n_places());
+            let mut found = Found {
+                slots: &mut self.slots,
+                texts: &mut self.texts,
+            };
+            format.tree.walk_made(&mut found, &inner)?;
+        }
+        Ok(text)
+    }
+
     fn each_event(&mut self, format: &Format, record: &'a str) -> Checked<()> {
         self.identity.event_index = 0;
+        let mut refused = None;
         let array = format.each.map(|place| (place, *self.slots.get(place)));
-        if let Some((place, slot)) = array.filter(|(_, slot)| slot.kind == Kind::Array) {
+        if let Some((place, slot)) =
+            array.filter(|(_, slot)| slot.kind == Kind::Array && slot.is_of_record())
+        {
             let mut scanner = Scanner::new(record);
             scanner.move_to(slot.range().0);
             let mut has_next = scanner.open_array()?;
@@ -393,13 +448,21 @@ impl<'m, 'a> Mapper<'m, 'a> {
                     texts: &mut self.texts,
                 };
                 format.tree.walk_element(&mut found, place, &mut scanner)?;
-                self.event(format)?;
+                match self.event(format) {
+                    Err(reason) if reason.code == Code::NoEvent => {
+                        refused.get_or_insert(reason);
+                    }
+                    result => result?,
+                }
                 self.identity.event_index += 1;
                 has_next = scanner.next_element()?;
             }
         }
         if self.identity.event_index == 0 {
             self.event(format)?;
+        }
+        if let Some(reason) = refused {
+            self.output.reject(self.identity.raw.as_bytes(), reason);
         }
         Ok(())
     }
@@ -411,31 +474,16 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 "a member that is looked at stands twice in the record",
             ));
         }
-        format.find_patterns(&mut self.slots, &mut self.texts);
-        let view = format.view(&self.slots, &self.texts);
-        if let Some(refusal) = format
-            .refusals
-            .iter()
-            .find(|it| view.all_hold(&it.conditions))
-        {
-            return Err(Reason::of_line(Code::NoEvent, refusal.reason.clone()));
+        format.find_patterns(&mut self.slots, &mut self.texts, &self.memos);
+        let view = format.view(&self.slots, &self.texts, &self.memos);
+        if let Some(reason) = format.refusal(&view) {
+            return Err(Reason::of_line(Code::NoEvent, reason.to_owned()));
         }
-        let output = self.output.begin_event();
-        event::write(format, &view, &self.identity, output)?;
-        if self.mapping.config.keeps_raw {
-            // Before the braces of metadata and of the event.
-            output.truncate(output.len() - 2);
-            output.extend_from_slice(b",\"raw\":");
-            let raw = self.identity.raw.trim_ascii();
-            if raw.starts_with('{') {
-                output.extend_from_slice(raw.as_bytes());
-            } else {
-                push_json_string(output, raw);
-            }
-            output.extend_from_slice(b"}}");
-        }
-        self.output.end_event();
-        Ok(())
+        let keeps_raw = self.mapping.config.keeps_raw;
+        let identity = &self.identity;
+        self.output.event(|output, fields| {
+            event::write(format, &view, identity, keeps_raw, output, fields)
+        })
     }
 }
 

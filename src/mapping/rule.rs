@@ -1,12 +1,14 @@
 //! How a value of ours is made of what was found in a record.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use regex::Regex;
 
 use super::address::parse_address;
 use super::document::Form;
+use super::memo::{Memos, next_list, remembered};
 use super::slots::{Kind, Slot, Slots, Texts};
 use super::table::Table;
 use super::time::TimeForm;
@@ -20,6 +22,56 @@ pub(super) struct Lookup {
     pub(super) shown: String,
 }
 
+/// Ways to a value, of which the first that gives one counts.
+#[derive(Default)]
+pub(super) struct Rules {
+    pub(super) all: Vec<Rule>,
+    /// The places that they look at.
+    pub(super) places: Vec<u16>,
+    /// The number under which it is remembered what they give, if that is worth it.
+    pub(super) memo: Option<u32>,
+}
+
+impl Rules {
+    pub(super) fn new(all: Vec<Rule>) -> Self {
+        let mut places = Vec::new();
+        for rule in &all {
+            let of_conditions = rule.conditions.iter().map(|condition| &condition.lookup);
+            for lookup in of_conditions.chain(rule.origin.lookups()) {
+                places.extend_from_slice(&lookup.places);
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        let mut rules = Self {
+            all,
+            places,
+            memo: None,
+        };
+        if rules.are_costly() {
+            rules.memo = Some(next_list());
+        }
+        rules
+    }
+
+    /// Whether they cost more than it takes to remember what they give, counted in looks at a place.
+    fn are_costly(&self) -> bool {
+        const REGEX: usize = 25;
+        const MEMO: usize = 15;
+        let of_test = |condition: &Condition| match &condition.test {
+            Test::Matches(_) => REGEX,
+            Test::Is(texts) | Test::IsNot(texts) => 1 + texts.len(),
+            Test::Exists(_) | Test::Blank(_) => condition.lookup.places.len(),
+        };
+        let cost = |rule: &Rule| {
+            let of_tests: usize = rule.conditions.iter().map(of_test).sum();
+            let of_places: usize = rule.origin.lookups().map(|it| it.places.len()).sum();
+            of_tests + of_places + rule.pattern.as_ref().map_or(0, |_| REGEX)
+        };
+        self.all.iter().map(cost).sum::<usize>() > self.places.len() + MEMO
+    }
+}
+
 /// One way to a value.
 pub(super) struct Rule {
     pub(super) conditions: Vec<Condition>,
@@ -28,6 +80,8 @@ pub(super) struct Rule {
     pub(super) form: Option<Form>,
     pub(super) table: Option<Arc<Table>>,
     pub(super) times: Vec<TimeForm>,
+    /// It is a path and nothing else.
+    pub(super) is_bare: bool,
 }
 
 pub(super) enum Origin {
@@ -53,12 +107,22 @@ impl Origin {
         }
     }
 
+    /// The paths in it.
+    pub(super) fn lookups(&self) -> impl Iterator<Item = &Lookup> {
+        let (path, parts) = match self {
+            Self::Path(lookup) => (Some(lookup), &[][..]),
+            Self::Template(parts) => (None, &parts[..]),
+        };
+        let of_parts = parts.iter().filter_map(|part| match part {
+            Part::Text { .. } => None,
+            Part::Path(lookup) => Some(lookup),
+        });
+        path.into_iter().chain(of_parts)
+    }
+
     /// Whether it is more than a constant.
     pub(super) fn is_looked_up(&self) -> bool {
-        match self {
-            Self::Path(_) => true,
-            Self::Template(parts) => parts.iter().any(|part| matches!(part, Part::Path(_))),
-        }
+        self.lookups().next().is_some()
     }
 }
 
@@ -92,10 +156,11 @@ pub(super) struct View<'r, 'a> {
     pub(super) texts: &'r Texts<'a>,
     /// Texts that stand for nothing.
     pub(super) empty: &'r [String],
+    pub(super) memos: &'r RefCell<Memos>,
 }
 
 /// A value that a rule gives.
-pub(super) enum Value<'r> {
+pub(super) enum Given<'r> {
     /// It stands in the record.
     Found(&'r Slot),
     Text(Cow<'r, str>),
@@ -115,8 +180,8 @@ impl<'r> View<'r, '_> {
             return false;
         }
         self.empty.is_empty() || {
-            let raw = self.texts.raw(slot);
-            self.empty.iter().all(|empty| empty != raw)
+            let raw = self.texts.bytes(slot);
+            self.empty.iter().all(|empty| empty.as_bytes() != raw)
         }
     }
 
@@ -158,14 +223,14 @@ impl<'r> View<'r, '_> {
     }
 
     /// The first value that rules give, and the rule's number.
-    pub(super) fn first(&self, rules: &[Rule]) -> Option<(usize, Value<'r>)> {
+    pub(super) fn first(&self, rules: &Rules) -> Option<(usize, Given<'r>)> {
+        let rules = rules.all.iter().enumerate();
         rules
-            .iter()
-            .enumerate()
+            .into_iter()
             .find_map(|(i, rule)| self.value(rule).map(|value| (i, value)))
     }
 
-    fn value(&self, rule: &Rule) -> Option<Value<'r>> {
+    fn value(&self, rule: &Rule) -> Option<Given<'r>> {
         if !self.all_hold(&rule.conditions) {
             return None;
         }
@@ -174,7 +239,7 @@ impl<'r> View<'r, '_> {
             Origin::Path(lookup) => {
                 let slot = self.look(lookup)?;
                 if is_plain {
-                    return Some(Value::Found(slot));
+                    return Some(Given::Found(slot));
                 }
                 self.text(slot)?
             }
@@ -190,13 +255,14 @@ impl<'r> View<'r, '_> {
         match rule.form {
             Some(Form::Ip) => text = Cow::Owned(parse_address(&text)?.to_string()),
             Some(Form::Lower) => text.to_mut().make_ascii_lowercase(),
-            Some(Form::Number) => return number(&text).map(Value::Number),
+            Some(Form::Slashes) => text = Cow::Owned(text.replace('\\', "/")),
+            Some(Form::Number) => return number(&text).map(Given::Number),
             None => {}
         }
         if let Some(table) = &rule.table {
             text = Cow::Owned(table.get(&text)?.to_owned());
         }
-        Some(Value::Text(text))
+        Some(Given::Text(text))
     }
 
     fn fill(&self, parts: &[Part]) -> Option<String> {
@@ -212,18 +278,31 @@ impl<'r> View<'r, '_> {
 
     /// Appends the first value that rules give as a JSON string, or a number or boolean as it is if
     /// those are `kept`; false if there is none.
-    pub(super) fn push_first(&self, rules: &[Rule], is_kept: bool, output: &mut Vec<u8>) -> bool {
-        let start = output.len();
-        for rule in rules {
-            if self.push(rule, is_kept, output) {
-                return true;
+    pub(super) fn push_first(&self, rules: &Rules, is_kept: bool, output: &mut Vec<u8>) -> bool {
+        let push = |output: &mut Vec<u8>| {
+            let start = output.len();
+            for rule in &rules.all {
+                if self.push(rule, is_kept, output) {
+                    return true;
+                }
+                output.truncate(start);
             }
-            output.truncate(start);
-        }
-        false
+            false
+        };
+        let Some(memo) = rules.memo else {
+            return push(output);
+        };
+        let found = (self.slots, self.texts);
+        remembered(self.memos, memo, &rules.places, found, output, push)
     }
 
     fn push(&self, rule: &Rule, is_kept: bool, output: &mut Vec<u8>) -> bool {
+        if let (true, Origin::Path(lookup)) = (rule.is_bare, &rule.origin) {
+            return self.look(lookup).is_some_and(|slot| {
+                self.push_slot(slot, is_kept, output);
+                true
+            });
+        }
         let is_plain = rule.pattern.is_none() && rule.form.is_none() && rule.table.is_none();
         if let Origin::Template(parts) = &rule.origin
             && is_plain
@@ -246,29 +325,29 @@ impl<'r> View<'r, '_> {
         }
         match self.value(rule) {
             None => return false,
-            Some(Value::Found(slot)) => {
-                let is_bare = is_kept && matches!(slot.kind, Kind::Number | Kind::Bool);
-                if !is_bare {
-                    output.push(b'"');
-                }
-                self.push_inside(slot, output);
-                if !is_bare {
-                    output.push(b'"');
-                }
-            }
-            Some(Value::Text(text)) => push_json_string(output, &text),
-            Some(Value::Number(number)) => output.extend_from_slice(number.as_bytes()),
+            Some(Given::Found(slot)) => self.push_slot(slot, is_kept, output),
+            Some(Given::Text(text)) => push_json_string(output, &text),
+            Some(Given::Number(number)) => output.extend_from_slice(number.as_bytes()),
         }
         true
     }
 
+    fn push_slot(&self, slot: &Slot, is_kept: bool, output: &mut Vec<u8>) {
+        if is_kept && matches!(slot.kind, Kind::Number | Kind::Bool) {
+            output.extend_from_slice(self.texts.bytes(slot));
+            return;
+        }
+        output.push(b'"');
+        self.push_inside(slot, output);
+        output.push(b'"');
+    }
+
     /// A value as it stands within a JSON string.
     fn push_inside(&self, slot: &Slot, output: &mut Vec<u8>) {
-        let raw = self.texts.raw(slot);
         if slot.kind == Kind::Raw {
-            push_inside(raw, output);
+            push_inside(self.texts.raw(slot), output);
         } else {
-            output.extend_from_slice(raw.as_bytes());
+            output.extend_from_slice(self.texts.bytes(slot));
         }
     }
 }

@@ -47,6 +47,11 @@ impl Slot {
         (self.start as usize, self.end as usize)
     }
 
+    /// Whether it stands in the record's own text.
+    pub(super) fn is_of_record(&self) -> bool {
+        self.text == RECORD
+    }
+
     /// Whether it is a string, a number or a boolean that says something.
     pub(super) fn is_scalar(&self) -> bool {
         let is_scalar = !matches!(
@@ -113,6 +118,12 @@ impl<'a> Texts<'a> {
         }
     }
 
+    /// The same as bytes.
+    #[inline]
+    pub(super) fn bytes(&self, slot: &Slot) -> &[u8] {
+        &self.text(slot.text).as_bytes()[slot.start as usize..slot.end as usize]
+    }
+
     /// A value as it stands there: the inside of a string, escapes and all.
     pub(super) fn raw(&self, slot: &Slot) -> &str {
         &self.text(slot.text)[slot.start as usize..slot.end as usize]
@@ -137,19 +148,19 @@ pub(super) fn unescape(raw: &str) -> Option<String> {
 pub(super) struct Slots {
     all: Vec<Slot>,
     /// Which of the members that formats are told by were found.
-    signs: [u64; 4],
+    signs: [u64; SIGNS_MAX / 64],
     /// A member that is looked at stands twice in its object.
     pub(super) has_twice: bool,
 }
 
 /// Members by which formats are told, at the most.
-pub(super) const SIGNS_MAX: usize = 256;
+pub(super) const SIGNS_MAX: usize = 512;
 
 impl Slots {
     pub(super) fn new() -> Self {
         Self {
             all: Vec::new(),
-            signs: [0; 4],
+            signs: [0; SIGNS_MAX / 64],
             has_twice: false,
         }
     }
@@ -157,15 +168,15 @@ impl Slots {
     pub(super) fn begin(&mut self, n_slots: usize) {
         self.all.clear();
         self.all.resize(n_slots, Slot::default());
-        self.signs = [0; 4];
+        self.signs = [0; SIGNS_MAX / 64];
         self.has_twice = false;
     }
 
-    pub(super) fn see(&mut self, sign: u8) {
+    pub(super) fn see(&mut self, sign: u16) {
         self.signs[sign as usize / 64] |= 1 << (sign % 64);
     }
 
-    pub(super) fn has_seen(&self, sign: u8) -> bool {
+    pub(super) fn has_seen(&self, sign: u16) -> bool {
         self.signs[sign as usize / 64] >> (sign % 64) & 1 == 1
     }
 

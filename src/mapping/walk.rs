@@ -8,6 +8,11 @@ use crate::record::{Checked, Code, DEPTH_MAX, Reason};
 /// The root of a record's members.
 pub(super) const ROOT: u16 = 0;
 
+/// The place of a member by which formats are told: the same in the tree of each format.
+pub(super) fn sign_place(sign: u16) -> u16 {
+    sign + 1
+}
+
 /// The places that a mapping looks at, as a tree of the members on the way to them. A place is the number of
 /// its node, and of its slot.
 pub(super) struct Tree {
@@ -27,10 +32,12 @@ struct Node {
 }
 
 struct Member {
+    /// How it begins, see [`beginning`].
+    beginning: u64,
     name: Box<str>,
     place: u16,
     /// The number of a member by which formats are told.
-    sign: Option<u8>,
+    sign: Option<u16>,
 }
 
 /// What is looked at in the elements of an array.
@@ -157,6 +164,7 @@ impl Tree {
         members.insert(
             at,
             Member {
+                beginning: beginning(name),
                 name: name.into(),
                 place,
                 sign: None,
@@ -170,18 +178,29 @@ impl Tree {
     }
 
     /// Makes a member of the record one that formats are told by, in any case of letters.
-    pub(super) fn add_sign(&mut self, name: &str, sign: u8) -> u16 {
+    pub(super) fn add_sign(&mut self, name: &str, sign: u16) {
         let place = self.member(ROOT, name);
+        debug_assert_eq!(place, sign_place(sign), "signs are added first, in order");
         for member in &mut self.nodes[ROOT as usize].members {
             if member.place == place {
                 member.sign = Some(sign);
             }
         }
-        place
     }
 
     /// Makes ready to walk; nothing is added afterwards.
     pub(super) fn finish(&mut self) {
+        let root = &mut self.nodes[ROOT as usize].members;
+        let signs = root
+            .iter()
+            .filter_map(|it| Some((it.name.clone(), it.sign?)));
+        let signs: Vec<_> = signs.collect();
+        for member in root {
+            let same = signs
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(&member.name));
+            member.sign = member.sign.or(same.map(|(_, sign)| *sign));
+        }
         for node in &mut self.nodes {
             let length_max = node.members.last().map_or(0, |member| member.name.len());
             node.starts = (0..=length_max + 1)
@@ -235,6 +254,24 @@ impl Tree {
             text: RECORD,
         };
         walker.object(&mut scanner, place, 0)?;
+        scanner.end()
+    }
+
+    /// Walks a text that is not the record's own.
+    ///
+    /// # Errors
+    /// As [`Self::walk`].
+    pub(super) fn walk_made(&self, found: &mut Found<'_, '_>, text: &str) -> Checked<()> {
+        let (number, mut made) = found.texts.take();
+        made.push_str(text);
+        found.texts.put(number, made);
+        let mut walker = Walker {
+            tree: self,
+            found,
+            text: number,
+        };
+        let mut scanner = Scanner::new(text);
+        walker.object(&mut scanner, ROOT, 0)?;
         scanner.end()
     }
 
@@ -296,11 +333,17 @@ impl Walker<'_, '_, '_, '_> {
                     {
                         self.found.slots.see(sign);
                     }
-                    // Whether a format is told must not depend on which one is tried first.
                     if is_exact || self.tree.folds_case || member.sign.is_some() {
                         self.value(scanner, member.place, is_exact, depth + 1)?;
                     } else {
                         scanner.value(depth + 1)?;
+                    }
+                    // Which format it is must not depend on which one is tried first.
+                    if let Some(place) = member.sign.map(sign_place)
+                        && self.found.slots.get(place).kind == Kind::Absent
+                    {
+                        let slot = *self.found.slots.get(member.place);
+                        self.found.slots.set(place, slot);
                     }
                 }
                 None => {
@@ -449,9 +492,25 @@ fn find<'n>(node: &'n Node, name: &str) -> Option<(&'n Member, bool)> {
         return None;
     };
     let members = &node.members[start as usize..end as usize];
-    if let Some(member) = members.iter().find(|member| *member.name == *name) {
+    let wanted = beginning(name);
+    let exact = |member: &&Member| member.beginning == wanted && *member.name == *name;
+    if let Some(member) = members.iter().find(exact) {
         return Some((member, true));
     }
-    let folded = |member: &&Member| member.name.eq_ignore_ascii_case(name);
+    let folded =
+        |member: &&Member| member.beginning == wanted && member.name.eq_ignore_ascii_case(name);
     members.iter().find(folded).map(|member| (member, false))
+}
+
+/// The first eight bytes of a name, in which letters of either case are the same: what tells most names apart.
+#[inline]
+fn beginning(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let word = match bytes.first_chunk::<8>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    word | 0x2020_2020_2020_2020
 }

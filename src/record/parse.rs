@@ -4,63 +4,11 @@
 use std::net::IpAddr;
 
 use super::scan::{Quoted, Scanner, Span, Value};
+use super::stage_field::{StageField, StageFields};
 use super::{
     Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, LookedUp, Reason, Status,
     TIMESTAMP_MS_MAX, Text, is_failure_kind,
 };
-
-/// The fields that stages add to a line, in the order in which they are appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StageField {
-    Anomaly,
-    Context,
-    Analysis,
-    Embedding,
-}
-
-impl StageField {
-    pub const ALL: [Self; 4] = [
-        Self::Anomaly,
-        Self::Context,
-        Self::Analysis,
-        Self::Embedding,
-    ];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Anomaly => "anomaly",
-            Self::Context => "context",
-            Self::Analysis => "analysis",
-            Self::Embedding => "embedding",
-        }
-    }
-}
-
-impl StageField {
-    /// How every value begins that a stage of ours has written. A field of the same name with
-    /// another beginning is somebody else's, and passes through until a stage replaces it.
-    fn beginning(self) -> &'static str {
-        match self {
-            Self::Anomaly => "{\"event_id\":",
-            Self::Context => "{\"failed_login_count\":",
-            Self::Analysis => "{\"outcome\":",
-            Self::Embedding => "{\"model\":",
-        }
-    }
-}
-
-/// The stage fields of one event, by [`StageField`]: their values now, and the members of the
-/// line that have their names.
-#[derive(Clone, Debug, Default)]
-pub struct StageFields {
-    /// JSON values; [`Text::NONE`] where there is none.
-    pub values: [Text; 4],
-    /// Name and value as they stand in the line, without a comma.
-    pub members: [Text; 4],
-    /// The member in the line was written by a stage of ours.
-    pub is_ours: [bool; 4],
-}
 
 /// Reads the line that stands at `offset` of a block's lines.
 ///
@@ -78,6 +26,26 @@ pub fn parse(
 ) -> Checked<Event> {
     let mut fields = Fields::default();
     fields.read(line)?;
+    let mut event = event_of(line, offset, &fields, arena)?;
+    if let Some(mut found) = fields.added {
+        found.move_by(offset);
+        stage_fields.push(found);
+        event.stage_fields = stage_fields.len() as u32;
+    }
+    Ok(event)
+}
+
+/// Makes an event of the members of a line, which stands at `offset` of a block's lines; it has none that stages
+/// have added.
+///
+/// # Errors
+/// The first reason found why it is not valid; `arena` may then hold unused rests.
+pub(crate) fn event_of(
+    line: &str,
+    offset: usize,
+    fields: &Fields,
+    arena: &mut Vec<u8>,
+) -> Checked<Event> {
     let mut place = Placer {
         line,
         offset,
@@ -137,11 +105,7 @@ pub fn parse(
         bytes,
         is_failure,
         looked_up: LookedUp::default(),
-        stage_fields: fields.added.map_or(0, |mut found| {
-            found.move_by(offset);
-            stage_fields.push(found);
-            stage_fields.len() as u32
-        }),
+        stage_fields: 0,
     })
 }
 
@@ -157,21 +121,22 @@ const IN_METADATA: [(&str, &str); 6] = [
 
 /// The known members of an event, as they stand in the line.
 #[derive(Default)]
-struct Fields {
-    event_id: Option<Value>,
-    user: Option<Value>,
-    timestamp: Option<Value>,
-    kind: Option<Value>,
+pub(crate) struct Fields {
+    pub(crate) event_id: Option<Value>,
+    pub(crate) user: Option<Value>,
+    pub(crate) timestamp: Option<Value>,
+    pub(crate) kind: Option<Value>,
     event_type: Option<Value>,
-    source_ip: Option<Value>,
-    geo_location: Option<Value>,
-    threat_score: Option<Value>,
-    status: Option<Value>,
+    pub(crate) source_ip: Option<Value>,
+    pub(crate) geo_location: Option<Value>,
+    pub(crate) threat_score: Option<Value>,
+    pub(crate) status: Option<Value>,
     metadata: Option<Value>,
-    /// By [`IN_METADATA`].
-    of_metadata: [Option<Value>; IN_METADATA.len()],
+    /// By [`in_metadata`].
+    pub(crate) of_metadata: [Option<Value>; IN_METADATA.len()],
     added: Option<StageFields>,
-    close: usize,
+    /// Offset of the closing brace.
+    pub(crate) close: usize,
 }
 
 impl Fields {
@@ -269,16 +234,6 @@ impl Fields {
         }
         found.members[field as usize] = Text::in_lines(member_start, end - member_start);
         Ok(())
-    }
-}
-
-impl StageFields {
-    fn move_by(&mut self, offset: usize) {
-        for text in self.values.iter_mut().chain(&mut self.members) {
-            if !text.is_none() {
-                *text = Text::in_lines(text.start() + offset, text.end() - text.start());
-            }
-        }
     }
 }
 
@@ -460,7 +415,7 @@ fn bytes_of(line: &str, value: Option<Value>) -> Option<f64> {
 
 /// Which of the known members of `metadata` has that name.
 #[inline]
-fn in_metadata(key: &str) -> Option<usize> {
+pub(crate) fn in_metadata(key: &str) -> Option<usize> {
     match key {
         "geo_location" => Some(0),
         "asn" => Some(1),

@@ -32,6 +32,24 @@ pub(crate) struct Quoted {
     pub(crate) has_escapes: bool,
 }
 
+impl Value {
+    /// The value that stands from `start` to the end of a text as JSON; an object or array is none.
+    pub(crate) fn at(text: &[u8], start: usize) -> Option<Self> {
+        let value = text.get(start..)?;
+        let end = text.len();
+        match value.first()? {
+            b'"' => Some(Self::String(Quoted {
+                span: span(start + 1, end - 1),
+                has_escapes: memchr::memchr(b'\\', value).is_some(),
+            })),
+            b'-' | b'0'..=b'9' => Some(Self::Number(span(start, end))),
+            b't' | b'f' => Some(Self::Bool),
+            b'n' => Some(Self::Null),
+            _ => None,
+        }
+    }
+}
+
 pub(crate) struct Scanner<'a> {
     text: &'a str,
     at: usize,

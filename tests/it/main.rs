@@ -39,6 +39,7 @@ mod limits;
 mod live;
 mod manners;
 mod manual;
+mod mapping;
 mod memory;
 mod metrics;
 mod pipeline;

@@ -607,6 +607,7 @@ fn sample(command: &Command, arg: &Arg) -> String {
         "127.0.0.1:1",
         "192.0.2.1",
         "kafka:t",
+        "UTC",
     ];
     let takes = |value: &&str| {
         let argv = [

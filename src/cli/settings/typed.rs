@@ -149,6 +149,8 @@ fn shape_of(arg: &Arg) -> Arg {
         .allow_hyphen_values(arg.is_allow_hyphen_values_set());
     if let Some(long) = arg.get_long() {
         shape = shape.long(long.to_owned());
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        shape = shape.aliases(aliases.into_iter().map(str::to_owned));
     }
     if let Some(short) = arg.get_short() {
         shape = shape.short(short);

@@ -1,0 +1,484 @@
+//! Makes of a mapping's document what records are read by.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use regex::Regex;
+
+use super::document::{self, Document};
+use super::format::{Extra, Fields, Format, Pattern, Refusal, Sign};
+use super::memo::next_list;
+use super::path::{Path, Start, Step, parse_paths};
+use super::rule::{Condition, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
+use super::signs::{NATIVE_MEMBERS, SignNames};
+use super::table::Table;
+use super::time::TimeForm;
+use super::walk::{ROOT, Tree, sign_place};
+use crate::record::in_metadata;
+
+/// A format as its document says.
+///
+/// # Errors
+/// What is wrong with the document.
+pub(super) fn compile(document: &Document, names: &SignNames) -> anyhow::Result<Format> {
+    let format = Compiler::new(document).format(document, names);
+    format.with_context(|| format!("in the mapping {}", document.name))
+}
+
+/// Where records of any format may be in a line that holds several.
+pub(super) struct Envelopes {
+    pub(super) tree: Tree,
+    pub(super) places: Vec<u16>,
+}
+
+impl Envelopes {
+    /// # Errors
+    /// If a path is none.
+    pub(super) fn new(paths: &[String]) -> anyhow::Result<Self> {
+        let mut compiler = Compiler {
+            // Names are written in several ways.
+            tree: Tree::new(true),
+            found: HashMap::new(),
+            element: None,
+            each: None,
+            tables: HashMap::new(),
+            aliases: BTreeMap::new(),
+        };
+        let places = compiler.all_members(paths)?;
+        compiler.tree.finish();
+        Ok(Self {
+            tree: compiler.tree,
+            places,
+        })
+    }
+}
+
+/// What is gathered while a document is compiled.
+struct Compiler {
+    tree: Tree,
+    /// The places of what patterns find.
+    found: HashMap<String, u16>,
+    /// The place of an element of `each`.
+    element: Option<u16>,
+    each: Option<u16>,
+    tables: HashMap<String, Arc<Table>>,
+    aliases: BTreeMap<String, Vec<String>>,
+}
+
+impl Compiler {
+    fn new(document: &Document) -> Self {
+        let tables = document.tables.iter();
+        let tables = tables.map(|(name, entries)| (name.clone(), Arc::new(Table::new(entries))));
+        Self {
+            tree: Tree::new(document.fold_case),
+            found: HashMap::new(),
+            element: None,
+            each: None,
+            tables: tables.collect(),
+            aliases: document.aliases.clone(),
+        }
+    }
+
+    fn each(&mut self, path: &str) -> anyhow::Result<()> {
+        let paths = parse_paths(path).map_err(|error| anyhow!(error))?;
+        let [path] = &paths[..] else {
+            bail!("'each' takes one path");
+        };
+        let place = self
+            .members(path)
+            .context("'each' takes names of members")?;
+        self.element = Some(self.tree.element_of(place));
+        self.each = Some(place);
+        Ok(())
+    }
+
+    /// The place of a path that is nothing but names.
+    fn members(&mut self, path: &Path) -> Option<u16> {
+        let is_member = |step: &Step| matches!(step, Step::Member(_));
+        let is_plain = path.start == Start::Record && path.steps.iter().all(is_member);
+        is_plain.then(|| self.tree.add(ROOT, &path.steps))
+    }
+
+    fn all_members(&mut self, paths: &[String]) -> anyhow::Result<Vec<u16>> {
+        let mut places = Vec::new();
+        for text in paths {
+            for path in parse_paths(text).map_err(|error| anyhow!(error))? {
+                let place = self.members(&path);
+                places.push(
+                    place.with_context(|| format!("'{text}' is more than names of members"))?,
+                );
+            }
+        }
+        Ok(places)
+    }
+
+    fn format(&mut self, document: &Document, names: &SignNames) -> anyhow::Result<Format> {
+        // First: their places are to be the same in the tree of every format.
+        for (number, name) in names.names.iter().enumerate() {
+            self.tree.add_sign(name, number as u16);
+        }
+        if let Some(path) = &document.each {
+            self.each(path)?;
+        }
+        let envelopes = self.all_members(&document.records)?;
+        let inside = self.all_members(&document.inside)?;
+        let signs = document.detect.iter().map(|sign| {
+            let number = |name: &String| names.number(name).context("a member without a number");
+            let numbers = |names: &[String]| names.iter().map(number).collect::<Result<_, _>>();
+            let mut has: Vec<u16> = numbers(&sign.has)?;
+            has.extend(sign.is.keys().map(number).collect::<Result<Vec<_>, _>>()?);
+            let is = sign.is.iter();
+            let is = is.map(|(name, texts)| Ok((sign_place(number(name)?), texts.all())));
+            Ok(Sign {
+                has,
+                lacks: numbers(&sign.lacks)?,
+                is: is.collect::<anyhow::Result<_>>()?,
+            })
+        });
+        let signs = signs.collect::<anyhow::Result<_>>()?;
+        let patterns = document.pattern.iter();
+        let patterns: anyhow::Result<Vec<_>> =
+            patterns.map(|pattern| self.pattern(pattern)).collect();
+        let patterns = patterns?;
+        let refusals = document.reject.iter().map(|refusal| {
+            Ok(Refusal {
+                conditions: self.conditions(&refusal.when)?,
+                reason: refusal.reason.clone(),
+            })
+        });
+        let refusals = refusals.collect::<anyhow::Result<Vec<_>>>()?;
+        let conditions = refusals.iter().flat_map(|refusal| &refusal.conditions);
+        let refusal_places = conditions.flat_map(|condition| condition.lookup.places.to_vec());
+        let mut refusal_places: Vec<u16> = refusal_places.collect();
+        refusal_places.sort_unstable();
+        refusal_places.dedup();
+        let fields = self.fields(&document.fields)?;
+        let metadata = document.metadata.iter().map(|(name, rules)| {
+            let rules: document::Rules = rules.clone().try_into()?;
+            let mut escaped = Vec::new();
+            push_inside(name, &mut escaped);
+            let rules = self.rules(&rules, false);
+            let rules = rules.with_context(|| format!("in metadata.{name}"))?;
+            Ok(Extra {
+                name: name.clone(),
+                before: format!(",\"{}\":", String::from_utf8(escaped)?),
+                rules,
+                known: in_metadata(name),
+            })
+        });
+        let metadata = metadata.collect::<anyhow::Result<_>>()?;
+        self.tree.finish();
+        Ok(Format {
+            name: document.name.clone(),
+            title: document.title.clone(),
+            tree: std::mem::replace(&mut self.tree, Tree::new(false)),
+            signs,
+            envelopes,
+            natives: NATIVE_MEMBERS
+                .iter()
+                .filter_map(|name| names.number(name))
+                .collect(),
+            inside,
+            each: self.each,
+            refusals,
+            refusal_places,
+            refusal_memo: next_list(),
+            pattern_places: patterns
+                .iter()
+                .flat_map(|it| it.of.places.to_vec())
+                .collect(),
+            pattern_memo: next_list(),
+            patterns,
+            found: self.found.values().copied().collect(),
+            fields,
+            metadata,
+            empty: document.empty.clone(),
+        })
+    }
+
+    fn fields(&mut self, fields: &BTreeMap<String, document::Rules>) -> anyhow::Result<Fields> {
+        const NAMES: [&str; 8] = [
+            "event_id",
+            "user",
+            "timestamp",
+            "type",
+            "source_ip",
+            "geo_location",
+            "threat_score",
+            "status",
+        ];
+        for name in fields.keys() {
+            ensure!(NAMES.contains(&&**name), "there is no field '{name}'");
+        }
+        let mut compiled = NAMES.map(|name| {
+            let Some(rules) = fields.get(name) else {
+                let is_required = matches!(name, "user" | "timestamp" | "type");
+                ensure!(!is_required, "the field '{name}' is missing");
+                return Ok(Rules::default());
+            };
+            self.rules(rules, name == "timestamp")
+                .with_context(|| format!("in {name}"))
+        });
+        let mut next = compiled
+            .iter_mut()
+            .map(|rules| std::mem::replace(rules, Ok(Rules::default())));
+        let mut next = || next.next().context("a field without rules")?;
+        Ok(Fields {
+            event_id: next()?,
+            user: next()?,
+            timestamp: next()?,
+            kind: next()?,
+            source_ip: next()?,
+            geo_location: next()?,
+            threat_score: next()?,
+            status: next()?,
+        })
+    }
+
+    fn rules(&mut self, rules: &document::Rules, is_time: bool) -> anyhow::Result<Rules> {
+        let rules = rules.all().iter();
+        let rules: anyhow::Result<_> = rules.map(|rule| self.rule(rule, is_time)).collect();
+        let mut rules = Rules::new(rules?);
+        if is_time {
+            // Times come once.
+            rules.memo = None;
+        }
+        Ok(rules)
+    }
+
+    fn rule(&mut self, rule: &document::Rule, is_time: bool) -> anyhow::Result<Rule> {
+        let table = match rule {
+            document::Rule::Text(text) => {
+                ensure!(
+                    !is_time,
+                    "a time needs its form: {{ from = '{text}', time = \"iso\" }}"
+                );
+                let origin = if text.contains('{') {
+                    Origin::Template(self.template(text)?)
+                } else {
+                    Origin::Path(self.lookup(text)?)
+                };
+                return Ok(Rule {
+                    is_bare: matches!(origin, Origin::Path(_)),
+                    conditions: Vec::new(),
+                    origin,
+                    pattern: None,
+                    form: None,
+                    table: None,
+                    times: Vec::new(),
+                });
+            }
+            document::Rule::Table(table) => table,
+        };
+        let origin = match (&table.from, &table.text) {
+            (Some(path), None) => Origin::Path(self.lookup(path)?),
+            (None, Some(text)) => Origin::Template(self.template(text)?),
+            _ => bail!("a rule needs one of 'from' and 'text'"),
+        };
+        let pattern = table.pattern.as_ref().map(|text| regex(text)).transpose()?;
+        if let Some(pattern) = &pattern {
+            ensure!(
+                pattern.captures_len() > 1,
+                "'match' needs a group in brackets"
+            );
+        }
+        let forms = table
+            .time
+            .as_ref()
+            .map(document::Texts::all)
+            .unwrap_or_default();
+        ensure!(
+            forms.is_empty() != is_time,
+            "'time' is for the timestamp, which needs it"
+        );
+        let forms = forms.iter().map(|form| TimeForm::parse(form));
+        Ok(Rule {
+            is_bare: false,
+            conditions: self.conditions(&table.when)?,
+            origin,
+            pattern,
+            form: table.form,
+            table: table.map.as_ref().map(|map| self.table(map)).transpose()?,
+            times: forms
+                .collect::<Result<_, _>>()
+                .map_err(|error| anyhow!(error))?,
+        })
+    }
+
+    fn table(&self, map: &document::Map) -> anyhow::Result<Arc<Table>> {
+        match map {
+            document::Map::Inline(entries) => Ok(Arc::new(Table::new(entries))),
+            document::Map::Named(name) => {
+                let table = self.tables.get(name).cloned();
+                table.with_context(|| format!("there is no table '{name}'"))
+            }
+        }
+    }
+
+    fn conditions(
+        &mut self,
+        conditions: &BTreeMap<String, document::Condition>,
+    ) -> anyhow::Result<Vec<Condition>> {
+        let mut compiled = Vec::new();
+        for (path, condition) in conditions {
+            let lookup = self.lookup(path)?;
+            let mut add = |test| {
+                let lookup = lookup.clone();
+                compiled.push(Condition { lookup, test });
+            };
+            match condition {
+                document::Condition::Is(texts) => add(Test::Is(texts.all())),
+                document::Condition::Other(other) => {
+                    if let Some(texts) = &other.not {
+                        add(Test::IsNot(texts.all()));
+                    }
+                    if let Some(text) = &other.matches {
+                        add(Test::Matches(regex(text)?));
+                    }
+                    if let Some(wanted) = other.exists {
+                        add(Test::Exists(wanted));
+                    }
+                    if let Some(wanted) = other.blank {
+                        add(Test::Blank(wanted));
+                    }
+                }
+            }
+        }
+        Ok(compiled)
+    }
+
+    /// What stands between braces are paths; two braces are one.
+    fn template(&mut self, text: &str) -> anyhow::Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            plain.push_str(&rest[..at]);
+            let after = &rest[at + 1..];
+            if after.starts_with(&rest[at..=at]) {
+                plain.push_str(&rest[at..=at]);
+                rest = &after[1..];
+                continue;
+            }
+            let end = after.find('}').filter(|_| rest[at..].starts_with('{'));
+            let end = end.with_context(|| format!("in '{text}': a brace without the other"))?;
+            if !plain.is_empty() {
+                parts.push(text_part(std::mem::take(&mut plain)));
+            }
+            parts.push(Part::Path(self.lookup(&after[..end])?));
+            rest = &after[end + 1..];
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(text_part(plain));
+        }
+        Ok(parts)
+    }
+
+    fn lookup(&mut self, text: &str) -> anyhow::Result<Lookup> {
+        let spelled = self.spell(text)?;
+        let paths = parse_paths(&spelled).map_err(|error| anyhow!(error))?;
+        let mut places = Vec::new();
+        for path in paths {
+            let place = match path.start {
+                Start::Record => self.tree.add(ROOT, &path.steps),
+                Start::Element => {
+                    let element = self.element;
+                    let element = element.with_context(|| format!("'{text}' needs 'each'"))?;
+                    self.tree.add(element, &path.steps)
+                }
+                Start::Pattern => match &path.steps[..] {
+                    [Step::Member(name)] => self.found_place(name),
+                    _ => bail!("'{text}' is no name of what a pattern finds"),
+                },
+            };
+            places.push(place);
+        }
+        Ok(Lookup {
+            places: places.into(),
+            shown: text.to_owned(),
+        })
+    }
+
+    /// A path in which `~NAME.rest` stands for what an alias says: each of its texts with the rest for `*`.
+    fn spell<'t>(&self, text: &'t str) -> anyhow::Result<Cow<'t, str>> {
+        if !text.contains('~') {
+            return Ok(Cow::Borrowed(text));
+        }
+        let mut spelled = Vec::new();
+        for path in text.split(" | ") {
+            let Some(path) = path.trim().strip_prefix('~') else {
+                spelled.push(path.to_owned());
+                continue;
+            };
+            let end = path.find(['.', '[', ':']).unwrap_or(path.len());
+            let (name, rest) = path.split_at(end);
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            let alias = self.aliases.get(name);
+            let alias = alias.with_context(|| format!("there is no alias '{name}'"))?;
+            let mut first = rest.chars();
+            let small: String = first
+                .next()
+                .map(|sign| sign.to_ascii_lowercase())
+                .into_iter()
+                .collect();
+            let small = small + first.as_str();
+            spelled.extend(
+                alias
+                    .iter()
+                    .map(|form| form.replace('*', rest).replace('%', &small)),
+            );
+        }
+        Ok(Cow::Owned(spelled.join(" | ")))
+    }
+
+    fn found_place(&mut self, name: &str) -> u16 {
+        if let Some(&place) = self.found.get(name) {
+            return place;
+        }
+        let place = self.tree.add_place();
+        self.found.insert(name.to_owned(), place);
+        place
+    }
+
+    fn pattern(&mut self, pattern: &document::Pattern) -> anyhow::Result<Pattern> {
+        let regex = regex(&pattern.regex)?;
+        let groups = regex.capture_names().enumerate();
+        let groups = groups.filter_map(|(group, name)| Some((group, name?.to_owned())));
+        let groups: Vec<_> = groups.collect();
+        let mut constants = String::new();
+        let mut set = Vec::new();
+        for (name, text) in &pattern.set {
+            let start = constants.len();
+            constants.push_str(text);
+            set.push((self.found_place(name), start, constants.len()));
+        }
+        Ok(Pattern {
+            of: self.lookup(&pattern.of)?,
+            groups: groups
+                .into_iter()
+                .map(|(group, name)| (group, self.found_place(&name)))
+                .collect(),
+            regex,
+            set,
+            constants,
+        })
+    }
+}
+
+fn text_part(plain: String) -> Part {
+    let mut escaped = Vec::new();
+    push_inside(&plain, &mut escaped);
+    let escaped = String::from_utf8(escaped).expect("escapes of text are text");
+    Part::Text { plain, escaped }
+}
+
+fn regex(text: &str) -> anyhow::Result<Regex> {
+    /// A compiled expression is no larger, so that no mapping takes all memory.
+    const REGEX_BYTES_MAX: usize = 4 << 20;
+    let mut builder = regex::RegexBuilder::new(text);
+    let built = builder.size_limit(REGEX_BYTES_MAX).build();
+    built.with_context(|| format!("'{text}' is no regular expression"))
+}

@@ -1,0 +1,97 @@
+//! What rules have given for the same values before: most records differ in little, and rules with regular
+//! expressions cost more than it takes to remember.
+
+use std::cell::RefCell;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hashbrown::HashTable;
+
+use super::slots::{Kind, Slots, Texts};
+
+/// Values remembered for one list of rules, at the most: all go when there are more.
+const ENTRIES_MAX: usize = 1_024;
+/// Bytes of what is remembered of one, at the most: long texts come once.
+const ENTRY_BYTES_MAX: usize = 512;
+
+/// What is remembered by one thread, for each list of rules that asks for it.
+#[derive(Default)]
+pub(super) struct Memos {
+    lists: Vec<Memo>,
+    key: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Memo {
+    entries: HashTable<Entry>,
+    hasher: foldhash::fast::RandomState,
+}
+
+struct Entry {
+    hash: u64,
+    key: Box<[u8]>,
+    value: Option<Box<[u8]>>,
+}
+
+/// A number for another list of rules.
+pub(super) fn next_list() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Appends what rules give for what stands at the places, by `make` if it is not known yet; false if they give
+/// nothing.
+pub(super) fn remembered(
+    memos: &RefCell<Memos>,
+    list: u32,
+    places: &[u16],
+    (slots, texts): (&Slots, &Texts<'_>),
+    output: &mut Vec<u8>,
+    make: impl FnOnce(&mut Vec<u8>) -> bool,
+) -> bool {
+    let mut memos = memos.borrow_mut();
+    let Memos { lists, key } = &mut *memos;
+    key.clear();
+    for &place in places {
+        let slot = slots.get(place);
+        key.push(slot.kind as u8);
+        if !matches!(
+            slot.kind,
+            Kind::Absent | Kind::Null | Kind::Array | Kind::Object
+        ) {
+            let raw = texts.bytes(slot);
+            if raw.len() + key.len() > ENTRY_BYTES_MAX {
+                return make(output);
+            }
+            key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
+            key.extend_from_slice(raw);
+        }
+    }
+    let number = list as usize;
+    if lists.len() <= number {
+        lists.resize_with(number + 1, Memo::default);
+    }
+    let memo = &mut lists[number];
+    let hash = memo.hasher.hash_one(&key[..]);
+    if let Some(entry) = memo.entries.find(hash, |entry| *entry.key == key[..]) {
+        return entry.value.as_ref().is_some_and(|value| {
+            output.extend_from_slice(value);
+            true
+        });
+    }
+    let start = output.len();
+    let is_given = make(output);
+    let value = &output[start..];
+    if value.len() <= ENTRY_BYTES_MAX {
+        if memo.entries.len() == ENTRIES_MAX {
+            memo.entries.clear();
+        }
+        let entry = Entry {
+            hash,
+            key: key[..].into(),
+            value: is_given.then(|| value.into()),
+        };
+        memo.entries.insert_unique(hash, entry, |entry| entry.hash);
+    }
+    is_given
+}

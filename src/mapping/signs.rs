@@ -1,0 +1,48 @@
+//! The members by which formats are told.
+
+use anyhow::ensure;
+
+use super::document::Document;
+use super::slots::SIGNS_MAX;
+
+/// Numbers of the members by which any of the formats is told.
+pub(super) struct SignNames {
+    pub(super) names: Vec<String>,
+}
+
+/// Members that all events of ours have under these names.
+pub(super) const NATIVE_MEMBERS: [&str; 3] = ["event_id", "user", "timestamp"];
+
+impl SignNames {
+    /// Those of our own events.
+    pub(super) fn new() -> Self {
+        Self {
+            names: NATIVE_MEMBERS.map(str::to_owned).into(),
+        }
+    }
+
+    /// Adds those of a document.
+    ///
+    /// # Errors
+    /// If there are too many of them.
+    pub(super) fn add(&mut self, document: &Document) -> anyhow::Result<()> {
+        for sign in &document.detect {
+            let named = sign.has.iter().chain(sign.is.keys()).chain(&sign.lacks);
+            for name in named {
+                if self.number(name).is_none() {
+                    ensure!(
+                        self.names.len() < SIGNS_MAX,
+                        "too many members to tell formats by"
+                    );
+                    self.names.push(name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<u16> {
+        let same = |other: &String| other.eq_ignore_ascii_case(name);
+        self.names.iter().position(same).map(|number| number as u16)
+    }
+}
