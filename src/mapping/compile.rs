@@ -116,9 +116,7 @@ impl Compiler {
 
     fn format(&mut self, document: &Document, names: &SignNames) -> anyhow::Result<Format> {
         // First: their places are to be the same in the tree of every format.
-        for (number, name) in names.names.iter().enumerate() {
-            self.tree.add_sign(name, number as u16);
-        }
+        self.tree.add_signs(&names.names);
         if let Some(path) = &document.each {
             self.each(path)?;
         }
@@ -396,7 +394,14 @@ impl Compiler {
             };
             places.push(place);
         }
+        let of_places = spelled.split(" | ").map(|path| path.trim().to_owned());
+        let of_places: Vec<String> = of_places.collect();
         Ok(Lookup {
+            paths: if of_places.len() == places.len() {
+                of_places.into()
+            } else {
+                vec![text.to_owned(); places.len()].into()
+            },
             places: places.into(),
             shown: text.to_owned(),
         })
@@ -425,11 +430,13 @@ impl Compiler {
                 .into_iter()
                 .collect();
             let small = small + first.as_str();
-            spelled.extend(
-                alias
-                    .iter()
-                    .map(|form| form.replace('*', rest).replace('%', &small)),
-            );
+            let spell = |form: &String| {
+                // A star in brackets is a step of the path.
+                let parts = form.split("[*]");
+                let parts = parts.map(|part| part.replace('*', rest).replace('%', &small));
+                parts.collect::<Vec<_>>().join("[*]")
+            };
+            spelled.extend(alias.iter().map(spell));
         }
         Ok(Cow::Owned(spelled.join(" | ")))
     }

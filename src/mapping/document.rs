@@ -41,7 +41,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) aliases: BTreeMap<String, Vec<String>>,
     #[serde(default)]
-    pub(super) tables: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) tables: BTreeMap<String, BTreeMap<String, Scalar>>,
 }
 
 #[derive(Deserialize, Debug)]
@@ -154,7 +154,7 @@ pub(super) enum Form {
 #[serde(untagged)]
 pub(super) enum Map {
     Named(String),
-    Inline(BTreeMap<String, String>),
+    Inline(BTreeMap<String, Scalar>),
 }
 
 /// One text or several. Numbers and booleans are texts as JSON writes them.
@@ -184,7 +184,7 @@ pub(super) enum Scalar {
 }
 
 impl Scalar {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             Self::Bool(value) => value.to_string(),

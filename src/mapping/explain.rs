@@ -31,7 +31,7 @@ pub struct Explanation {
 pub struct Explained {
     pub field: String,
     pub value: Json,
-    /// As the mapping writes it; none for a constant.
+    /// The paths that gave it, as the mapping writes them; none for a constant.
     pub from: Option<String>,
     /// The number of the rule that gave it, from 1, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +130,7 @@ impl Explanation {
             self.fields.push(Explained {
                 field: name.to_owned(),
                 value: json_of(&value, view),
-                from: origin.is_looked_up().then(|| origin.shown()),
+                from: origin.is_looked_up().then(|| origin.found(view)),
                 rule: (rules.all.len() > 1).then_some(number + 1),
             });
             return;

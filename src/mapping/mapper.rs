@@ -16,6 +16,9 @@ use crate::batch::{Block, Mapped, decode, line_too_long};
 use crate::record::scan::Scanner;
 use crate::record::{Checked, Code, Reason};
 
+/// Events of one record, at the most: an element may be short, and what is written of it is not.
+const EVENTS_MAX: u32 = 1_000;
+
 /// Maps all lines of a block.
 pub(super) fn map_block(
     mapping: &Mapping,
@@ -455,6 +458,10 @@ impl<'m, 'a> Mapper<'m, 'a> {
                     result => result?,
                 }
                 self.identity.event_index += 1;
+                if self.identity.event_index > EVENTS_MAX {
+                    let message = format!("more than {EVENTS_MAX} events in one record");
+                    return Err(Reason::of_line(Code::OutOfRange, message));
+                }
                 has_next = scanner.next_element()?;
             }
         }

@@ -18,6 +18,8 @@ use crate::record::text::push_json_string;
 #[derive(Clone)]
 pub(super) struct Lookup {
     pub(super) places: Box<[u16]>,
+    /// The path of each.
+    pub(super) paths: Box<[String]>,
     /// As the mapping writes it.
     pub(super) shown: String,
 }
@@ -104,6 +106,27 @@ impl Origin {
         match self {
             Self::Path(lookup) => lookup.shown.clone(),
             Self::Template(parts) => parts.iter().map(Part::shown).collect(),
+        }
+    }
+
+    /// The same with the paths at which values are.
+    pub(super) fn found(&self, view: &View<'_, '_>) -> String {
+        let path = |lookup: &Lookup| {
+            let at = lookup
+                .places
+                .iter()
+                .position(|&place| view.is_value(view.slots.get(place)));
+            at.map_or_else(|| lookup.shown.clone(), |at| lookup.paths[at].clone())
+        };
+        match self {
+            Self::Path(lookup) => path(lookup),
+            Self::Template(parts) => {
+                let shown = parts.iter().map(|part| match part {
+                    Part::Text { plain, .. } => plain.clone(),
+                    Part::Path(lookup) => format!("{{{}}}", path(lookup)),
+                });
+                shown.collect()
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::document::Scalar;
+
 /// Whole keys, and beginnings of keys.
 pub(super) struct Table {
     whole: HashMap<String, String, foldhash::fast::RandomState>,
@@ -11,13 +13,13 @@ pub(super) struct Table {
 
 impl Table {
     /// Keys that end in `*` stand for all that begins so.
-    pub(super) fn new(entries: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(entries: &BTreeMap<String, Scalar>) -> Self {
         let mut whole = HashMap::default();
         let mut beginnings = Vec::new();
         for (key, value) in entries {
             match key.strip_suffix('*') {
-                Some(beginning) => beginnings.push((beginning.to_owned(), value.clone())),
-                None => drop(whole.insert(key.clone(), value.clone())),
+                Some(beginning) => beginnings.push((beginning.to_owned(), value.text())),
+                None => drop(whole.insert(key.clone(), value.text())),
             }
         }
         beginnings.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
@@ -49,7 +51,7 @@ mod tests {
             ("user.session.*", "C"),
             ("*", "D"),
         ];
-        let entries = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let entries = entries.map(|(key, value)| (key.to_owned(), Scalar::Text(value.to_owned())));
         let table = Table::new(&BTreeMap::from(entries));
         for (word, expected) in [
             ("user.session.start", "A"),

@@ -13,11 +13,19 @@ pub(super) fn sign_place(sign: u16) -> u16 {
     sign + 1
 }
 
+/// The member that has that place.
+fn sign_of(place: u16) -> u16 {
+    place - 1
+}
+
 /// The places that a mapping looks at, as a tree of the members on the way to them. A place is the number of
 /// its node, and of its slot.
 pub(super) struct Tree {
     nodes: Vec<Node>,
     folds_case: bool,
+    /// Members of the record by which formats are told, and where those of each length begin.
+    signs: Vec<Member>,
+    sign_starts: Vec<u16>,
 }
 
 #[derive(Default)]
@@ -36,8 +44,6 @@ struct Member {
     beginning: u64,
     name: Box<str>,
     place: u16,
-    /// The number of a member by which formats are told.
-    sign: Option<u16>,
 }
 
 /// What is looked at in the elements of an array.
@@ -68,6 +74,8 @@ impl Tree {
         Self {
             nodes: vec![Node::default()],
             folds_case,
+            signs: Vec::new(),
+            sign_starts: Vec::new(),
         }
     }
 
@@ -167,7 +175,6 @@ impl Tree {
                 beginning: beginning(name),
                 name: name.into(),
                 place,
-                sign: None,
             },
         );
         place
@@ -177,35 +184,29 @@ impl Tree {
         one == other || self.folds_case && one.eq_ignore_ascii_case(other)
     }
 
-    /// Makes a member of the record one that formats are told by, in any case of letters.
-    pub(super) fn add_sign(&mut self, name: &str, sign: u16) {
-        let place = self.member(ROOT, name);
-        debug_assert_eq!(place, sign_place(sign), "signs are added first, in order");
-        for member in &mut self.nodes[ROOT as usize].members {
-            if member.place == place {
-                member.sign = Some(sign);
-            }
+    /// Adds the members of a record by which formats are told, before anything else: each has a place of its
+    /// own, and is found in any case of letters.
+    pub(super) fn add_signs(&mut self, names: &[String]) {
+        for (sign, name) in names.iter().enumerate() {
+            let place = self.add_place();
+            debug_assert_eq!(place, sign_place(sign as u16), "signs come first");
+            let at = self
+                .signs
+                .partition_point(|member| member.name.len() <= name.len());
+            let member = Member {
+                beginning: beginning(name),
+                name: name.as_str().into(),
+                place,
+            };
+            self.signs.insert(at, member);
         }
     }
 
     /// Makes ready to walk; nothing is added afterwards.
     pub(super) fn finish(&mut self) {
-        let root = &mut self.nodes[ROOT as usize].members;
-        let signs = root
-            .iter()
-            .filter_map(|it| Some((it.name.clone(), it.sign?)));
-        let signs: Vec<_> = signs.collect();
-        for member in root {
-            let same = signs
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(&member.name));
-            member.sign = member.sign.or(same.map(|(_, sign)| *sign));
-        }
+        self.sign_starts = starts(&self.signs);
         for node in &mut self.nodes {
-            let length_max = node.members.last().map_or(0, |member| member.name.len());
-            node.starts = (0..=length_max + 1)
-                .map(|length| node.members.partition_point(|it| it.name.len() < length) as u16)
-                .collect();
+            node.starts = starts(&node.members);
         }
         for place in 0..self.nodes.len() {
             let Some(mut elements) = self.nodes[place].elements.take() else {
@@ -326,29 +327,34 @@ impl Walker<'_, '_, '_, '_> {
             } else {
                 raw
             };
-            match find(node, name) {
-                Some((member, is_exact)) => {
-                    if let Some(sign) = member.sign
-                        && scanner.peek() != Some(b'n')
-                    {
-                        self.found.slots.see(sign);
-                    }
-                    if is_exact || self.tree.folds_case || member.sign.is_some() {
-                        self.value(scanner, member.place, is_exact, depth + 1)?;
-                    } else {
-                        scanner.value(depth + 1)?;
-                    }
-                    // Which format it is must not depend on which one is tried first.
-                    if let Some(place) = member.sign.map(sign_place)
-                        && self.found.slots.get(place).kind == Kind::Absent
+            let member = find(&node.members, &node.starts, name);
+            let member = member.filter(|(_, is_exact)| *is_exact || self.tree.folds_case);
+            let sign = if place == ROOT {
+                find(&self.tree.signs, &self.tree.sign_starts, name).map(|(sign, _)| sign.place)
+            } else {
+                None
+            };
+            let is_null = scanner.peek() == Some(b'n');
+            match (member, sign) {
+                (Some((member, is_exact)), _) => {
+                    self.value(scanner, member.place, is_exact, depth + 1)?;
+                    if let Some(sign) = sign
+                        && self.found.slots.get(sign).kind == Kind::Absent
                     {
                         let slot = *self.found.slots.get(member.place);
-                        self.found.slots.set(place, slot);
+                        self.found.slots.set(sign, slot);
                     }
                 }
-                None => {
+                // The first counts: which format it is must not depend on which one is tried first.
+                (None, Some(sign)) if self.found.slots.get(sign).kind == Kind::Absent => {
+                    self.value(scanner, sign, true, depth + 1)?;
+                }
+                _ => {
                     scanner.value(depth + 1)?;
                 }
+            }
+            if let Some(sign) = sign.filter(|_| !is_null) {
+                self.found.slots.see(sign_of(sign));
             }
             has_next = scanner.next_member()?;
         }
@@ -378,7 +384,13 @@ impl Walker<'_, '_, '_, '_> {
             Some(b'{')
                 if depth < DEPTH_MAX && (!node.members.is_empty() || node.inside.is_some()) =>
             {
-                let inner = node.inside.unwrap_or(place);
+                let inside = node.inside.filter(|_| !node.members.is_empty());
+                if let Some(inside) = inside {
+                    // Some paths go to its members, others to what it would hold as text.
+                    self.object(scanner, inside, depth)?;
+                    scanner.move_to(start);
+                }
+                let inner = node.inside.filter(|_| inside.is_none()).unwrap_or(place);
                 self.object(scanner, inner, depth)?;
                 Slot::new(Kind::Object, self.text, start, scanner.at())
             }
@@ -484,14 +496,22 @@ impl Walker<'_, '_, '_, '_> {
     }
 }
 
+/// Where members of each length begin, up to one more than the greatest.
+fn starts(members: &[Member]) -> Vec<u16> {
+    let length_max = members.last().map_or(0, |member| member.name.len());
+    (0..=length_max + 1)
+        .map(|length| members.partition_point(|it| it.name.len() < length) as u16)
+        .collect()
+}
+
 /// The member of that name, and whether it is written so or in other letters.
 #[inline]
-fn find<'n>(node: &'n Node, name: &str) -> Option<(&'n Member, bool)> {
+fn find<'n>(members: &'n [Member], starts: &[u16], name: &str) -> Option<(&'n Member, bool)> {
     let length = name.len();
-    let &[start, end] = node.starts.get(length..length + 2)? else {
+    let &[start, end] = starts.get(length..length + 2)? else {
         return None;
     };
-    let members = &node.members[start as usize..end as usize];
+    let members = &members[start as usize..end as usize];
     let wanted = beginning(name);
     let exact = |member: &&Member| member.beginning == wanted && *member.name == *name;
     if let Some(member) = members.iter().find(exact) {

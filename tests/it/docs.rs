@@ -227,6 +227,11 @@ fn cron() {
 }
 
 #[test]
+fn formats() {
+    check("docs/formats.md");
+}
+
+#[test]
 fn sshd() {
     check("docs/sshd.md");
 }
