@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use regex::Regex;
+use regex::{Regex, RegexSetBuilder};
 
 use super::document::{self, Document};
 use super::format::{Extra, Fields, Format, Pattern, Refusal, Sign};
@@ -13,6 +13,7 @@ use super::memo::next_list;
 use super::path::{Path, Start, Step, parse_paths};
 use super::rule::{Condition, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
 use super::signs::{NATIVE_MEMBERS, SignNames};
+use super::slots::bits_of;
 use super::table::Table;
 use super::time::TimeForm;
 use super::walk::{ROOT, Tree, sign_place};
@@ -139,7 +140,8 @@ impl Compiler {
         let patterns = document.pattern.iter();
         let patterns: anyhow::Result<Vec<_>> =
             patterns.map(|pattern| self.pattern(pattern)).collect();
-        let patterns = patterns?;
+        let mut patterns = patterns?;
+        join(&mut patterns)?;
         let refusals = document.reject.iter().map(|refusal| {
             Ok(Refusal {
                 conditions: self.conditions(&refusal.when)?,
@@ -402,6 +404,7 @@ impl Compiler {
             } else {
                 vec![text.to_owned(); places.len()].into()
             },
+            bits: bits_of(&places),
             places: places.into(),
             shown: text.to_owned(),
         })
@@ -469,10 +472,34 @@ impl Compiler {
                 .map(|(group, name)| (group, self.found_place(&name)))
                 .collect(),
             regex,
-            set,
+            set: None,
+            constants_at: set,
             constants,
         })
     }
+}
+
+/// Lets patterns that stand one after the other and look at the same place be tried together.
+fn join(patterns: &mut [Pattern]) -> anyhow::Result<()> {
+    /// A set of expressions, compiled, is no larger.
+    const SET_BYTES_MAX: usize = 32 << 20;
+    let mut start = 0;
+    while start < patterns.len() {
+        let of = &patterns[start].of.shown;
+        let same = patterns[start..]
+            .iter()
+            .take_while(|pattern| pattern.of.shown == *of);
+        let texts: Vec<&str> = same.map(|pattern| pattern.regex.as_str()).collect();
+        let n_same = texts.len();
+        if n_same > 1 {
+            let set = RegexSetBuilder::new(texts)
+                .size_limit(SET_BYTES_MAX)
+                .build()?;
+            patterns[start].set = Some(set);
+        }
+        start += n_same;
+    }
+    Ok(())
 }
 
 fn text_part(plain: String) -> Part {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use regex::Regex;
+use regex::{Regex, RegexSet};
 
 use super::memo::{Memos, remembered};
 use super::rule::{Condition, Lookup, Rules, View};
@@ -70,10 +70,12 @@ pub(super) struct Refusal {
 pub(super) struct Pattern {
     pub(super) of: Lookup,
     pub(super) regex: Regex,
+    /// All patterns from this one on that look at the same place, if it is the first of several.
+    pub(super) set: Option<RegexSet>,
     /// Groups of the expression, and the places of what they find.
     pub(super) groups: Vec<(usize, u16)>,
     /// Places of constants, and where those stand in `constants`.
-    pub(super) set: Vec<(u16, usize, usize)>,
+    pub(super) constants_at: Vec<(u16, usize, usize)>,
     pub(super) constants: String,
 }
 
@@ -187,7 +189,7 @@ impl Format {
                 );
             }
         }
-        for &(place, start, end) in &pattern.set {
+        for &(place, start, end) in &pattern.constants_at {
             let slot = Slot::new(Kind::Raw, number, text.len() + start, text.len() + end);
             slots.set(place, slot);
         }
@@ -196,20 +198,31 @@ impl Format {
     /// Appends the number of the first pattern that matches, and where each of its groups stands; `u32::MAX, 0` if
     /// it has found nothing.
     fn push_spans(&self, view: &View<'_, '_>, spans: &mut Vec<u8>) -> bool {
-        for (number, pattern) in self.patterns.iter().enumerate() {
-            let text = view.look(&pattern.of).and_then(|slot| view.text(slot));
-            let Some(captures) = text.as_ref().and_then(|text| pattern.regex.captures(text)) else {
-                continue;
-            };
-            spans.extend_from_slice(&(number as u32).to_le_bytes());
-            for &(group, _) in &pattern.groups {
-                let (start, end) = captures
-                    .get(group)
-                    .map_or((u32::MAX, 0), |it| (it.start() as u32, it.end() as u32));
-                spans.extend_from_slice(&start.to_le_bytes());
-                spans.extend_from_slice(&end.to_le_bytes());
+        let mut next = 0;
+        while let Some(first) = self.patterns.get(next) {
+            // Those that follow and look at the same place are tried together.
+            let n_same = first.set.as_ref().map_or(1, RegexSet::len);
+            let text = view.look(&first.of).and_then(|slot| view.text(slot));
+            let found = text.as_ref().and_then(|text| {
+                let number = match &first.set {
+                    Some(set) => set.matches(text).iter().next()?,
+                    None => 0,
+                };
+                let pattern = &self.patterns[next + number];
+                Some((next + number, pattern, pattern.regex.captures(text)?))
+            });
+            if let Some((number, pattern, captures)) = found {
+                spans.extend_from_slice(&(number as u32).to_le_bytes());
+                for &(group, _) in &pattern.groups {
+                    let (start, end) = captures
+                        .get(group)
+                        .map_or((u32::MAX, 0), |it| (it.start() as u32, it.end() as u32));
+                    spans.extend_from_slice(&start.to_le_bytes());
+                    spans.extend_from_slice(&end.to_le_bytes());
+                }
+                return true;
             }
-            return true;
+            next += n_same;
         }
         false
     }

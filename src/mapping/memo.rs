@@ -11,6 +11,8 @@ use super::slots::{Kind, Slots, Texts};
 
 /// Values remembered for one list of rules, at the most: all go when there are more.
 const ENTRIES_MAX: usize = 1_024;
+/// Questions after which it is tried again whether they come twice.
+const SKIPPED_MAX: usize = 16_384;
 /// Bytes of what is remembered of one, at the most: long texts come once.
 const ENTRY_BYTES_MAX: usize = 512;
 
@@ -25,6 +27,10 @@ pub(super) struct Memos {
 struct Memo {
     entries: HashTable<Entry>,
     hasher: foldhash::fast::RandomState,
+    /// Answers found since the entries were thrown away.
+    n_found: usize,
+    /// Questions not to be remembered, since too few came twice.
+    n_skipped: usize,
 }
 
 struct Entry {
@@ -51,6 +57,15 @@ pub(super) fn remembered(
 ) -> bool {
     let mut memos = memos.borrow_mut();
     let Memos { lists, key } = &mut *memos;
+    let number = list as usize;
+    if lists.len() <= number {
+        lists.resize_with(number + 1, Memo::default);
+    }
+    let memo = &mut lists[number];
+    if memo.n_skipped > 0 {
+        memo.n_skipped -= 1;
+        return make(output);
+    }
     key.clear();
     for &place in places {
         let slot = slots.get(place);
@@ -67,13 +82,9 @@ pub(super) fn remembered(
             key.extend_from_slice(raw);
         }
     }
-    let number = list as usize;
-    if lists.len() <= number {
-        lists.resize_with(number + 1, Memo::default);
-    }
-    let memo = &mut lists[number];
     let hash = memo.hasher.hash_one(&key[..]);
     if let Some(entry) = memo.entries.find(hash, |entry| *entry.key == key[..]) {
+        memo.n_found += 1;
         return entry.value.as_ref().is_some_and(|value| {
             output.extend_from_slice(value);
             true
@@ -85,6 +96,9 @@ pub(super) fn remembered(
     if value.len() <= ENTRY_BYTES_MAX {
         if memo.entries.len() == ENTRIES_MAX {
             memo.entries.clear();
+            if std::mem::take(&mut memo.n_found) < ENTRIES_MAX {
+                memo.n_skipped = SKIPPED_MAX;
+            }
         }
         let entry = Entry {
             hash,

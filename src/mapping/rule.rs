@@ -9,7 +9,7 @@ use regex::Regex;
 use super::address::parse_address;
 use super::document::Form;
 use super::memo::{Memos, next_list, remembered};
-use super::slots::{Kind, Slot, Slots, Texts};
+use super::slots::{Kind, Slot, Slots, Texts, bits_of};
 use super::table::Table;
 use super::time::TimeForm;
 use crate::record::text::push_json_string;
@@ -18,6 +18,8 @@ use crate::record::text::push_json_string;
 #[derive(Clone)]
 pub(super) struct Lookup {
     pub(super) places: Box<[u16]>,
+    /// The same as bits of slots.
+    pub(super) bits: Box<[(u16, u64)]>,
     /// The path of each.
     pub(super) paths: Box<[String]>,
     /// As the mapping writes it.
@@ -32,6 +34,8 @@ pub(super) struct Rules {
     pub(super) places: Vec<u16>,
     /// The number under which it is remembered what they give, if that is worth it.
     pub(super) memo: Option<u32>,
+    /// Without a value at any of these places there is none, if all rules need one.
+    needed: Option<Box<[(u16, u64)]>>,
 }
 
 impl Rules {
@@ -45,10 +49,17 @@ impl Rules {
         }
         places.sort_unstable();
         places.dedup();
+        let needs_value = |rule: &Rule| {
+            let mut tests = rule.conditions.iter().map(|condition| &condition.test);
+            rule.origin.is_looked_up()
+                || tests.any(|it| matches!(it, Test::Is(_) | Test::Matches(_)))
+        };
+        let needed = all.iter().all(needs_value).then(|| bits_of(&places));
         let mut rules = Self {
             all,
             places,
             memo: None,
+            needed,
         };
         if rules.are_costly() {
             rules.memo = Some(next_list());
@@ -194,6 +205,9 @@ pub(super) enum Given<'r> {
 impl<'r> View<'r, '_> {
     /// The first of the places at which a value is.
     pub(super) fn look(&self, lookup: &Lookup) -> Option<&'r Slot> {
+        if !self.slots.has_any(&lookup.bits) {
+            return None;
+        }
         let slots = lookup.places.iter().map(|&place| self.slots.get(place));
         slots.into_iter().find(|slot| self.is_value(slot))
     }
@@ -302,6 +316,11 @@ impl<'r> View<'r, '_> {
     /// Appends the first value that rules give as a JSON string, or a number or boolean as it is if
     /// those are `kept`; false if there is none.
     pub(super) fn push_first(&self, rules: &Rules, is_kept: bool, output: &mut Vec<u8>) -> bool {
+        if let Some(needed) = &rules.needed
+            && !self.slots.has_any(needed)
+        {
+            return false;
+        }
         let push = |output: &mut Vec<u8>| {
             let start = output.len();
             for rule in &rules.all {

@@ -146,7 +146,11 @@ pub(super) fn unescape(raw: &str) -> Option<String> {
 
 /// The slots of a record.
 pub(super) struct Slots {
+    /// What stands there of another record counts as absent.
     all: Vec<Slot>,
+    /// One bit a place: whether anything was found, and whether that is a string, a number or a boolean.
+    found: Vec<u64>,
+    scalars: Vec<u64>,
     /// Which of the members that formats are told by were found.
     signs: [u64; SIGNS_MAX / 64],
     /// A member that is looked at stands twice in its object.
@@ -156,18 +160,46 @@ pub(super) struct Slots {
 /// Members by which formats are told, at the most.
 pub(super) const SIGNS_MAX: usize = 512;
 
+const ABSENT: Slot = Slot {
+    kind: Kind::Absent,
+    is_exact: false,
+    text: RECORD,
+    start: 0,
+    end: 0,
+};
+
+/// The bits of places: words, and masks of them.
+pub(super) fn bits_of(places: &[u16]) -> Box<[(u16, u64)]> {
+    let mut bits: Vec<(u16, u64)> = Vec::new();
+    for &place in places {
+        let (word, mask) = (place / 64, 1 << (place % 64));
+        match bits.iter_mut().find(|(other, _)| *other == word) {
+            Some((_, known)) => *known |= mask,
+            None => bits.push((word, mask)),
+        }
+    }
+    bits.into()
+}
+
 impl Slots {
     pub(super) fn new() -> Self {
         Self {
             all: Vec::new(),
+            found: Vec::new(),
+            scalars: Vec::new(),
             signs: [0; SIGNS_MAX / 64],
             has_twice: false,
         }
     }
 
     pub(super) fn begin(&mut self, n_slots: usize) {
-        self.all.clear();
-        self.all.resize(n_slots, Slot::default());
+        if self.all.len() < n_slots {
+            self.all.resize(n_slots, ABSENT);
+        }
+        for bits in [&mut self.found, &mut self.scalars] {
+            bits.clear();
+            bits.resize(n_slots.div_ceil(64), 0);
+        }
         self.signs = [0; SIGNS_MAX / 64];
         self.has_twice = false;
     }
@@ -180,17 +212,37 @@ impl Slots {
         self.signs[sign as usize / 64] >> (sign % 64) & 1 == 1
     }
 
+    /// Whether a string, a number or a boolean stands at any of the places.
+    #[inline]
+    pub(super) fn has_any(&self, bits: &[(u16, u64)]) -> bool {
+        bits.iter()
+            .any(|&(word, mask)| self.scalars[word as usize] & mask != 0)
+    }
+
+    #[inline]
     pub(super) fn get(&self, place: u16) -> &Slot {
+        if self.found[place as usize / 64] >> (place % 64) & 1 == 0 {
+            return &ABSENT;
+        }
         &self.all[place as usize]
     }
 
     pub(super) fn set(&mut self, place: u16, slot: Slot) {
+        let (word, mask) = (place as usize / 64, 1 << (place % 64));
+        self.found[word] |= mask;
+        if slot.is_scalar() {
+            self.scalars[word] |= mask;
+        } else {
+            self.scalars[word] &= !mask;
+        }
         self.all[place as usize] = slot;
     }
 
     pub(super) fn forget(&mut self, places: &[u16]) {
         for &place in places {
-            self.all[place as usize] = Slot::default();
+            let (word, mask) = (place as usize / 64, !(1 << (place % 64)));
+            self.found[word] &= mask;
+            self.scalars[word] &= mask;
         }
     }
 }
