@@ -24,8 +24,8 @@ fn main() {
     let mut native = Vec::new();
     generate(&config, &mut native, None).expect("memory takes every write");
     let text = std::str::from_utf8(&native).expect("events are UTF-8");
-    let forms: [(&str, fn(&Value) -> Value); 2] = [("okta", okta), ("ecs", ecs)];
-    for (name, form) in forms {
+    for name in ["okta", "ecs"] {
+        let form = if name == "okta" { okta } else { ecs };
         let mut records = String::new();
         for line in text.lines() {
             let event = serde_json::from_str(line).expect("an event is JSON");

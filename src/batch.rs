@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
 
 pub use learned::{Learned, Records};
-pub use mapped::Mapped;
+pub use mapped::{LinePlace, Mapped};
 
 /// Blocks in input order. Stages work on all of them; each block's order is kept.
 #[derive(Default)]
@@ -67,6 +67,8 @@ pub struct Origin {
     pub line: u64,
     /// Offset of its first byte, after decompression.
     pub offset: u64,
+    /// Which of the line's records is meant, if it holds several.
+    pub record: u32,
     pub medium: Medium,
 }
 
@@ -109,8 +111,8 @@ pub struct Block {
     pub n_blank: u64,
     /// Where each line came from, if not one after the other from `origin` (replayed letters).
     pub origins: Vec<Origin>,
-    /// Which of the lines that were read each line is of, and its offset among them, if lines were mapped.
-    places: Vec<(u32, u32)>,
+    /// Where each line comes from, if lines were mapped.
+    places: Vec<mapped::Place>,
     /// Events that a stage took out, because they are known or not asked for.
     pub n_filtered: u64,
     /// Whose baselines its events are scored against: a partition's, or those of all input, which
@@ -145,6 +147,7 @@ impl Block {
             source: "-".into(),
             line: 1,
             offset: 0,
+            record: 0,
             medium: Medium::Stream,
         };
         Self {
@@ -491,12 +494,15 @@ impl Block {
     /// Where the line with that number within the block stands.
     #[must_use]
     pub fn origin_of(&self, line_index: u32, line: Text) -> Origin {
-        let (line_index, start) = match self.places.get(line_index as usize) {
-            Some(&(line_index, start)) => (line_index, start as usize),
-            None => (line_index, line.start()),
+        let (line_index, start, record) = match self.places.get(line_index as usize) {
+            Some(place) => (place.line_index, place.start as usize, place.record),
+            None => (line_index, line.start(), 0),
         };
         if let Some(origin) = self.origins.get(line_index as usize) {
-            return origin.clone();
+            return Origin {
+                record: origin.record.max(record),
+                ..origin.clone()
+            };
         }
         let n_before = match self.origin.medium {
             Medium::Partition(_) => u64::from(line_index),
@@ -505,28 +511,8 @@ impl Block {
         Origin {
             line: self.origin.line + u64::from(line_index),
             offset: self.origin.offset + n_before,
+            record,
             ..self.origin.clone()
-        }
-    }
-}
-
-impl Block {
-    /// Where a line that was read stands, the line with that number at that offset among them: in which
-    /// partition, if it is from one, and at which offset.
-    #[must_use]
-    pub fn place_of_line(&self, line_index: usize, start: usize) -> (&str, u64) {
-        /// How sources of messages are named, letters about them too.
-        const PARTITION: &str = "kafka:";
-        if let Some(origin) = self.origins.get(line_index) {
-            let is_partition = origin.source.starts_with(PARTITION);
-            return (
-                if is_partition { &origin.source } else { "" },
-                origin.offset,
-            );
-        }
-        match self.origin.medium {
-            Medium::Partition(_) => (&self.origin.source, self.origin.offset + line_index as u64),
-            Medium::Stream | Medium::File(_) => ("", self.origin.offset + start as u64),
         }
     }
 }

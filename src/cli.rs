@@ -124,8 +124,8 @@ pub struct LineArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// Reject lines longer than this many bytes [default: 1048576; in programs that read what
-    /// another has checked, 67108864]
+    /// Reject lines longer than this many bytes [default: 1048576; with --format, and in programs that
+    /// read what another has checked, 67108864]
     #[arg(long, value_name = "BYTES", value_parser = parse_line_bytes)]
     pub line_bytes_max: Option<usize>,
 

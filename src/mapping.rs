@@ -96,7 +96,12 @@ impl Mapping {
     pub fn new(config: MappingConfig) -> anyhow::Result<Self> {
         let mut documents = Vec::new();
         for path in &config.files {
-            documents.push(read(path)?);
+            let document = read(path)?;
+            let is_new = documents
+                .iter()
+                .all(|it: &Document| it.name != document.name);
+            ensure!(is_new, "two mappings are called {}", document.name);
+            documents.push(document);
         }
         for document in formats::documents()? {
             if !documents.iter().any(|own| own.name == document.name) {
@@ -118,9 +123,28 @@ impl Mapping {
                 Some(found.with_context(|| unknown(name, &documents))?)
             }
             // One file says what is meant.
-            None if config.files.len() == 1 => Some(0),
-            None => None,
+            None => {
+                let is_one = config.files.len() == 1;
+                ensure!(
+                    is_one,
+                    "--map is given twice: say by --format which one is meant, or auto"
+                );
+                Some(0)
+            }
         };
+        for (number, path) in config.files.iter().enumerate() {
+            let path = path.display();
+            match only {
+                Some(only) => ensure!(
+                    only == number,
+                    "{path} is not used: --format says that all lines are of another format"
+                ),
+                None => ensure!(
+                    !documents[number].detect.is_empty(),
+                    "{path} has no [[detect]], by which --format auto would tell its records"
+                ),
+            }
+        }
         let n_own = config.files.len();
         let formats = documents.into_iter().map(|document| Lazy {
             document,
@@ -175,8 +199,11 @@ impl Mapping {
     /// wrongly.
     fn latest_ms(&self) -> i64 {
         const TOLERANCE_MS: i64 = 86_400_000;
-        let latest_ms = self.config.latest_ms.unwrap_or_else(crate::time::now_ms);
-        latest_ms.saturating_add(TOLERANCE_MS)
+        /// In the year 9999, where calendars end.
+        const LATEST_MS_MAX: i64 = 253_402_000_000_000;
+        let latest_ms = self.config.latest_ms;
+        let latest_ms = latest_ms.unwrap_or_else(|| crate::time::now_ms() + TOLERANCE_MS);
+        latest_ms.min(LATEST_MS_MAX)
     }
 
     /// Looks at what lines say of those that follow, in the order in which they came: to be called with all
@@ -214,20 +241,20 @@ fn read(path: &Path) -> anyhow::Result<Document> {
         };
         let mut merged = formats::table(name)?;
         for (key, value) in table {
-            match (merged.get_mut(&key), value) {
-                // Of these each member stands for itself.
-                (Some(toml::Value::Table(known)), toml::Value::Table(own))
-                    if matches!(&*key, "fields" | "metadata" | "tables") =>
-                {
-                    known.extend(own);
-                }
-                (_, value) => drop(merged.insert(key, value)),
-            }
+            extend(&mut merged, key, value);
         }
         Ok(merged.try_into::<Document>()?)
     };
     let document: anyhow::Result<Document> = read();
-    let document = document.with_context(|| format!("{} is no mapping", path.display()))?;
+    // One line says it as well as several.
+    let document = document.map_err(|error| {
+        let text = format!("{error:#}");
+        anyhow::anyhow!(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    let mut document = document.with_context(|| format!("{} is no mapping", path.display()))?;
+    if document.title.is_empty() {
+        document.title.clone_from(&document.name);
+    }
     let is_name = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '_';
     ensure!(
         !document.name.is_empty() && document.name.chars().all(is_name),
@@ -241,6 +268,29 @@ fn read(path: &Path) -> anyhow::Result<Document> {
         document.name
     );
     Ok(document)
+}
+
+/// Puts a part of a mapping into the one that it builds on: members go into tables one by one, and what is tried in
+/// turn goes first.
+fn extend(base: &mut toml::Table, key: String, value: toml::Value) {
+    let goes_first = matches!(&*key, "pattern" | "reject" | "detect");
+    match (base.get_mut(&key), value) {
+        (Some(toml::Value::Table(known)), toml::Value::Table(own)) => {
+            for (name, value) in own {
+                // What a field is made of is one thing.
+                if matches!(&*key, "fields" | "metadata") {
+                    known.insert(name, value);
+                } else {
+                    extend(known, name, value);
+                }
+            }
+        }
+        (Some(toml::Value::Array(known)), toml::Value::Array(mut own)) if goes_first => {
+            own.append(known);
+            *known = own;
+        }
+        (_, value) => drop(base.insert(key, value)),
+    }
 }
 
 fn unknown(name: &str, documents: &[Document]) -> String {

@@ -161,6 +161,13 @@ fn zone_offset_s(text: &str) -> Option<i64> {
             .split_once(':')
             .filter(|(hours, minutes)| hours.len() + minutes.len() == 4)?,
     };
+    if !hours
+        .bytes()
+        .chain(minutes.bytes())
+        .all(|byte| byte.is_ascii_digit())
+    {
+        return None;
+    }
     let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
     let is_offset = hours < 24 && minutes < 60;
     is_offset.then_some(sign * (i64::from(hours) * 3_600 + i64::from(minutes) * 60))
@@ -340,6 +347,8 @@ mod tests {
             "2025-01-01T00:00:61Z",
             "2025-01-01T00:00:00.Z",
             "2025-01-01T00:00:00+1:00",
+            "2025-01-01T00:00:00+1:000",
+            "2025-01-01T00:00:00++1:00",
             "2025-01-01T00:00:00Zulu",
             "2025-01-01",
             "2025-13-01T00:00:00Z",

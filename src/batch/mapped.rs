@@ -1,20 +1,30 @@
 //! What the lines of a block are mapped to.
 
-use super::Reject;
+use super::{Block, Medium, Reject};
 use crate::record::{self, Checked, Event, Fields, Reason, StageFields, Text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
 #[derive(Default)]
 pub struct Mapped {
     pub(super) lines: Vec<u8>,
-    /// For each line its number among those that were read, and its offset among them.
-    pub(super) places: Vec<(u32, u32)>,
+    pub(super) places: Vec<Place>,
     pub(super) arena: Vec<u8>,
     pub(super) events: Vec<Event>,
     pub(super) stage_fields: Vec<StageFields>,
     pub(super) rejects: Vec<Reject>,
     pub(super) n_blank: u64,
-    place: (u32, u32),
+    place: Place,
+}
+
+/// Where a line of ours comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// The line's number among those that were read.
+    pub(super) line_index: u32,
+    /// Its offset among them.
+    pub(super) start: u32,
+    /// The record's number in it.
+    pub(super) record: u32,
 }
 
 /// How much there is of it.
@@ -34,7 +44,16 @@ impl Mapped {
 
     /// What comes is of the line with that number, which stands at `start` among those that were read.
     pub fn begin_line(&mut self, index: u32, start: u32) {
-        self.place = (index, start);
+        self.place = Place {
+            line_index: index,
+            start,
+            record: 0,
+        };
+    }
+
+    /// What comes is of the record with that number of the line.
+    pub fn begin_record(&mut self, record: u32) {
+        self.place.record = record;
     }
 
     /// Adds a line that says nothing.
@@ -116,6 +135,16 @@ impl Mapped {
         }
     }
 
+    #[must_use]
+    pub fn n_bytes_since(&self, mark: Mark) -> usize {
+        self.lines.len() - mark.bytes
+    }
+
+    #[must_use]
+    pub fn n_rejects_since(&self, mark: Mark) -> usize {
+        self.rejects.len() - mark.rejects
+    }
+
     /// Takes out what came after; nothing that is blank did.
     pub fn take_out(&mut self, mark: Mark) {
         self.lines.truncate(mark.bytes);
@@ -123,4 +152,39 @@ impl Mapped {
         self.events.truncate(mark.events);
         self.rejects.truncate(mark.rejects);
     }
+}
+
+impl Block {
+    /// Where a line that was read stands, the line with that number at that offset among them.
+    #[must_use]
+    pub fn place_of_line(&self, line_index: usize, start: usize) -> LinePlace<'_> {
+        /// How sources of messages are named, letters about them too.
+        const PARTITION: &str = "kafka:";
+        if let Some(origin) = self.origins.get(line_index) {
+            let is_partition = origin.source.starts_with(PARTITION);
+            return LinePlace {
+                partition: if is_partition { &origin.source } else { "" },
+                offset: origin.offset,
+                record: origin.record,
+            };
+        }
+        let (partition, n_before) = match self.origin.medium {
+            Medium::Partition(_) => (&*self.origin.source, line_index),
+            Medium::Stream | Medium::File(_) => ("", start),
+        };
+        LinePlace {
+            partition,
+            offset: self.origin.offset + n_before as u64,
+            record: 0,
+        }
+    }
+}
+
+/// Where a line stands, as far as it matters which one it is.
+pub struct LinePlace<'a> {
+    /// The partition, if it is from one.
+    pub partition: &'a str,
+    pub offset: u64,
+    /// Its number among the records of a line, if it was taken out of one.
+    pub record: u32,
 }

@@ -39,7 +39,7 @@ pub struct ConsumeArgs {
     mapping: MappingArgs,
 
     /// Tell for each line which value comes from where and what is missing, instead of passing it on
-    #[arg(long, conflicts_with_all = ["resume_from", "follow"], help_heading = "Other formats")]
+    #[arg(long, conflicts_with_all = ["resume_from", "follow", "topics", "dead_letter"], help_heading = "Other formats")]
     explain_mapping: bool,
 
     /// Print the names of all formats, and where their records are described

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use super::{Ended, FileArgs, LineArgs};
@@ -51,6 +51,10 @@ impl MappingArgs {
     pub(super) fn mapping(&self) -> anyhow::Result<Option<Arc<Mapping>>> {
         let is_native = self.format == NATIVE;
         if is_native && self.map.is_empty() {
+            ensure!(
+                !self.keep_raw && self.log_end.is_none(),
+                "--keep-raw and --log-end are for other formats: say which by --format or --map"
+            );
             return Ok(None);
         }
         let mapping = Mapping::new(MappingConfig {

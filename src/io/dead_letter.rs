@@ -38,6 +38,14 @@ struct Letter<'a> {
 struct LetterPosition {
     line: u64,
     offset: u64,
+    /// Which of the line's records it is, if it holds several.
+    #[serde(default, skip_serializing_if = "is_first")]
+    record: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_first(record: &u32) -> bool {
+    *record == 0
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -88,6 +96,7 @@ struct Subject<'a> {
     source: &'a str,
     line: u64,
     offset: u64,
+    record: u32,
     reason: &'a Reason,
 }
 
@@ -169,6 +178,7 @@ impl DeadLetters {
             source: &origin.source,
             line: origin.line,
             offset: origin.offset,
+            record: origin.record,
             reason: &reject.reason,
         };
         let is_end = block.part.is_none_or(|part| part.is_last);
@@ -199,6 +209,7 @@ impl DeadLetters {
             source,
             line: number,
             offset: 0,
+            record: 0,
             reason,
         };
         kept.write(&subject, line, false, true)?;
@@ -244,6 +255,7 @@ impl Kept {
                 position: LetterPosition {
                     line: subject.line,
                     offset: subject.offset,
+                    record: subject.record,
                 },
                 reason: subject.reason,
                 part: (self.n_parts > 0 || !is_last || has_parts).then_some(part),
@@ -479,6 +491,7 @@ fn open_letter(line: &[u8]) -> anyhow::Result<RawLine> {
         source: Arc::from(&*letter.source),
         line: letter.position.line,
         offset: letter.position.offset,
+        record: letter.position.record,
         medium: Medium::Stream,
     };
     Ok(RawLine {

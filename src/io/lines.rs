@@ -179,6 +179,7 @@ pub fn start_of(source: &str) -> Origin {
         source: Arc::from(source),
         line: 1,
         offset: 0,
+        record: 0,
         medium: Medium::Stream,
     }
 }

@@ -282,6 +282,7 @@ mod tests {
             source: Arc::from(name),
             line: 2,
             offset: 4,
+            record: 0,
             medium: Medium::File(Arc::new(File::open(&path).expect("the file"))),
         };
         let position = Position::of(&end).expect("a regular file");
@@ -320,6 +321,7 @@ mod tests {
                 source: Arc::from("-"),
                 line: 1,
                 offset: 0,
+                record: 0,
                 medium: Medium::Stream,
             }),
             None

@@ -12,7 +12,15 @@ pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
         .unwrap_or(text);
     let bare = bare.split_once('%').map_or(bare, |(address, _)| address);
     let address = bare.parse().ok().or_else(|| {
-        let socket = text.parse::<SocketAddr>();
+        // A zone may be any name.
+        let without_zone = text.split_once('%').and_then(|(before, after)| {
+            let (_, port) = after.split_once(']')?;
+            Some(format!("{before}]{port}"))
+        });
+        let socket = without_zone
+            .as_deref()
+            .unwrap_or(text)
+            .parse::<SocketAddr>();
         socket.ok().map(|socket| socket.ip())
     })?;
     Some(match address {
@@ -44,6 +52,7 @@ mod tests {
         check("[2001:DB8::1]", "2001:db8::1");
         check("fe80::1%eth0", "fe80::1");
         check("[fe80::1%3]:443", "fe80::1");
+        check("[2001:db8::1%eth0]:44", "2001:db8::1");
         check("::ffff:192.0.2.1", "192.0.2.1");
         check("[::ffff:192.0.2.1]:80", "192.0.2.1");
         for wrong in [

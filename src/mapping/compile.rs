@@ -155,6 +155,12 @@ impl Compiler {
         refusal_places.sort_unstable();
         refusal_places.dedup();
         let fields = self.fields(&document.fields)?;
+        for name in ["format", "raw"] {
+            ensure!(
+                !document.metadata.contains_key(name),
+                "metadata.{name} is written by the program"
+            );
+        }
         let metadata = document.metadata.iter().map(|(name, rules)| {
             let rules: document::Rules = rules.clone().try_into()?;
             let mut escaped = Vec::new();
@@ -169,6 +175,10 @@ impl Compiler {
             })
         });
         let metadata = metadata.collect::<anyhow::Result<_>>()?;
+        ensure!(
+            self.tree.n_places() < usize::from(u16::MAX) / 2,
+            "it looks at too many places"
+        );
         self.tree.finish();
         Ok(Format {
             name: document.name.clone(),

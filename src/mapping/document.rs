@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
     pub(super) name: String,
+    #[serde(default)]
     pub(super) title: String,
     /// Where the vendor describes the records.
     #[serde(default)]
@@ -101,8 +103,7 @@ pub(super) struct Pattern {
     pub(super) set: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize, Debug)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub(super) enum Rules {
     One(Rule),
     Some(Vec<Rule>),
@@ -117,8 +118,7 @@ impl Rules {
     }
 }
 
-#[derive(Deserialize, Debug)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub(super) enum Rule {
     /// A path, or a template if it has braces.
     Text(String),
@@ -194,8 +194,7 @@ impl Scalar {
     }
 }
 
-#[derive(Deserialize, Debug)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub(super) enum Condition {
     Is(Texts),
     Other(Comparison),
@@ -208,4 +207,37 @@ pub(super) struct Comparison {
     pub(super) matches: Option<String>,
     pub(super) exists: Option<bool>,
     pub(super) blank: Option<bool>,
+}
+
+// Not untagged: what is wrong within a table would not be said.
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Array(rules) => {
+                let rules: Result<_, _> = rules.into_iter().map(Rule::of).collect();
+                rules.map(Self::Some)
+            }
+            rule => Rule::of(rule).map(Self::One),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+impl Rule {
+    fn of(value: toml::Value) -> Result<Self, toml::de::Error> {
+        match value {
+            toml::Value::String(text) => Ok(Self::Text(text)),
+            table => table.try_into().map(|table| Self::Table(Box::new(table))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            table @ toml::Value::Table(_) => table.try_into().map(Self::Other),
+            texts => texts.try_into().map(Self::Is),
+        }
+        .map_err(D::Error::custom)
+    }
 }

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::format::Format;
 use super::rule::{Given, Rule, Rules, View};
-use crate::record::scan::Value;
+use crate::record::scan::{Scanner, Value};
 use crate::record::text::{hex, push_integer, push_json_string};
 use crate::record::{Checked, Code, Fields, Reason};
 
@@ -94,7 +94,8 @@ pub(super) fn write(
     if keeps_raw {
         output.extend_from_slice(b",\"raw\":");
         let raw = identity.raw.trim_ascii();
-        if raw.starts_with('{') {
+        // As text, if it would be nested too deeply here.
+        if raw.starts_with('{') && Scanner::new(raw).value(2).is_ok() {
             output.extend_from_slice(raw.as_bytes());
         } else {
             push_json_string(output, raw);

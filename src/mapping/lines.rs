@@ -6,7 +6,7 @@ use crate::time::{Zone, parse_iso};
 
 /// Times that a line may say that it happened before it is no longer unfolded: sshd closes a connection after
 /// six attempts (`MaxAuthTries`), and lines must not multiply without end.
-const TIMES_MAX: u32 = 32;
+const TIMES_MAX: u32 = 8;
 
 /// The object of a line, and how many times it happened; none if the line is not of syslog. Times that say no zone
 /// are of `zone`, and of the latest year in which they are not after `latest_ms`.
@@ -88,7 +88,9 @@ fn priority(line: &str) -> (Option<u8>, &str) {
         return (None, line);
     };
     match digits.parse::<u8>() {
-        Ok(priority) if priority <= 191 && digits.len() <= 3 => (Some(priority), rest),
+        Ok(priority) if priority <= 191 && digits.len() <= 3 && !digits.starts_with('+') => {
+            (Some(priority), rest)
+        }
         _ => (None, line),
     }
 }
@@ -203,7 +205,8 @@ fn bsd_time<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<(i64, bool
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let mut parts = clock.split(':');
     let mut part = || number(parts.next()?, 2);
-    let clock = (part()?, part()?, part()?);
+    // A leap second is the last one here.
+    let clock = (part()?, part()?, part()?.min(59));
     if parts.next().is_some() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -10,7 +10,7 @@ use super::format::Format;
 use super::memo::Memos;
 use super::slots::{Kind, Slot, Slots, Texts};
 use super::tsv::{Ahead, Header};
-use super::walk::{Found, ROOT, Tree};
+use super::walk::{Found, ROOT, Tree, sign_place};
 use super::{Mapping, lines};
 use crate::batch::{Block, Mapped, decode, line_too_long};
 use crate::record::scan::Scanner;
@@ -18,6 +18,11 @@ use crate::record::{Checked, Code, Reason};
 
 /// Events of one record, at the most: an element may be short, and what is written of it is not.
 const EVENTS_MAX: u32 = 1_000;
+/// Records of one line that are rejected one by one, at the most: then the line is, as a whole.
+const REJECTS_MAX: usize = 1_000;
+/// What may be written for a record: so many times its bytes, and some more.
+const GROWTH_MAX: usize = 16;
+const GROWTH_BYTES: usize = 8 << 10;
 
 /// Maps all lines of a block.
 pub(super) fn map_block(
@@ -53,11 +58,12 @@ pub(super) fn map_block(
     mapper.output.reserve(bytes.len());
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
-        let (partition, offset) = block.place_of_line(index, *start);
+        let place = block.place_of_line(index, *start);
+        mapper.first_record = place.record;
         mapper.identity = Identity {
-            partition,
-            offset,
-            record_index: 0,
+            partition: place.partition,
+            offset: place.offset,
+            record_index: place.record,
             event_index: 0,
             raw: "",
         };
@@ -65,7 +71,7 @@ pub(super) fn map_block(
             Line::Blank => mapper.output.blank(),
             Line::Record(record) => mapper.record(record, true),
             Line::Array(array) => mapper.array(array),
-            Line::Made(line, objects) => mapper.made(line, objects),
+            Line::Made(line, object) => mapper.made(line, object),
             Line::Rejected(reason) => mapper.output.reject(&bytes[*start..*end], reason.clone()),
         }
     }
@@ -90,9 +96,10 @@ pub(super) fn record_of(
         json: json.to_owned(),
         n_times: 1,
         format: None,
+        is_row: false,
     };
     match reader.read(line.strip_suffix('\n').unwrap_or(line)).ok()? {
-        Line::Made(_, mut objects) => objects.pop(),
+        Line::Made(_, object) => Some(object),
         Line::Array(array) => first_element(array, 0).map(of_json),
         Line::Record(record) => {
             let mut mapper = Mapper::new(mapping);
@@ -125,8 +132,8 @@ enum Line<'a> {
     Record(&'a str),
     /// A JSON array.
     Array(&'a str),
-    /// Text, and objects made of it.
-    Made(&'a str, Vec<Object>),
+    /// Text, and the object made of it.
+    Made(&'a str, Object),
     Rejected(Box<Reason>),
 }
 
@@ -137,6 +144,8 @@ pub(super) struct Object {
     pub(super) n_times: u32,
     /// The format that it is of, if that is known.
     pub(super) format: Option<usize>,
+    /// It is a row of a table.
+    is_row: bool,
 }
 
 /// Takes lines apart that are not JSON.
@@ -171,13 +180,15 @@ impl Reader<'_> {
                 json,
                 n_times: 1,
                 format: self.mapping.only,
+                is_row: true,
             };
-            return Ok(Line::Made(line, vec![object]));
+            return Ok(Line::Made(line, object));
         }
         let takes_syslog = |number: &usize| self.mapping.takes(*number, InputKind::Syslog);
         let format = match self.mapping.only {
             Some(only) => Some(only).filter(takes_syslog),
-            None => (0..self.mapping.formats.len()).find(takes_syslog),
+            // What no other is told by.
+            None => (0..self.mapping.formats.len()).rev().find(takes_syslog),
         };
         if format.is_none() {
             let value = Scanner::new(line).value(0);
@@ -196,8 +207,9 @@ impl Reader<'_> {
             json,
             n_times,
             format,
+            is_row: false,
         };
-        Ok(Line::Made(line, vec![object]))
+        Ok(Line::Made(line, object))
     }
 }
 
@@ -211,6 +223,10 @@ pub(super) struct Mapper<'m, 'a> {
     pub(super) memos: RefCell<Memos>,
     output: Mapped,
     identity: Identity<'a>,
+    /// The number of the first record of the line among those of the line that it was in once.
+    first_record: u32,
+    /// How many times the same was written already.
+    repeat: u32,
 }
 
 /// What a record is found to be.
@@ -231,6 +247,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
             texts: Texts::new(),
             memos: RefCell::default(),
             output: Mapped::default(),
+            first_record: 0,
+            repeat: 0,
             identity: Identity {
                 partition: "",
                 offset: 0,
@@ -241,36 +259,45 @@ impl<'m, 'a> Mapper<'m, 'a> {
         }
     }
 
-    /// Maps the objects that were made of a line.
-    fn made(&mut self, line: &'a str, objects: &'a [Object]) {
+    /// Maps the object that was made of a line.
+    fn made(&mut self, line: &'a str, object: &'a Object) {
         let mut go = || -> Checked<()> {
-            for object in objects {
-                self.identity.raw = line;
-                let number = match object.format {
-                    Some(number) => {
-                        self.walk(number, &object.json)?;
-                        number
-                    }
-                    None => match self.tell(&object.json, false)? {
-                        Told::Format(number) => number,
-                        _ => return Err(unknown()),
-                    },
-                };
-                for _ in 0..object.n_times {
-                    self.events(number, &object.json)?;
-                    self.identity.record_index += 1;
+            self.identity.raw = line;
+            let told = if self.mapping.only.is_some() {
+                Told::Unknown
+            } else {
+                self.tell(&object.json, false)?
+            };
+            let number = match (told, object.format) {
+                // Only some formats take lines of text.
+                (Told::Format(told), Some(_)) if self.mapping.takes(told, InputKind::Syslog) => {
+                    told
                 }
+                (_, Some(number)) => {
+                    self.walk(number, &object.json)?;
+                    number
+                }
+                (Told::Format(told), None) => told,
+                _ => return Err(unknown()),
+            };
+            for repeat in 0..object.n_times {
+                self.repeat = repeat;
+                self.events(number, &object.json)?;
             }
             Ok(())
         };
-        if let Err(reason) = go() {
-            self.output.reject(line.as_bytes(), reason);
+        let result = go();
+        self.repeat = 0;
+        if let Err(reason) = result {
+            // A row without its table's head says nothing: it is kept as the object that it is.
+            let raw = if object.is_row { &object.json } else { line };
+            self.output.reject(raw.as_bytes(), reason);
         }
     }
 
     /// Maps the elements of an array.
     fn array(&mut self, array: &'a str) {
-        let start = self.output.mark();
+        let mark = self.output.mark();
         let mut n_records = 0;
         let mut go = || -> Checked<()> {
             let mut scanner = Scanner::new(array);
@@ -279,15 +306,20 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 scanner.peek();
                 let start = scanner.at();
                 scanner.value(1)?;
-                self.identity.record_index = n_records;
+                self.identity.record_index = self.first_record + n_records;
                 self.record(&array[start..scanner.at()], false);
                 n_records += 1;
+                if self.output.n_rejects_since(mark) > REJECTS_MAX {
+                    let message =
+                        format!("more than {REJECTS_MAX} of its records cannot be mapped");
+                    return Err(Reason::of_line(Code::OutOfRange, message));
+                }
                 has_next = scanner.next_element()?;
             }
             scanner.end()
         };
         if let Err(reason) = go() {
-            self.output.take_out(start);
+            self.output.take_out(mark);
             self.output.reject(array.as_bytes(), reason);
         } else if n_records == 0 {
             self.output.blank();
@@ -297,6 +329,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
     /// Maps one record; if it is a whole line it may be an envelope.
     fn record(&mut self, record: &'a str, is_line: bool) {
         self.identity.raw = record;
+        self.output.begin_record(self.identity.record_index);
         let result = self.tell(record, is_line).and_then(|told| match told {
             Told::Format(number) => self.events(number, record),
             Told::Native => {
@@ -320,12 +353,16 @@ impl<'m, 'a> Mapper<'m, 'a> {
         let mapping = self.mapping;
         if let Some(only) = mapping.only {
             let format = self.walk(only, record)?;
-            let envelope = self.envelope(&format.envelopes).filter(|_| is_line);
+            // A record of the format may have a member of that name.
+            let may_be_envelope = is_line && !format.is_told_by(&self.slots, &self.texts);
+            let envelope = self.envelope(&format.envelopes).filter(|_| may_be_envelope);
             return Ok(envelope.map_or(Told::Format(only), Told::Envelope));
         }
         let guess = self.guess;
         let format = self.walk(guess, record)?;
-        if format.natives.iter().all(|&sign| self.slots.has_seen(sign)) {
+        let is_native =
+            |&sign: &u16| self.slots.has_seen(sign) && self.slots.get(sign_place(sign)).is_exact;
+        if format.natives.iter().all(is_native) {
             return Ok(Told::Native);
         }
         let is_told = |number: &usize| {
@@ -436,12 +473,17 @@ impl<'m, 'a> Mapper<'m, 'a> {
     }
 
     fn each_event(&mut self, format: &Format, record: &'a str) -> Checked<()> {
-        self.identity.event_index = 0;
+        self.identity.event_index = self.repeat;
         let mut refused = None;
+        let mark = self.output.mark();
+        let bytes_max = GROWTH_BYTES + record.len() * GROWTH_MAX;
         let array = format.each.map(|place| (place, *self.slots.get(place)));
-        if let Some((place, slot)) =
-            array.filter(|(_, slot)| slot.kind == Kind::Array && slot.is_of_record())
-        {
+        if array.is_some_and(|(_, slot)| slot.kind == Kind::Array && !slot.is_of_record()) {
+            let message = "several events in a record that is text within another one";
+            return Err(Reason::of_line(Code::OutOfRange, message));
+        }
+        let n_texts = self.texts.n_made();
+        if let Some((place, slot)) = array.filter(|(_, slot)| slot.kind == Kind::Array) {
             let mut scanner = Scanner::new(record);
             scanner.move_to(slot.range().0);
             let mut has_next = scanner.open_array()?;
@@ -457,15 +499,20 @@ impl<'m, 'a> Mapper<'m, 'a> {
                     }
                     result => result?,
                 }
+                self.texts.keep(n_texts);
                 self.identity.event_index += 1;
-                if self.identity.event_index > EVENTS_MAX {
-                    let message = format!("more than {EVENTS_MAX} events in one record");
+                if self.identity.event_index > EVENTS_MAX
+                    || self.output.n_bytes_since(mark) > bytes_max
+                {
+                    let message = format!(
+                        "more than {EVENTS_MAX} events in one record, or {GROWTH_MAX} times its bytes"
+                    );
                     return Err(Reason::of_line(Code::OutOfRange, message));
                 }
                 has_next = scanner.next_element()?;
             }
         }
-        if self.identity.event_index == 0 {
+        if self.identity.event_index == self.repeat {
             self.event(format)?;
         }
         if let Some(reason) = refused {

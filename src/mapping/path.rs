@@ -13,6 +13,8 @@ pub(super) enum Step {
     Where(String, String),
     /// What a string holds as JSON text; an object stands for itself.
     Json,
+    /// The text that an array of bytes is; the last step.
+    Bytes,
 }
 
 /// Where a path starts.
@@ -93,11 +95,17 @@ impl Parser<'_> {
                     steps.push(self.selector()?);
                 }
                 Some(':') => {
-                    if !self.text[self.at..].starts_with(":json") {
-                        return Err(self.unexpected("':json'"));
+                    let rest = &self.text[self.at..];
+                    let (name, step) = if rest.starts_with(":bytes") {
+                        (":bytes", Step::Bytes)
+                    } else {
+                        (":json", Step::Json)
+                    };
+                    if !rest.starts_with(name) {
+                        return Err(self.unexpected("':json' or ':bytes'"));
                     }
-                    self.at += ":json".len();
-                    steps.push(Step::Json);
+                    self.at += name.len();
+                    steps.push(step);
                 }
                 _ => return Ok(()),
             }

@@ -217,8 +217,9 @@ impl<'r> View<'r, '_> {
             return false;
         }
         self.empty.is_empty() || {
-            let raw = self.texts.bytes(slot);
-            self.empty.iter().all(|empty| empty.as_bytes() != raw)
+            // A sign may be written as an escape.
+            let text = self.texts.get(slot);
+            text.is_none_or(|text| self.empty.iter().all(|empty| *empty != text))
         }
     }
 
@@ -375,8 +376,14 @@ impl<'r> View<'r, '_> {
     }
 
     fn push_slot(&self, slot: &Slot, is_kept: bool, output: &mut Vec<u8>) {
-        if is_kept && matches!(slot.kind, Kind::Number | Kind::Bool) {
-            output.extend_from_slice(self.texts.bytes(slot));
+        let bytes = self.texts.bytes(slot);
+        // What no reader can read as a number is text.
+        let is_number = || {
+            !bytes.contains(&b'e') && !bytes.contains(&b'E')
+                || number(self.texts.raw(slot)).is_some()
+        };
+        if is_kept && (slot.kind == Kind::Bool || slot.kind == Kind::Number && is_number()) {
+            output.extend_from_slice(bytes);
             return;
         }
         output.push(b'"');

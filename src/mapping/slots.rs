@@ -102,6 +102,16 @@ impl<'a> Texts<'a> {
         (self.n_made as u16, text)
     }
 
+    /// Texts made so far.
+    pub(super) fn n_made(&self) -> usize {
+        self.n_made
+    }
+
+    /// Gives back those made since there were so many.
+    pub(super) fn keep(&mut self, n_made: usize) {
+        self.n_made = self.n_made.min(n_made);
+    }
+
     /// Whether a record has had as many texts made of it as any honest one needs.
     pub(super) fn is_full(&self) -> bool {
         self.n_made >= TEXTS_MAX

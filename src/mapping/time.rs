@@ -76,7 +76,11 @@ fn since_1970(text: &str, units_per_s: i64) -> Option<i64> {
         .take(9)
         .fold(0, |sum, digit| sum * 10 + i128::from(digit - b'0'));
     let units_per_s = i128::from(units_per_s);
-    let ms = (whole.checked_mul(1_000_000_000)? + nanos) * 1_000 / (units_per_s * 1_000_000_000);
+    // No time that counts has more digits.
+    if whole > i128::from(i64::MAX) {
+        return None;
+    }
+    let ms = (whole * 1_000_000_000 + nanos) * 1_000 / (units_per_s * 1_000_000_000);
     i64::try_from(ms).ok()
 }
 
@@ -124,6 +128,8 @@ mod tests {
             "0x10",
             "99999999999999999999999999999999999999999",
             "1e400",
+            "340282366920938465199064208",
+            "100000000000000000000000000000",
         ] {
             check("s", wrong, None);
         }

@@ -2,7 +2,6 @@
 //! (<https://docs.zeek.org/en/master/log-formats.html>).
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -12,6 +11,8 @@ use crate::record::text::push_json_string;
 /// Columns of a table, at the most, and bytes of what lines say of them.
 const COLUMNS_MAX: usize = 1_024;
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a name, a kind, a separator, at the most: each row is written with all names.
+const WORD_BYTES_MAX: usize = 128;
 
 /// What has been said of the lines of a block before it.
 #[derive(Clone, Default)]
@@ -96,28 +97,47 @@ impl Headers {
     }
 }
 
-/// What the start of a file says, in the middle of which a run goes on.
+/// What a file says up to where a run goes on in the middle of it.
 fn head_of(block: &Block) -> Option<Arc<Header>> {
     let Medium::File(file) = &block.origin.medium else {
         return None;
     };
-    if block.origin.offset == 0 {
+    let mut head = [0; 1];
+    if block.origin.offset == 0 || file.read_at(&mut head, 0).ok()? == 0 || head != *b"#" {
         return None;
     }
-    let head = read_head(file)?;
-    let text = String::from_utf8_lossy(&head);
     let mut header = None;
-    for line in text.lines().take_while(|line| line.starts_with('#')) {
-        header = Header::after(header.as_ref(), line).or(header);
+    let mut at = 0;
+    let mut line = Vec::new();
+    let mut chunk = vec![0; HEADER_BYTES_MAX];
+    while at < block.origin.offset {
+        let n_left = usize::try_from(block.origin.offset - at).unwrap_or(usize::MAX);
+        let wanted = chunk.len().min(n_left);
+        let n_read = file.read_at(&mut chunk[..wanted], at).ok()?;
+        if n_read == 0 {
+            break;
+        }
+        at += n_read as u64;
+        for piece in chunk[..n_read].split_inclusive(|byte| *byte == b'\n') {
+            // Rows are looked at no further than their first byte.
+            if line.is_empty() || line.starts_with(b"#") && line.len() <= HEADER_BYTES_MAX {
+                line.extend_from_slice(if line.is_empty() && !piece.starts_with(b"#") {
+                    &piece[..1]
+                } else {
+                    piece
+                });
+            }
+            if piece.ends_with(b"\n") {
+                if let Some(text) = line.strip_suffix(b"\n")
+                    && let Ok(text) = std::str::from_utf8(text)
+                {
+                    header = Header::after(header.as_ref(), text).or(header);
+                }
+                line.clear();
+            }
+        }
     }
     header.map(Arc::new)
-}
-
-fn read_head(file: &File) -> Option<Vec<u8>> {
-    let mut head = vec![0; HEADER_BYTES_MAX];
-    let n_read = file.read_at(&mut head, 0).ok()?;
-    head.truncate(n_read);
-    head.starts_with(b"#").then_some(head)
 }
 
 impl Header {
@@ -137,28 +157,35 @@ impl Header {
                 columns: Vec::new(),
             });
         }
-        let mut header = before?.clone();
-        let mut words = line.split(&*header.separator);
-        let (what, mut words) = (words.next()?, words.map(str::to_owned));
+        let before = before?;
+        let (what, rest) = line.split_once(&*before.separator)?;
+        let is_known = matches!(
+            what,
+            "#set_separator" | "#empty_field" | "#unset_field" | "#path" | "#fields" | "#types"
+        );
+        if !is_known {
+            return matches!(what, "#open" | "#close").then(|| before.clone());
+        }
+        let mut header = before.clone();
+        let short = |word: &str| (word.len() <= WORD_BYTES_MAX).then(|| word.to_owned());
+        let mut words = rest.split(&*header.separator).map(short);
         match what {
-            "#set_separator" => header.set_separator = words.next()?,
-            "#empty_field" => header.empty = words.next()?,
-            "#unset_field" => header.unset = words.next()?,
-            "#path" => header.path = words.next()?,
+            "#set_separator" => header.set_separator = words.next()??,
+            "#empty_field" => header.empty = words.next()??,
+            "#unset_field" => header.unset = words.next()??,
+            "#path" => header.path = words.next()??,
             "#fields" => {
-                let columns = words.take(COLUMNS_MAX).map(|name| Column {
-                    name,
-                    kind: "string".to_owned(),
+                let columns = words.take(COLUMNS_MAX).map(|name| {
+                    let kind = "string".to_owned();
+                    Some(Column { name: name?, kind })
                 });
-                header.columns = columns.collect();
+                header.columns = columns.collect::<Option<_>>()?;
             }
-            "#types" => {
+            _ => {
                 for (column, kind) in header.columns.iter_mut().zip(words) {
-                    column.kind = kind;
+                    column.kind = kind?;
                 }
             }
-            "#open" | "#close" => {}
-            _ => return None,
         }
         Some(header)
     }

@@ -37,6 +37,8 @@ struct Node {
     elements: Option<Box<Elements>>,
     /// What the text of a string is, as JSON.
     inside: Option<u16>,
+    /// The text that an array of bytes is.
+    bytes: Option<u16>,
 }
 
 struct Member {
@@ -106,6 +108,14 @@ impl Tree {
                 };
                 self.nodes[from as usize].inside = Some(inside);
                 self.add(inside, rest)
+            }
+            Step::Bytes => {
+                let bytes = match self.nodes[from as usize].bytes {
+                    Some(bytes) => bytes,
+                    None => self.add_place(),
+                };
+                self.nodes[from as usize].bytes = Some(bytes);
+                bytes
             }
             Step::Index(index) => self.pick(from, |_, _| Selector::Index(*index), rest),
             Step::Any => self.pick(from, |_, _| Selector::Any, rest),
@@ -226,6 +236,7 @@ impl Tree {
             n_seen += 1;
             places.extend(node.members.iter().map(|member| member.place));
             places.extend(node.inside);
+            places.extend(node.bytes);
             if let Some(elements) = &node.elements {
                 places.push(elements.root);
                 places.extend(elements.picks.iter().map(|pick| pick.to));
@@ -276,8 +287,8 @@ impl Tree {
         scanner.end()
     }
 
-    /// Walks one element of an array, which stands at `start` of the record's text; what was found in
-    /// another one is forgotten.
+    /// Walks one element of an array, which comes next in the record's text; what was found in another one is
+    /// forgotten.
     ///
     /// # Errors
     /// As [`Self::walk`].
@@ -330,7 +341,8 @@ impl Walker<'_, '_, '_, '_> {
             let member = find(&node.members, &node.starts, name);
             let member = member.filter(|(_, is_exact)| *is_exact || self.tree.folds_case);
             let sign = if place == ROOT {
-                find(&self.tree.signs, &self.tree.sign_starts, name).map(|(sign, _)| sign.place)
+                find(&self.tree.signs, &self.tree.sign_starts, name)
+                    .map(|(sign, is_exact)| (sign.place, is_exact))
             } else {
                 None
             };
@@ -338,22 +350,25 @@ impl Walker<'_, '_, '_, '_> {
             match (member, sign) {
                 (Some((member, is_exact)), _) => {
                     self.value(scanner, member.place, is_exact, depth + 1)?;
-                    if let Some(sign) = sign
+                    if let Some((sign, is_exact)) = sign
                         && self.found.slots.get(sign).kind == Kind::Absent
                     {
-                        let slot = *self.found.slots.get(member.place);
+                        let mut slot = *self.found.slots.get(member.place);
+                        slot.is_exact = is_exact;
                         self.found.slots.set(sign, slot);
                     }
                 }
                 // The first counts: which format it is must not depend on which one is tried first.
-                (None, Some(sign)) if self.found.slots.get(sign).kind == Kind::Absent => {
-                    self.value(scanner, sign, true, depth + 1)?;
+                (None, Some((sign, is_exact)))
+                    if self.found.slots.get(sign).kind == Kind::Absent =>
+                {
+                    self.value(scanner, sign, is_exact, depth + 1)?;
                 }
                 _ => {
                     scanner.value(depth + 1)?;
                 }
             }
-            if let Some(sign) = sign.filter(|_| !is_null) {
+            if let Some((sign, _)) = sign.filter(|_| !is_null) {
                 self.found.slots.see(sign_of(sign));
             }
             has_next = scanner.next_member()?;
@@ -378,6 +393,8 @@ impl Walker<'_, '_, '_, '_> {
             if before.is_exact || !is_exact {
                 return scanner.value(depth).map(drop);
             }
+            let places = self.tree.below(place);
+            self.found.slots.forget(&places);
         }
         let node = &self.tree.nodes[place as usize];
         let mut slot = match first {
@@ -424,10 +441,15 @@ impl Walker<'_, '_, '_, '_> {
         self.found.slots.set(place, slot);
         match node.inside {
             Some(inside) if matches!(slot.kind, Kind::Plain | Kind::Escaped) => {
-                self.inside(&slot, inside)
+                self.inside(&slot, inside);
             }
-            _ => Ok(()),
+            _ => {}
         }
+        if let Some(bytes) = node.bytes.filter(|_| slot.kind == Kind::Array) {
+            let (start, end) = slot.range();
+            self.bytes(&scanner.text()[start..end], bytes);
+        }
+        Ok(())
     }
 
     fn array(&mut self, scanner: &mut Scanner<'_>, node: &Node, depth: u32) -> Checked<()> {
@@ -468,31 +490,44 @@ impl Walker<'_, '_, '_, '_> {
     }
 
     /// Walks the JSON text that a string holds. A string that holds none has no members.
-    fn inside(&mut self, slot: &Slot, place: u16) -> Checked<()> {
+    fn inside(&mut self, slot: &Slot, place: u16) {
         let Some(text) = self.found.texts.get(slot).map(std::borrow::Cow::into_owned) else {
-            return Ok(());
+            return;
         };
         if !text.trim_ascii_start().starts_with('{') || self.found.texts.is_full() {
-            return Ok(());
+            return;
         }
         let (number, mut made) = self.found.texts.take();
         made.push_str(&text);
         self.found.texts.put(number, made);
         let outer = std::mem::replace(&mut self.text, number);
+        let had_twice = self.found.slots.has_twice;
         let mut scanner = Scanner::new(&text);
         let walked = self
             .object(&mut scanner, place, 1)
             .and_then(|()| scanner.end());
         self.text = outer;
-        match walked {
+        if walked.is_err() {
             // What was found before it breaks off would be half of it.
-            Err(reason) if reason.code == Code::InvalidJson => {
-                let places = self.tree.below(place);
-                self.found.slots.forget(&places);
-                Ok(())
-            }
-            walked => walked,
+            let places = self.tree.below(place);
+            self.found.slots.forget(&places);
+            self.found.slots.has_twice = had_twice;
         }
+    }
+
+    /// Notes the text that an array of bytes is, as the journal of systemd writes what is not all printable.
+    fn bytes(&mut self, array: &str, place: u16) {
+        let Ok(bytes) = serde_json::from_str::<Vec<u8>>(array) else {
+            return;
+        };
+        if self.found.texts.is_full() {
+            return;
+        }
+        let (number, mut made) = self.found.texts.take();
+        made.push_str(&String::from_utf8_lossy(&bytes));
+        let slot = Slot::new(Kind::Raw, number, 0, made.len());
+        self.found.texts.put(number, made);
+        self.found.slots.set(place, slot);
     }
 }
 

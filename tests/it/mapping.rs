@@ -458,6 +458,140 @@ fn text_is_taken_apart() {
     assert_eq!(ids.len(), 5, "each event has an id of its own");
 }
 
+/// Where an element of an array stands goes with it to the dead letters: two that are alike stay two, and what is
+/// read again is not another event.
+#[test]
+fn rejected_elements_come_back_as_what_they_were() {
+    let strict = APP.replace("login = \"LOGIN_SUCCESS\"", "");
+    let one = r#"{"who":{"name":"ann"},"at":"2025-01-01T00:00:00Z","what":"login"}"#;
+    let input = format!("[{one},{one},{one}]\n");
+    let fixture = fixture(&[
+        ("strict.toml", strict.as_bytes()),
+        ("in.json", input.as_bytes()),
+    ]);
+    let args = [
+        "--map",
+        "@strict.toml",
+        "--dead-letter",
+        "@dead",
+        "@in.json",
+    ];
+    fixture.consume(&args, b"").expect_code(1);
+    let ids = |args: &[&str]| {
+        let events = fixture.consume(args, b"").expect_code(0).json_lines();
+        events
+            .iter()
+            .map(|event| event["event_id"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let replayed = ids(&["--map", "@app.toml", "--replay", "@dead"]);
+    assert_eq!(replayed, ids(&["--map", "@app.toml", "@in.json"]));
+    assert!(replayed[0] != replayed[1] && replayed[1] != replayed[2]);
+}
+
+/// A record that is small makes no more than that large, and what cannot be mapped is not multiplied either.
+#[test]
+fn what_is_written_of_a_line_is_bounded() {
+    let wide = json!({"who": {"name": "ann"}, "at": 1, "n": "x".repeat(100_000),
+        "acts": vec![json!({"what": "login"}); 900]});
+    let input = format!("{wide}\n[{}0]\n", "0,".repeat(100_000));
+    let fixture = fixture(&[]);
+    let args = ["--map", "@app.toml", "--dead-letter", "@dead"];
+    let ran = fixture.consume(&args, input.as_bytes()).expect_code(1);
+    assert!(
+        ran.stderr.contains("in 2 = out 0 + rejected 2"),
+        "{}",
+        ran.stderr
+    );
+    let letters = fixture.letters("dead");
+    for (letter, message) in letters
+        .iter()
+        .zip(["16 times its bytes", "more than 1000 of its records"])
+    {
+        assert_eq!(letter["reason"]["code"], json!("out_of_range"));
+        let found = letter["reason"]["message"].as_str().unwrap();
+        assert!(found.contains(message), "{found}");
+    }
+}
+
+#[test]
+fn a_record_of_the_format_is_no_envelope() {
+    let line = record(&json!({"app_version": 1, "batch": []}));
+    assert_eq!(mapped(&line).len(), 1);
+}
+
+/// The journal writes messages as arrays of bytes that are not all printable: nobody hides by that.
+#[test]
+fn an_array_of_bytes_is_text() {
+    let message = "Accepted password for ann from 192.0.2.1 port 22 ssh2".as_bytes();
+    let line = json!({"__REALTIME_TIMESTAMP": "1735689600000000", "MESSAGE": message, "_HOSTNAME": "h",
+        "SYSLOG_IDENTIFIER": "sshd"});
+    let ran = run(
+        "sg-consume",
+        &["--format", "auto"],
+        format!("{line}\n").as_bytes(),
+    );
+    let event = &ran.expect_code(0).json_lines()[0];
+    assert_eq!(
+        (&event["user"], &event["type"]),
+        (&json!("ann"), &json!("LOGIN_SUCCESS"))
+    );
+}
+
+/// Rows are read by the head that stands last before them, also by a run that goes on behind it, and come back
+/// from the dead letters without one.
+#[test]
+fn rows_of_tables_know_their_columns() {
+    let head = |columns: &str| {
+        format!(
+            "#separator \\x09\n#path\tssh\n#fields\t{columns}\n#types\ttime\tstring\taddr\taddr\n"
+        )
+    };
+    let first = format!(
+        "{}1.0\tC1\t192.0.2.1\t192.0.2.2\n",
+        head("ts\tuid\tid.orig_h\tid.resp_h")
+    );
+    let second = format!(
+        "{}2.0\tC2\t192.0.2.3\t192.0.2.4\n",
+        head("ts\tuid\tid.resp_h\tid.orig_h")
+    );
+    let fixture = fixture(&[("ssh.log", format!("{first}{second}").as_bytes())]);
+    let (log, db) = (fixture.path("ssh.log"), fixture.path("db"));
+    let sg_run = || {
+        run(
+            "sg-run",
+            &["--format", "zeek", &log, "--db", &db, "-q"],
+            b"",
+        )
+        .expect_code(0)
+    };
+    sg_run();
+    let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut file, b"3.0\tC3\t192.0.2.5\t192.0.2.6\n").unwrap();
+    sg_run();
+    let events = run("sg-query", &["events", "--db", &db, "--oldest-first"], b"").expect_code(0);
+    let users: Vec<_> = events
+        .json_lines()
+        .iter()
+        .map(|event| event["user"].clone())
+        .collect();
+    assert_eq!(users, ["192.0.2.1", "192.0.2.4", "192.0.2.6"]);
+    let bad = format!(
+        "{}x\tC4\t192.0.2.7\t192.0.2.8\n",
+        head("ts\tuid\tid.orig_h\tid.resp_h")
+    );
+    let args = ["--format", "zeek", "--dead-letter", "@dead"];
+    fixture.consume(&args, bad.as_bytes()).expect_code(1);
+    let again = fixture
+        .consume(&["--format", "zeek", "--replay", "@dead"], b"")
+        .expect_code(1);
+    assert!(
+        again.stderr.contains("invalid_value: timestamp"),
+        "{}",
+        again.stderr
+    );
+}
+
 /// An id that is made of a record is the same when the record is read again, from wherever.
 #[test]
 fn ids_depend_on_the_record_and_where_it_stands() {
@@ -655,6 +789,13 @@ fn a_mapping_that_is_wrong_is_refused() {
         assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     };
     check("name = 1", "is no mapping");
+    let wrong_key =
+        "name = \"a\"\n[fields]\nuser = { form = \"x\" }\ntype = \"t\"\ntimestamp = \"x\"\n";
+    check(wrong_key, "unknown field `form`");
+    check(
+        &APP.replace("n = \"n\"", "raw = \"n\""),
+        "metadata.raw is written by the program",
+    );
     check(
         &APP.replace("\"id\"", "\"id[\""),
         "in event_id: in 'id[': expected a name at byte 3",

@@ -342,6 +342,7 @@ impl Subscribed {
             source: Arc::clone(&partition.source),
             line: offset as u64,
             offset: offset as u64,
+            record: 0,
             medium: Medium::Partition(Arc::clone(&self.cluster_id)),
         };
         if block.lines.is_empty() {

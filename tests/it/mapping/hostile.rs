@@ -51,7 +51,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    const PIECES: [&str; 18] = [
+    const PIECES: [&str; 19] = [
         "null",
         "{}",
         "[]",
@@ -65,6 +65,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         "]}",
         "true",
         "99999999999999999999",
+        "340282366920938465199064208",
         "\"user\":",
         "\\\\",
         "@",
