@@ -67,7 +67,7 @@ fn all_is_there_at_zero_from_the_start() {
             assert_eq!(values_of(metric, "stage"), **stages, "{program}");
         }
         let reasons = values_of("streamguard_events_rejected_total", "reason");
-        assert_eq!(reasons.len(), 10, "{reasons:?}");
+        assert_eq!(reasons.len(), 12, "{reasons:?}");
         let severities = values_of("streamguard_anomalies_detected_total", "severity");
         let scores = ["sg-score", "sg-run"].contains(&program);
         assert_eq!(severities.len(), if scores { 4 } else { 0 }, "{program}");
