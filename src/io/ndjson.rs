@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
-use rustix::fs::OFlags;
 
 use super::files::widen_pipe;
 use super::marked::Marking;
@@ -31,11 +30,7 @@ impl NdjsonSink {
         widen_pipe(&stdout);
         Self {
             is_terminal: stdout.is_terminal(),
-            output: if is_closed(&stdout) {
-                Box::new(Closed)
-            } else {
-                Box::new(stdout)
-            },
+            output: Box::new(stdout),
             buffer: Vec::new(),
             ends: Ends::default(),
             keeper: None,
@@ -146,30 +141,6 @@ impl Sink for NdjsonSink {
         if let Some(keeper) = &mut self.keeper {
             keeper.finish();
         }
-        Ok(())
-    }
-}
-
-/// Whether the program was started with its standard output closed: Rust then opens /dev/null in its place, for
-/// reading and writing, which nobody does who means it.
-fn is_closed(stdout: &io::Stdout) -> bool {
-    let is_null = || -> rustix::io::Result<bool> {
-        let null = rustix::fs::stat("/dev/null")?.st_rdev;
-        Ok(rustix::fs::fstat(stdout)?.st_rdev == null
-            && rustix::fs::fcntl_getfl(stdout)?.contains(OFlags::RDWR))
-    };
-    is_null().unwrap_or(false)
-}
-
-/// Takes nothing.
-struct Closed;
-
-impl Write for Closed {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::Error::other("it is closed"))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -457,28 +457,3 @@ fn a_server_that_is_refused_leaves_no_database() {
         assert!(!db.exists(), "{args:?}");
     }
 }
-
-/// Rust puts /dev/null in the place of an output that is closed from the start: all lines were lost, and it was
-/// called success. A reader that goes away is another thing, and so is /dev/null.
-#[test]
-fn a_closed_output_is_trouble() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("events.ndjson");
-    fs::write(&path, generated(100, 5, 1)).unwrap();
-    let path = path.display();
-    let ran = shell(&format!("sg-consume -q {path} >&-"));
-    assert_eq!(ran.code, 2, "{}", ran.stderr);
-    assert!(
-        ran.stderr
-            .contains("cannot write to standard output: it is closed"),
-        "{}",
-        ran.stderr
-    );
-    for fine in [">/dev/null", "| head -n 1"] {
-        shell(&format!("sg-consume -q {path} {fine}")).expect_code(0);
-    }
-    // What writes none needs none.
-    let db = folder.path().join("db");
-    let db = db.display();
-    shell(&format!("sg-consume -q {path} | sg-store -q --db {db} >&-")).expect_code(0);
-}
