@@ -159,7 +159,7 @@ fn zone_offset_s(text: &str) -> Option<i64> {
         4 => digits.split_at_checked(2)?,
         _ => digits
             .split_once(':')
-            .filter(|(hours, minutes)| hours.len() + minutes.len() == 4)?,
+            .filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)?,
     };
     if !hours
         .bytes()

@@ -11,7 +11,7 @@ use super::document::{self, Document};
 use super::format::{Extra, Fields, Format, Pattern, Refusal, Sign};
 use super::memo::next_list;
 use super::path::{Path, Start, Step, parse_paths};
-use super::rule::{Condition, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
+use super::rule::{Condition, Keys, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
 use super::signs::{NATIVE_MEMBERS, SignNames};
 use super::slots::bits_of;
 use super::table::Table;
@@ -150,10 +150,7 @@ impl Compiler {
         });
         let refusals = refusals.collect::<anyhow::Result<Vec<_>>>()?;
         let conditions = refusals.iter().flat_map(|refusal| &refusal.conditions);
-        let refusal_places = conditions.flat_map(|condition| condition.lookup.places.to_vec());
-        let mut refusal_places: Vec<u16> = refusal_places.collect();
-        refusal_places.sort_unstable();
-        refusal_places.dedup();
+        let refusal_keys = Keys::new(conditions, std::iter::empty());
         let fields = self.fields(&document.fields)?;
         for name in ["format", "raw"] {
             ensure!(
@@ -193,12 +190,9 @@ impl Compiler {
             inside,
             each: self.each,
             refusals,
-            refusal_places,
+            refusal_keys,
             refusal_memo: next_list(),
-            pattern_places: patterns
-                .iter()
-                .flat_map(|it| it.of.places.to_vec())
-                .collect(),
+            pattern_keys: Keys::new(std::iter::empty(), patterns.iter().map(|it| &it.of)),
             pattern_memo: next_list(),
             patterns,
             found: self.found.values().copied().collect(),
@@ -375,14 +369,14 @@ impl Compiler {
             let end = after.find('}').filter(|_| rest[at..].starts_with('{'));
             let end = end.with_context(|| format!("in '{text}': a brace without the other"))?;
             if !plain.is_empty() {
-                parts.push(text_part(std::mem::take(&mut plain)));
+                parts.push(Part::of_text(std::mem::take(&mut plain)));
             }
             parts.push(Part::Path(self.lookup(&after[..end])?));
             rest = &after[end + 1..];
         }
         plain.push_str(rest);
         if !plain.is_empty() {
-            parts.push(text_part(plain));
+            parts.push(Part::of_text(plain));
         }
         Ok(parts)
     }
@@ -510,13 +504,6 @@ fn join(patterns: &mut [Pattern]) -> anyhow::Result<()> {
         start += n_same;
     }
     Ok(())
-}
-
-fn text_part(plain: String) -> Part {
-    let mut escaped = Vec::new();
-    push_inside(&plain, &mut escaped);
-    let escaped = String::from_utf8(escaped).expect("escapes of text are text");
-    Part::Text { plain, escaped }
 }
 
 fn regex(text: &str) -> anyhow::Result<Regex> {

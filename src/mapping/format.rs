@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use regex::{Regex, RegexSet};
 
 use super::memo::{Memos, remembered};
-use super::rule::{Condition, Lookup, Rules, View};
+use super::rule::{Condition, Keys, Lookup, Rules, View};
 use super::slots::{Kind, Slot, Slots, Texts};
 use super::walk::Tree;
 
@@ -26,11 +26,11 @@ pub(super) struct Format {
     pub(super) each: Option<u16>,
     pub(super) refusals: Vec<Refusal>,
     /// The places that they look at, and the number under which is remembered which of them holds.
-    pub(super) refusal_places: Vec<u16>,
+    pub(super) refusal_keys: Keys,
     pub(super) refusal_memo: u32,
     pub(super) patterns: Vec<Pattern>,
     /// The places that they look at, and the number under which is remembered what they find.
-    pub(super) pattern_places: Vec<u16>,
+    pub(super) pattern_keys: Keys,
     pub(super) pattern_memo: u32,
     /// The places of what patterns find.
     pub(super) found: Vec<u16>,
@@ -119,9 +119,7 @@ impl Format {
         if self.refusals.is_empty() {
             return None;
         }
-        let found = (view.slots, view.texts);
         let mut number = Vec::new();
-        let places = &self.refusal_places;
         let find = |number: &mut Vec<u8>| {
             let mut refusals = self.refusals.iter();
             let first = refusals.position(|refusal| view.all_hold(&refusal.conditions));
@@ -129,10 +127,9 @@ impl Format {
             first.is_some()
         };
         remembered(
-            view.memos,
+            view,
             self.refusal_memo,
-            places,
-            found,
+            &self.refusal_keys,
             &mut number,
             find,
         );
@@ -154,12 +151,10 @@ impl Format {
         let mut spans = Vec::new();
         let view = self.view(slots, texts, memos);
         let find = |spans: &mut Vec<u8>| self.push_spans(&view, spans);
-        let found = (view.slots, view.texts);
         if !remembered(
-            memos,
+            &view,
             self.pattern_memo,
-            &self.pattern_places,
-            found,
+            &self.pattern_keys,
             &mut spans,
             find,
         ) {

@@ -1,13 +1,13 @@
 //! What rules have given for the same values before: most records differ in little, and rules with regular
 //! expressions cost more than it takes to remember.
 
-use std::cell::RefCell;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 
-use super::slots::{Kind, Slots, Texts};
+use super::rule::{Keys, View};
+use super::slots::Kind;
 
 /// Values remembered for one list of rules, at the most: all go when there are more.
 const ENTRIES_MAX: usize = 1_024;
@@ -48,14 +48,13 @@ pub(super) fn next_list() -> u32 {
 /// Appends what rules give for what stands at the places, by `make` if it is not known yet; false if they give
 /// nothing.
 pub(super) fn remembered(
-    memos: &RefCell<Memos>,
+    view: &View<'_, '_>,
     list: u32,
-    places: &[u16],
-    (slots, texts): (&Slots, &Texts<'_>),
+    keys: &Keys,
     output: &mut Vec<u8>,
     make: impl FnOnce(&mut Vec<u8>) -> bool,
 ) -> bool {
-    let mut memos = memos.borrow_mut();
+    let mut memos = view.memos.borrow_mut();
     let Memos { lists, key } = &mut *memos;
     let number = list as usize;
     if lists.len() <= number {
@@ -67,14 +66,18 @@ pub(super) fn remembered(
         return make(output);
     }
     key.clear();
-    for &place in places {
-        let slot = slots.get(place);
+    for &place in &keys.flags {
+        let slot = view.slots.get(place);
+        key.push(slot.kind as u8 | u8::from(view.is_value(slot)) << 7);
+    }
+    for &place in &keys.texts {
+        let slot = view.slots.get(place);
         key.push(slot.kind as u8);
         if !matches!(
             slot.kind,
             Kind::Absent | Kind::Null | Kind::Array | Kind::Object
         ) {
-            let raw = texts.bytes(slot);
+            let raw = view.texts.bytes(slot);
             if raw.len() + key.len() > ENTRY_BYTES_MAX {
                 return make(output);
             }

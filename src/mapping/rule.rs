@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -32,6 +33,8 @@ pub(super) struct Rules {
     pub(super) all: Vec<Rule>,
     /// The places that they look at.
     pub(super) places: Vec<u16>,
+    /// Those of which it matters what stands there, and those of which only whether anything does.
+    keys: Keys,
     /// The number under which it is remembered what they give, if that is worth it.
     pub(super) memo: Option<u32>,
     /// Without a value at any of these places there is none, if all rules need one.
@@ -55,9 +58,13 @@ impl Rules {
                 || tests.any(|it| matches!(it, Test::Is(_) | Test::Matches(_)))
         };
         let needed = all.iter().all(needs_value).then(|| bits_of(&places));
+        let conditions = all.iter().flat_map(|rule| &rule.conditions);
+        let read = all.iter().flat_map(|rule| rule.origin.lookups());
+        let keys = Keys::new(conditions, read);
         let mut rules = Self {
             all,
             places,
+            keys,
             memo: None,
             needed,
         };
@@ -82,6 +89,40 @@ impl Rules {
             of_tests + of_places + rule.pattern.as_ref().map_or(0, |_| REGEX)
         };
         self.all.iter().map(cost).sum::<usize>() > self.places.len() + MEMO
+    }
+}
+
+/// Places of which depends what conditions and rules give.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) texts: Vec<u16>,
+    /// Of these only whether anything is there.
+    pub(super) flags: Vec<u16>,
+}
+
+impl Keys {
+    pub(super) fn new<'a>(
+        conditions: impl Iterator<Item = &'a Condition>,
+        read: impl Iterator<Item = &'a Lookup>,
+    ) -> Self {
+        let mut keys = Self::default();
+        for condition in conditions {
+            let places = match condition.test {
+                Test::Exists(_) | Test::Blank(_) => &mut keys.flags,
+                Test::Is(_) | Test::IsNot(_) | Test::Matches(_) => &mut keys.texts,
+            };
+            places.extend_from_slice(&condition.lookup.places);
+        }
+        for lookup in read {
+            keys.texts.extend_from_slice(&lookup.places);
+        }
+        for places in [&mut keys.texts, &mut keys.flags] {
+            places.sort_unstable();
+            places.dedup();
+        }
+        keys.flags
+            .retain(|place| keys.texts.binary_search(place).is_err());
+        keys
     }
 }
 
@@ -161,6 +202,13 @@ impl Origin {
 }
 
 impl Part {
+    pub(super) fn of_text(plain: String) -> Self {
+        let mut escaped = Vec::new();
+        push_inside(&plain, &mut escaped);
+        let escaped = String::from_utf8(escaped).expect("escapes of text are text");
+        Self::Text { plain, escaped }
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Text { plain, .. } => plain.clone(),
@@ -212,7 +260,7 @@ impl<'r> View<'r, '_> {
         slots.into_iter().find(|slot| self.is_value(slot))
     }
 
-    fn is_value(&self, slot: &Slot) -> bool {
+    pub(super) fn is_value(&self, slot: &Slot) -> bool {
         if !slot.is_scalar() {
             return false;
         }
@@ -291,6 +339,8 @@ impl<'r> View<'r, '_> {
             text = Cow::Owned(text[group].to_owned());
         }
         match rule.form {
+            // An IPv4 address has one spelling.
+            Some(Form::Ip) if text.parse::<Ipv4Addr>().is_ok() => {}
             Some(Form::Ip) => text = Cow::Owned(parse_address(&text)?.to_string()),
             Some(Form::Lower) => text.to_mut().make_ascii_lowercase(),
             Some(Form::Slashes) => text = Cow::Owned(text.replace('\\', "/")),
@@ -335,8 +385,7 @@ impl<'r> View<'r, '_> {
         let Some(memo) = rules.memo else {
             return push(output);
         };
-        let found = (self.slots, self.texts);
-        remembered(self.memos, memo, &rules.places, found, output, push)
+        remembered(self, memo, &rules.keys, output, push)
     }
 
     fn push(&self, rule: &Rule, is_kept: bool, output: &mut Vec<u8>) -> bool {
