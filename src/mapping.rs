@@ -12,11 +12,13 @@ mod lines;
 mod mapper;
 mod memo;
 mod path;
+mod reader;
 mod rule;
 mod signs;
 mod slots;
 mod table;
 mod time;
+mod tree;
 mod tsv;
 mod walk;
 

@@ -16,7 +16,7 @@ use super::signs::{NATIVE_MEMBERS, SignNames};
 use super::slots::bits_of;
 use super::table::Table;
 use super::time::TimeForm;
-use super::walk::{ROOT, Tree, sign_place};
+use super::tree::{ROOT, Tree, sign_place};
 use crate::record::in_metadata;
 
 /// A format as its document says.

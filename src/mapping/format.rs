@@ -8,7 +8,7 @@ use regex::{Regex, RegexSet};
 use super::memo::{Memos, remembered};
 use super::rule::{Condition, Keys, Lookup, Rules, View};
 use super::slots::{Kind, Slot, Slots, Texts};
-use super::walk::Tree;
+use super::tree::Tree;
 
 /// A format and how its records become events.
 pub(super) struct Format {

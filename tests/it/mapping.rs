@@ -849,6 +849,37 @@ fn a_mapping_that_is_wrong_is_refused() {
     );
 }
 
+/// What is not said anew stays: one entry of a table replaced the whole table once.
+#[test]
+fn a_mapping_may_build_on_a_known_one() {
+    let own = "extends = \"okta\"\n[tables.types]\n\"user.account.lock\" = \"ALERT\"\n[metadata]\nmine = \"eventType\"\n";
+    let fixture = Fixture::new(&[("own.toml", own.as_bytes())]);
+    let mut lines = String::new();
+    for kind in [
+        "user.account.lock",
+        "user.account.privilege.grant",
+        "user.session.end",
+    ] {
+        let record = json!({"uuid": kind, "published": "2025-01-01T00:00:00Z", "eventType": kind,
+            "actor": {"alternateId": "ann@example.com"}, "outcome": {"result": "SUCCESS"}});
+        writeln!(lines, "{record}").unwrap();
+    }
+    let types = |args: &[&str]| {
+        let events = fixture
+            .consume(args, lines.as_bytes())
+            .expect_code(0)
+            .json_lines();
+        events
+            .iter()
+            .map(|event| event["type"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let known = types(&["--format", "okta"]);
+    let own = types(&["--map", "@own.toml"]);
+    assert_eq!(known[1..], own[1..]);
+    assert_eq!((&*known[0], &*own[0]), ("ACCOUNT_LOCKED", "ALERT"));
+}
+
 #[test]
 fn a_line_can_be_explained() {
     let lines = format!(

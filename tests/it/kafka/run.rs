@@ -240,7 +240,14 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     );
     let n_killed = kill_and_repeat(&|| start(&killed, &topic), 8, 711);
     assert!(n_killed >= 6, "it was too fast to be killed: {n_killed}");
-    assert!(start(&killed, &topic).wait().unwrap().success());
+    // The partitions of a member that was killed are its own until the group has found out: a run that is sooner
+    // at the end of the others leaves them to the next one.
+    for _ in 0..10 {
+        assert!(start(&killed, &topic).wait().unwrap().success());
+        if stats(&killed)["events"] == 150_000 {
+            break;
+        }
+    }
     assert_eq!(full(&killed), full(&quiet));
     assert_eq!(stats(&killed)["events"], 150_000);
 }

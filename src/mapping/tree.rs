@@ -1,0 +1,287 @@
+//! The places that a mapping looks at, as a tree of the members on the way to them. `walk.rs` goes through it.
+
+use super::path::Step;
+
+/// The root of a record's members.
+pub(super) const ROOT: u16 = 0;
+
+/// The place of a member by which formats are told: the same in the tree of each format.
+pub(super) fn sign_place(sign: u16) -> u16 {
+    sign + 1
+}
+
+/// The member that has that place.
+pub(super) fn sign_of(place: u16) -> u16 {
+    place - 1
+}
+
+/// The places that a mapping looks at, as a tree of the members on the way to them. A place is the number of
+/// its node, and of its slot.
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) folds_case: bool,
+    /// Members of the record by which formats are told, and where those of each length begin.
+    pub(super) signs: Vec<Member>,
+    pub(super) sign_starts: Vec<u16>,
+}
+
+#[derive(Default)]
+pub(super) struct Node {
+    /// Sorted by length; of equal length in the order in which they were added.
+    pub(super) members: Vec<Member>,
+    /// Where members of each length begin, up to one more than the greatest.
+    pub(super) starts: Vec<u16>,
+    pub(super) elements: Option<Box<Elements>>,
+    /// What the text of a string is, as JSON.
+    pub(super) inside: Option<u16>,
+    /// The text that an array of bytes is.
+    pub(super) bytes: Option<u16>,
+}
+
+pub(super) struct Member {
+    /// How it begins, see [`beginning`].
+    pub(super) beginning: u64,
+    pub(super) name: Box<str>,
+    pub(super) place: u16,
+}
+
+/// What is looked at in the elements of an array.
+pub(super) struct Elements {
+    /// The place of an element.
+    pub(super) root: u16,
+    /// That and all places below it.
+    pub(super) places: Vec<u16>,
+    pub(super) picks: Vec<Pick>,
+}
+
+/// Which element is meant, and where what is found in it goes.
+pub(super) struct Pick {
+    pub(super) selector: Selector,
+    pub(super) from: u16,
+    pub(super) to: u16,
+}
+
+#[derive(PartialEq)]
+pub(super) enum Selector {
+    Index(usize),
+    Any,
+    Where(u16, String),
+}
+
+impl Tree {
+    pub(super) fn new(folds_case: bool) -> Self {
+        Self {
+            nodes: vec![Node::default()],
+            folds_case,
+            signs: Vec::new(),
+            sign_starts: Vec::new(),
+        }
+    }
+
+    pub(super) fn n_places(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A place that no walk comes to.
+    pub(super) fn add_place(&mut self) -> u16 {
+        self.nodes.push(Node::default());
+        (self.nodes.len() - 1) as u16
+    }
+
+    /// The place at the end of the steps from another one.
+    pub(super) fn add(&mut self, from: u16, steps: &[Step]) -> u16 {
+        let Some((step, rest)) = steps.split_first() else {
+            return from;
+        };
+        match step {
+            Step::Member(name) => {
+                let place = self.member(from, name);
+                self.add(place, rest)
+            }
+            Step::Json => {
+                let inside = match self.nodes[from as usize].inside {
+                    Some(inside) => inside,
+                    None => self.add_place(),
+                };
+                self.nodes[from as usize].inside = Some(inside);
+                self.add(inside, rest)
+            }
+            Step::Bytes => {
+                let bytes = match self.nodes[from as usize].bytes {
+                    Some(bytes) => bytes,
+                    None => self.add_place(),
+                };
+                self.nodes[from as usize].bytes = Some(bytes);
+                bytes
+            }
+            Step::Index(index) => self.pick(from, |_, _| Selector::Index(*index), rest),
+            Step::Any => self.pick(from, |_, _| Selector::Any, rest),
+            Step::Where(name, text) => {
+                let select =
+                    |tree: &mut Self, root| Selector::Where(tree.member(root, name), text.clone());
+                self.pick(from, select, rest)
+            }
+        }
+    }
+
+    /// The place of an array's elements, for whoever goes through them one by one.
+    pub(super) fn element_of(&mut self, array: u16) -> u16 {
+        if self.nodes[array as usize].elements.is_none() {
+            let root = self.add_place();
+            self.nodes[array as usize].elements = Some(Box::new(Elements {
+                root,
+                places: Vec::new(),
+                picks: Vec::new(),
+            }));
+        }
+        let elements = self.nodes[array as usize].elements.as_ref();
+        elements.expect("it was just put there").root
+    }
+
+    fn pick(
+        &mut self,
+        array: u16,
+        select: impl FnOnce(&mut Self, u16) -> Selector,
+        rest: &[Step],
+    ) -> u16 {
+        let root = self.element_of(array);
+        let selector = select(self, root);
+        let from = self.add(root, rest);
+        let elements = self.nodes[array as usize].elements.as_ref();
+        let picks = &elements.expect("element_of has put it there").picks;
+        if let Some(same) = picks
+            .iter()
+            .find(|pick| pick.from == from && pick.selector == selector)
+        {
+            return same.to;
+        }
+        let to = self.add_place();
+        let pick = Pick { selector, from, to };
+        let elements = self.nodes[array as usize].elements.as_mut();
+        elements
+            .expect("element_of has put it there")
+            .picks
+            .push(pick);
+        to
+    }
+
+    fn member(&mut self, from: u16, name: &str) -> u16 {
+        if let Some(member) = self.nodes[from as usize]
+            .members
+            .iter()
+            .find(|member| self.is_same(&member.name, name))
+        {
+            return member.place;
+        }
+        let place = self.add_place();
+        let members = &mut self.nodes[from as usize].members;
+        let at = members.partition_point(|member| member.name.len() <= name.len());
+        members.insert(
+            at,
+            Member {
+                beginning: beginning(name),
+                name: name.into(),
+                place,
+            },
+        );
+        place
+    }
+
+    fn is_same(&self, one: &str, other: &str) -> bool {
+        one == other || self.folds_case && one.eq_ignore_ascii_case(other)
+    }
+
+    /// Adds the members of a record by which formats are told, before anything else: each has a place of its
+    /// own, and is found in any case of letters.
+    pub(super) fn add_signs(&mut self, names: &[String]) {
+        for (sign, name) in names.iter().enumerate() {
+            let place = self.add_place();
+            debug_assert_eq!(place, sign_place(sign as u16), "signs come first");
+            let at = self
+                .signs
+                .partition_point(|member| member.name.len() <= name.len());
+            let member = Member {
+                beginning: beginning(name),
+                name: name.as_str().into(),
+                place,
+            };
+            self.signs.insert(at, member);
+        }
+    }
+
+    /// Makes ready to walk; nothing is added afterwards.
+    pub(super) fn finish(&mut self) {
+        self.sign_starts = starts(&self.signs);
+        for node in &mut self.nodes {
+            node.starts = starts(&node.members);
+        }
+        for place in 0..self.nodes.len() {
+            let Some(mut elements) = self.nodes[place].elements.take() else {
+                continue;
+            };
+            elements.places = self.below(elements.root);
+            self.nodes[place].elements = Some(elements);
+        }
+    }
+
+    /// A place and all below it, those also that picks fill.
+    pub(super) fn below(&self, place: u16) -> Vec<u16> {
+        let mut places = vec![place];
+        let mut n_seen = 0;
+        while n_seen < places.len() {
+            let node = &self.nodes[places[n_seen] as usize];
+            n_seen += 1;
+            places.extend(node.members.iter().map(|member| member.place));
+            places.extend(node.inside);
+            places.extend(node.bytes);
+            if let Some(elements) = &node.elements {
+                places.push(elements.root);
+                places.extend(elements.picks.iter().map(|pick| pick.to));
+            }
+        }
+        places
+    }
+}
+
+/// Where members of each length begin, up to one more than the greatest.
+fn starts(members: &[Member]) -> Vec<u16> {
+    let length_max = members.last().map_or(0, |member| member.name.len());
+    (0..=length_max + 1)
+        .map(|length| members.partition_point(|it| it.name.len() < length) as u16)
+        .collect()
+}
+
+/// The member of that name, and whether it is written so or in other letters.
+#[inline]
+pub(super) fn find<'n>(
+    members: &'n [Member],
+    starts: &[u16],
+    name: &str,
+) -> Option<(&'n Member, bool)> {
+    let length = name.len();
+    let &[start, end] = starts.get(length..length + 2)? else {
+        return None;
+    };
+    let members = &members[start as usize..end as usize];
+    let wanted = beginning(name);
+    let exact = |member: &&Member| member.beginning == wanted && *member.name == *name;
+    if let Some(member) = members.iter().find(exact) {
+        return Some((member, true));
+    }
+    let folded =
+        |member: &&Member| member.beginning == wanted && member.name.eq_ignore_ascii_case(name);
+    members.iter().find(folded).map(|member| (member, false))
+}
+
+/// The first eight bytes of a name, in which letters of either case are the same: what tells most names apart.
+#[inline]
+fn beginning(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let word = match bytes.first_chunk::<8>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    word | 0x2020_2020_2020_2020
+}
