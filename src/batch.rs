@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
 
 pub use learned::{Learned, Records};
-pub use mapped::{LinePlace, Mapped};
+pub use mapped::{LinePlace, Mapped, PARTITION_PREFIX};
 
 /// Blocks in input order. Stages work on all of them; each block's order is kept.
 #[derive(Default)]

@@ -154,14 +154,15 @@ impl Mapped {
     }
 }
 
+/// What sources of partitions begin with, in letters about them too: no path of a file that can be read does.
+pub const PARTITION_PREFIX: &str = "kafka:";
+
 impl Block {
     /// Where a line that was read stands, the line with that number at that offset among them.
     #[must_use]
     pub fn place_of_line(&self, line_index: usize, start: usize) -> LinePlace<'_> {
-        /// How sources of messages are named, letters about them too.
-        const PARTITION: &str = "kafka:";
         if let Some(origin) = self.origins.get(line_index) {
-            let is_partition = origin.source.starts_with(PARTITION);
+            let is_partition = origin.source.starts_with(PARTITION_PREFIX);
             return LinePlace {
                 partition: if is_partition { &origin.source } else { "" },
                 offset: origin.offset,

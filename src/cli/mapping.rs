@@ -38,7 +38,7 @@ pub(super) struct MappingArgs {
     log_zone: Zone,
 
     /// When the last line was written, for times that say no year (RFC 3164): they are of the latest year
-    /// in which they are not after it [default: now]
+    /// in which they are not after it [default: a day from now, since clocks and zones differ]
     #[arg(long, value_name = "TIME", value_parser = |text: &str| parse_time(text, now_ms()))]
     log_end: Option<i64>,
 }

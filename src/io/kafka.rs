@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use crate::batch::PARTITION_PREFIX;
 use crate::engine::TaskStore;
 use crate::metrics::Metrics;
 
@@ -70,20 +71,17 @@ impl Subscription {
 /// The topic that a text such as `kafka:alerts` names, if it is one.
 #[must_use]
 pub fn topic_of(text: &str) -> Option<&str> {
-    text.strip_prefix(SOURCE_PREFIX)
+    text.strip_prefix(PARTITION_PREFIX)
 }
-
-/// What sources of partitions begin with: no path of a file that can be read does.
-const SOURCE_PREFIX: &str = "kafka:";
 
 /// The name of a partition as a source, and as a task.
 fn source_of(topic: &str, partition: i32) -> String {
-    format!("{SOURCE_PREFIX}{topic}/{partition}")
+    format!("{PARTITION_PREFIX}{topic}/{partition}")
 }
 
 /// The topic and partition that a source is, if it is one.
 fn partition_of(source: &str) -> Option<(&str, i32)> {
-    let (topic, partition) = source.strip_prefix(SOURCE_PREFIX)?.rsplit_once('/')?;
+    let (topic, partition) = source.strip_prefix(PARTITION_PREFIX)?.rsplit_once('/')?;
     Some((topic, partition.parse().ok()?))
 }
 

@@ -9,6 +9,7 @@ use super::clean::clean;
 use super::injection;
 use super::redact::Pseudonyms;
 use crate::record::scan::{Scanner, Value};
+use crate::record::text::unescape;
 use crate::time::format_time;
 
 /// Characters of a text that are sent.
@@ -297,7 +298,6 @@ fn text_of(raw: &str, has_escapes: bool) -> String {
     if !has_escapes {
         return raw.to_owned();
     }
-    let unescape = |raw: &str| serde_json::from_str(&format!("\"{raw}\"")).ok();
     unescape(raw)
         .or_else(|| unescape(&without_lone_surrogates(raw)))
         .unwrap_or_default()

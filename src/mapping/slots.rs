@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::record::text::unescape;
+
 /// What a value is, and how its text is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -147,11 +149,6 @@ impl<'a> Texts<'a> {
         }
         Some(Cow::Borrowed(raw))
     }
-}
-
-/// The text of the inside of a JSON string; none for a lone surrogate, which has none.
-pub(super) fn unescape(raw: &str) -> Option<String> {
-    serde_json::from_str(&format!("\"{raw}\"")).ok()
 }
 
 /// The slots of a record.

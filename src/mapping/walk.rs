@@ -1,8 +1,9 @@
 //! Goes through a record once and notes what stands at the places that a mapping looks at.
 
-use super::slots::{Kind, RECORD, Slot, Slots, Texts, unescape};
+use super::slots::{Kind, RECORD, Slot, Slots, Texts};
 use super::tree::{Node, ROOT, Selector, Tree, find, sign_of};
 use crate::record::scan::{Scanner, Value};
+use crate::record::text::unescape;
 use crate::record::{Checked, Code, DEPTH_MAX, Reason};
 
 impl Tree {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::scan::{Quoted, Scanner, Span, Value};
 use super::stage_field::{StageField, StageFields};
+use super::text;
 use super::{
     Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, LookedUp, Reason, Status,
     TIMESTAMP_MS_MAX, Text, is_failure_kind,
@@ -469,9 +470,9 @@ fn wrong_type(name: &'static str, wanted: &str, value: Value) -> Box<Reason> {
     )
 }
 
-/// The text of a string with escapes; a lone surrogate has none.
+/// The text of a string with escapes.
 fn unescape(name: &'static str, raw: &str) -> Checked<String> {
-    serde_json::from_str(&format!("\"{raw}\"")).map_err(|_| {
+    text::unescape(raw).ok_or_else(|| {
         Reason::of_field(
             Code::InvalidValue,
             name,

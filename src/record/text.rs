@@ -1,4 +1,4 @@
-//! Writes numbers and strings into JSON, always in the same bytes.
+//! Writes numbers and strings into JSON, always in the same bytes, and reads strings with escapes.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,6 +15,12 @@ pub fn push_json_string(output: &mut Vec<u8>, text: &str) {
         return;
     }
     serde_json::to_writer(output, text).expect("a string can be written to memory");
+}
+
+/// The text of the inside of a JSON string; none for a lone surrogate, which stands for no character.
+#[must_use]
+pub fn unescape(raw: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).ok()
 }
 
 /// Appends an integer.
