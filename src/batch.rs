@@ -246,7 +246,10 @@ impl Block {
         self.rejects = mapped.rejects;
         self.places = mapped.places;
         match String::from_utf8(mapped.lines) {
-            Ok(text) => self.text = Some(text),
+            Ok(text) => {
+                self.text = Some(text);
+                self.lines.clear();
+            }
             Err(error) => self.lines = error.into_bytes(),
         }
     }

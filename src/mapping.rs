@@ -147,7 +147,6 @@ impl Mapping {
                 ),
             }
         }
-        let n_own = config.files.len();
         let formats = documents.into_iter().map(|document| Lazy {
             document,
             format: OnceLock::new(),
@@ -162,7 +161,7 @@ impl Mapping {
             memos: Mutex::default(),
         };
         // What is wrong with a user's own is said at once.
-        for (number, path) in mapping.config.files.iter().enumerate().take(n_own) {
+        for (number, path) in mapping.config.files.iter().enumerate() {
             let compiled = mapping.compile(number);
             let compiled = compiled.with_context(|| format!("cannot use {}", path.display()))?;
             let _ = mapping.formats[number].format.set(compiled);
@@ -224,7 +223,6 @@ impl Mapping {
             return;
         }
         let mapped = mapper::map_block(self, block, ahead, line_bytes_max);
-        block.lines.clear();
         block.take_mapped(mapped);
     }
 }

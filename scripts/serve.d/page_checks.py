@@ -102,7 +102,10 @@ def check_timeline(run):
         expect(page.locator("#widen")).to_be_hidden()
         loaded(page)
         page.locator("#timeline summary").click()
-        cells = page.locator("#timeline table tbody td:nth-child(2)").all_text_contents()
+        # The table is made once the browser has told of the opening.
+        cells = page.locator("#timeline table tbody td:nth-child(2)")
+        expect(cells.first).to_be_visible()
+        cells = cells.all_text_contents()
         assert sum(int(cell.replace(",", "")) for cell in cells) == 12_000, cells
 
 

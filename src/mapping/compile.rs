@@ -216,40 +216,41 @@ impl Compiler {
         for name in fields.keys() {
             ensure!(NAMES.contains(&&**name), "there is no field '{name}'");
         }
-        let mut compiled = NAMES.map(|name| {
+        let mut of = |name: &str| {
             let Some(rules) = fields.get(name) else {
                 let is_required = matches!(name, "user" | "timestamp" | "type");
                 ensure!(!is_required, "the field '{name}' is missing");
                 return Ok(Rules::default());
             };
-            self.rules(rules, name == "timestamp")
-                .with_context(|| format!("in {name}"))
-        });
-        let mut next = compiled
-            .iter_mut()
-            .map(|rules| std::mem::replace(rules, Ok(Rules::default())));
-        let mut next = || next.next().context("a field without rules")?;
+            let rules = self.rules(rules, name == "timestamp");
+            rules.with_context(|| format!("in {name}"))
+        };
+        let [
+            event_id,
+            user,
+            timestamp,
+            kind,
+            source_ip,
+            geo_location,
+            threat_score,
+            status,
+        ] = NAMES.map(&mut of);
         Ok(Fields {
-            event_id: next()?,
-            user: next()?,
-            timestamp: next()?,
-            kind: next()?,
-            source_ip: next()?,
-            geo_location: next()?,
-            threat_score: next()?,
-            status: next()?,
+            event_id: event_id?,
+            user: user?,
+            timestamp: timestamp?,
+            kind: kind?,
+            source_ip: source_ip?,
+            geo_location: geo_location?,
+            threat_score: threat_score?,
+            status: status?,
         })
     }
 
     fn rules(&mut self, rules: &document::Rules, is_time: bool) -> anyhow::Result<Rules> {
         let rules = rules.all().iter();
         let rules: anyhow::Result<_> = rules.map(|rule| self.rule(rule, is_time)).collect();
-        let mut rules = Rules::new(rules?);
-        if is_time {
-            // Times come once.
-            rules.memo = None;
-        }
-        Ok(rules)
+        Ok(Rules::new(rules?))
     }
 
     fn rule(&mut self, rule: &document::Rule, is_time: bool) -> anyhow::Result<Rule> {
@@ -385,7 +386,9 @@ impl Compiler {
         let spelled = self.spell(text)?;
         let paths = parse_paths(&spelled).map_err(|error| anyhow!(error))?;
         let mut places = Vec::new();
+        let mut shown = Vec::new();
         for path in paths {
+            shown.push(path.shown);
             let place = match path.start {
                 Start::Record => self.tree.add(ROOT, &path.steps),
                 Start::Element => {
@@ -400,14 +403,8 @@ impl Compiler {
             };
             places.push(place);
         }
-        let of_places = spelled.split(" | ").map(|path| path.trim().to_owned());
-        let of_places: Vec<String> = of_places.collect();
         Ok(Lookup {
-            paths: if of_places.len() == places.len() {
-                of_places.into()
-            } else {
-                vec![text.to_owned(); places.len()].into()
-            },
+            paths: shown.into(),
             bits: bits_of(&places),
             places: places.into(),
             shown: text.to_owned(),

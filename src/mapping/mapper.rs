@@ -191,7 +191,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
                     number
                 }
                 (Told::Format(told), None) => told,
-                _ => return Err(unknown()),
+                _ => return Err(of_no_format()),
             };
             for repeat in 0..object.n_times {
                 self.repeat = repeat;
@@ -254,7 +254,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 self.array(&record[start..end]);
                 Ok(())
             }
-            Told::Unknown => Err(unknown()),
+            Told::Unknown => Err(of_no_format()),
         });
         if let Err(reason) = result {
             self.output.reject(record.as_bytes(), reason);
@@ -307,10 +307,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
         scanner.move_to(slot.range().0);
         let is_array = slot.kind == Kind::Array && slot.is_of_record();
         if is_array && matches!(scanner.open_array(), Ok(true)) {
-            let mut found = Found {
-                slots: &mut self.slots,
-                texts: &mut self.texts,
-            };
+            let mut found = self.found();
             // What is wrong with it is said by whoever maps it.
             let _ = format.tree.walk_element(&mut found, place, &mut scanner);
         }
@@ -325,11 +322,15 @@ impl<'m, 'a> Mapper<'m, 'a> {
     fn walk_tree(&mut self, tree: &Tree, record: &'a str) -> Checked<()> {
         self.slots.begin(tree.n_places());
         self.texts.begin(record);
-        let mut found = Found {
+        let mut found = self.found();
+        tree.walk(&mut found, ROOT)
+    }
+
+    fn found(&mut self) -> Found<'a, '_> {
+        Found {
             slots: &mut self.slots,
             texts: &mut self.texts,
-        };
-        tree.walk(&mut found, ROOT)
+        }
     }
 
     fn envelope(&self, places: &[u16]) -> Option<u16> {
@@ -376,10 +377,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 return Err(Reason::of_line(Code::NotAnObject, message));
             };
             self.slots.begin(format.tree.n_places());
-            let mut found = Found {
-                slots: &mut self.slots,
-                texts: &mut self.texts,
-            };
+            let mut found = self.found();
             format.tree.walk_made(&mut found, &inner)?;
         }
         Ok(text)
@@ -401,10 +399,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             scanner.move_to(slot.range().0);
             let mut has_next = scanner.open_array()?;
             while has_next {
-                let mut found = Found {
-                    slots: &mut self.slots,
-                    texts: &mut self.texts,
-                };
+                let mut found = self.found();
                 format.tree.walk_element(&mut found, place, &mut scanner)?;
                 match self.event(format) {
                     Err(reason) if reason.code == Code::NoEvent => {
@@ -454,7 +449,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
     }
 }
 
-fn unknown() -> Box<Reason> {
+fn of_no_format() -> Box<Reason> {
     let message = "its members are those of no known format";
     Reason::of_line(Code::UnknownFormat, message)
 }

@@ -32,6 +32,8 @@ pub(super) enum Start {
 pub(super) struct Path {
     pub(super) start: Start,
     pub(super) steps: Vec<Step>,
+    /// As it is written.
+    pub(super) shown: String,
 }
 
 /// The alternatives that a text names.
@@ -60,6 +62,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn path(&mut self) -> Result<Path, String> {
         self.skip_spaces();
+        let begin = self.at;
         let start = match self.peek() {
             Some('@') => Start::Element,
             Some('$') => Start::Pattern,
@@ -80,7 +83,12 @@ impl Parser<'_> {
                 self.text
             ));
         }
-        Ok(Path { start, steps })
+        let shown = self.text[begin..self.at].to_owned();
+        Ok(Path {
+            start,
+            steps,
+            shown,
+        })
     }
 
     fn steps(&mut self, steps: &mut Vec<Step>) -> Result<(), String> {

@@ -32,8 +32,6 @@ pub(super) struct Lookup {
 pub(super) struct Rules {
     pub(super) all: Vec<Rule>,
     /// The places that they look at.
-    pub(super) places: Vec<u16>,
-    /// Those of which it matters what stands there, and those of which only whether anything does.
     keys: Keys,
     /// The number under which it is remembered what they give, if that is worth it.
     pub(super) memo: Option<u32>,
@@ -43,27 +41,18 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(all: Vec<Rule>) -> Self {
-        let mut places = Vec::new();
-        for rule in &all {
-            let of_conditions = rule.conditions.iter().map(|condition| &condition.lookup);
-            for lookup in of_conditions.chain(rule.origin.lookups()) {
-                places.extend_from_slice(&lookup.places);
-            }
-        }
-        places.sort_unstable();
-        places.dedup();
         let needs_value = |rule: &Rule| {
             let mut tests = rule.conditions.iter().map(|condition| &condition.test);
             rule.origin.is_looked_up()
                 || tests.any(|it| matches!(it, Test::Is(_) | Test::Matches(_)))
         };
-        let needed = all.iter().all(needs_value).then(|| bits_of(&places));
         let conditions = all.iter().flat_map(|rule| &rule.conditions);
         let read = all.iter().flat_map(|rule| rule.origin.lookups());
         let keys = Keys::new(conditions, read);
+        let places = [&keys.texts[..], &keys.flags].concat();
+        let needed = all.iter().all(needs_value).then(|| bits_of(&places));
         let mut rules = Self {
             all,
-            places,
             keys,
             memo: None,
             needed,
@@ -88,7 +77,8 @@ impl Rules {
             let of_places: usize = rule.origin.lookups().map(|it| it.places.len()).sum();
             of_tests + of_places + rule.pattern.as_ref().map_or(0, |_| REGEX)
         };
-        self.all.iter().map(cost).sum::<usize>() > self.places.len() + MEMO
+        let n_places = self.keys.texts.len() + self.keys.flags.len();
+        self.all.iter().map(cost).sum::<usize>() > n_places + MEMO
     }
 }
 

@@ -75,13 +75,9 @@ impl Headers {
         }
         let before = after.clone();
         let lines = &block.lines;
-        let mut at = 0;
-        while let Some(found) = memchr::memchr(b'#', &lines[at..]) {
-            let start = at + found;
-            at = start + 1;
-            if start > 0 && lines[start - 1] != b'\n' {
-                continue;
-            }
+        let first = lines.starts_with(b"#").then_some(0);
+        let others = memchr::memmem::find_iter(lines, b"\n#").map(|at| at + 1);
+        for start in first.into_iter().chain(others) {
             let end = memchr::memchr(b'\n', &lines[start..]).map_or(lines.len(), |n| start + n);
             if let Ok(line) = std::str::from_utf8(&lines[start..end])
                 && let Some(header) = Header::after(after.as_deref(), line)

@@ -3,6 +3,7 @@
 
 mod formats;
 mod hostile;
+mod kills;
 
 use std::fmt::Write as _;
 use std::fs;
