@@ -24,15 +24,17 @@ fn main() {
     let mut native = Vec::new();
     generate(&config, &mut native, None).expect("memory takes every write");
     let text = std::str::from_utf8(&native).expect("events are UTF-8");
-    for name in ["okta", "ecs"] {
-        let form = if name == "okta" { okta } else { ecs };
+    let measure = |name: &str, form: fn(&Value) -> Value| {
         let mut records = String::new();
         for line in text.lines() {
             let event = serde_json::from_str(line).expect("an event is JSON");
             writeln!(records, "{}", form(&event)).expect("memory takes every write");
         }
         compare(name, &native, &records);
-    }
+    };
+    measure("okta", okta);
+    measure("ecs", ecs);
+    measure("cloudtrail", cloudtrail);
 }
 
 fn compare(name: &str, native: &[u8], records: &str) {
@@ -120,5 +122,24 @@ fn ecs(event: &Value) -> Value {
                   "action": event["type"], "outcome": if failed { "failure" } else { "success" }},
         "user": {"name": event["user"]}, "source": {"ip": event["source_ip"], "as": {"number": of("asn")}},
         "user_agent": {"original": of("user_agent")}, "url": {"path": of("endpoint")}, "host": {"name": "web1"},
+    })
+}
+
+fn cloudtrail(event: &Value) -> Value {
+    let of = |name: &str| event["metadata"][name].clone();
+    let failed = matches!(event["status"].as_str(), Some("failed" | "blocked"));
+    let user = event["user"].as_str().unwrap_or("root");
+    json!({
+        "eventVersion": "1.11", "eventTime": format_time_ms(event["timestamp"].as_i64().unwrap_or(0)),
+        "userIdentity": {"type": "IAMUser", "principalId": format!("AIDA{user}"), "accountId": "123456789012",
+                         "arn": format!("arn:aws:iam::123456789012:user/{user}"), "userName": user,
+                         "accessKeyId": format!("AKIA{}", user.to_uppercase())},
+        "eventSource": "s3.amazonaws.com", "eventName": "GetObject", "awsRegion": "eu-central-1",
+        "errorCode": if failed { json!("AccessDenied") } else { Value::Null },
+        "sourceIPAddress": event["source_ip"], "userAgent": of("user_agent"),
+        "requestParameters": {"bucketName": "files", "key": of("endpoint")}, "responseElements": null,
+        "additionalEventData": {"bytesTransferredOut": 512}, "requestID": event["event_id"],
+        "eventID": event["event_id"], "readOnly": true, "eventType": "AwsApiCall", "managementEvent": false,
+        "recipientAccountId": "123456789012",
     })
 }

@@ -1,28 +1,29 @@
 //! Addresses as logs write them: with a port, in brackets, with a zone.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 
 /// The address in a text such as `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]:443`, `fe80::1%eth0` or
 /// `::ffff:192.0.2.1`; none if it is none.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(text);
-    let bare = bare.split_once('%').map_or(bare, |(address, _)| address);
-    let address = bare.parse().ok().or_else(|| {
-        // A zone may be any name.
-        let without_zone = text.split_once('%').and_then(|(before, after)| {
-            let (_, port) = after.split_once(']')?;
-            Some(format!("{before}]{port}"))
-        });
-        let socket = without_zone
-            .as_deref()
-            .unwrap_or(text)
-            .parse::<SocketAddr>();
-        socket.ok().map(|socket| socket.ip())
-    })?;
+    // A zone may be any name.
+    let without_zone = |text: &str| {
+        text.split_once('%')
+            .map_or(text, |(address, _)| address)
+            .parse()
+    };
+    let address = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (inner, after) = inner.split_once(']')?;
+            let port = after.strip_prefix(':').map(str::parse::<u16>);
+            let is_port = port.map_or(after.is_empty(), |port| port.is_ok());
+            without_zone(inner).ok().filter(|_| is_port)?
+        }
+        None => without_zone(text).ok().or_else(|| {
+            let socket = text.parse::<SocketAddrV4>().ok()?;
+            Some(IpAddr::V4(*socket.ip()))
+        })?,
+    };
     Some(match address {
         IpAddr::V6(address) => plain(address),
         v4 @ IpAddr::V4(_) => v4,
@@ -50,6 +51,7 @@ mod tests {
         check(" 192.0.2.1:443 ", "192.0.2.1");
         check("[2001:db8::1]:443", "2001:db8::1");
         check("[2001:DB8::1]", "2001:db8::1");
+        check("[192.0.2.1]:443", "192.0.2.1");
         check("fe80::1%eth0", "fe80::1");
         check("[fe80::1%3]:443", "fe80::1");
         check("[2001:db8::1%eth0]:44", "2001:db8::1");
@@ -63,6 +65,9 @@ mod tests {
             "192.0.2.1 x",
             "12.000.22.33",
             "192.0.2.1:99999",
+            "[192.0.2.1",
+            "[192.0.2.1]x",
+            "[192.0.2.1]:",
         ] {
             check(wrong, "");
         }

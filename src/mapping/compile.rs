@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use regex::{Regex, RegexSetBuilder};
 
 use super::document::{self, Document};
+use super::expression::{regex, regex_set};
 use super::format::{Extra, Fields, Format, Pattern, Refusal, Sign};
 use super::memo::next_list;
 use super::path::{Path, Start, Step, parse_paths};
 use super::rule::{Condition, Keys, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
 use super::signs::{NATIVE_MEMBERS, SignNames};
-use super::slots::bits_of;
+use super::slots::{Empty, bits_of};
 use super::table::Table;
 use super::time::TimeForm;
 use super::tree::{ROOT, Tree, sign_place};
@@ -40,7 +40,7 @@ impl Envelopes {
     pub(super) fn new(paths: &[String]) -> anyhow::Result<Self> {
         let mut compiler = Compiler {
             // Names are written in several ways.
-            tree: Tree::new(true),
+            tree: Tree::new(true, Empty::default()),
             found: HashMap::new(),
             element: None,
             each: None,
@@ -73,7 +73,7 @@ impl Compiler {
         let tables = document.tables.iter();
         let tables = tables.map(|(name, entries)| (name.clone(), Arc::new(Table::new(entries))));
         Self {
-            tree: Tree::new(document.fold_case),
+            tree: Tree::new(document.fold_case, Empty::new(&document.empty)),
             found: HashMap::new(),
             element: None,
             each: None,
@@ -180,7 +180,7 @@ impl Compiler {
         Ok(Format {
             name: document.name.clone(),
             title: document.title.clone(),
-            tree: std::mem::replace(&mut self.tree, Tree::new(false)),
+            tree: std::mem::replace(&mut self.tree, Tree::new(false, Empty::default())),
             signs,
             envelopes,
             natives: NATIVE_MEMBERS
@@ -198,7 +198,6 @@ impl Compiler {
             found: self.found.values().copied().collect(),
             fields,
             metadata,
-            empty: document.empty.clone(),
         })
     }
 
@@ -482,31 +481,18 @@ impl Compiler {
 
 /// Lets patterns that stand one after the other and look at the same place be tried together.
 fn join(patterns: &mut [Pattern]) -> anyhow::Result<()> {
-    /// A set of expressions, compiled, is no larger.
-    const SET_BYTES_MAX: usize = 32 << 20;
     let mut start = 0;
     while start < patterns.len() {
         let of = &patterns[start].of.shown;
         let same = patterns[start..]
             .iter()
             .take_while(|pattern| pattern.of.shown == *of);
-        let texts: Vec<&str> = same.map(|pattern| pattern.regex.as_str()).collect();
-        let n_same = texts.len();
+        let n_same = same.clone().count();
         if n_same > 1 {
-            let set = RegexSetBuilder::new(texts)
-                .size_limit(SET_BYTES_MAX)
-                .build()?;
+            let set = regex_set(same.map(|pattern| &pattern.regex))?;
             patterns[start].set = Some(set);
         }
         start += n_same;
     }
     Ok(())
-}
-
-fn regex(text: &str) -> anyhow::Result<Regex> {
-    /// A compiled expression is no larger, so that no mapping takes all memory.
-    const REGEX_BYTES_MAX: usize = 4 << 20;
-    let mut builder = regex::RegexBuilder::new(text);
-    let built = builder.size_limit(REGEX_BYTES_MAX).build();
-    built.with_context(|| format!("'{text}' is no regular expression"))
 }

@@ -85,7 +85,9 @@ pub(super) fn write(
     }
     output.extend_from_slice(b",\"metadata\":{\"format\":");
     push_json_string(output, &format.name);
-    for extra in &format.metadata {
+    // Most are of other kinds of records.
+    let extras = format.metadata.iter();
+    for extra in extras.filter(|extra| view.may_give(&extra.rules)) {
         let at = push_member(view, &extra.before, &extra.rules, true, output);
         if let (Some(at), Some(known)) = (at, extra.known) {
             members.of_metadata[known] = from(output, at);
@@ -114,7 +116,7 @@ fn push_member(
     is_kept: bool,
     output: &mut Vec<u8>,
 ) -> Option<usize> {
-    if rules.all.is_empty() {
+    if !view.may_give(rules) {
         return None;
     }
     let start = output.len();

@@ -72,7 +72,11 @@ impl Mapping {
                     let _ = mapper.go_inside(format, &record.json);
                     mapper.look_at_first_element(format);
                     format.find_patterns(&mut mapper.slots, &mut mapper.texts, &mapper.memos);
-                    let view = format.view(&mapper.slots, &mapper.texts, &mapper.memos);
+                    let view = View {
+                        slots: &mapper.slots,
+                        texts: &mapper.texts,
+                        memos: &mapper.memos,
+                    };
                     explanation.describe(format, &view);
                 }
                 Ok(Told::Native) => explanation.format = Some(super::NATIVE.to_owned()),

@@ -36,7 +36,6 @@ pub(super) struct Format {
     pub(super) found: Vec<u16>,
     pub(super) fields: Fields,
     pub(super) metadata: Vec<Extra>,
-    pub(super) empty: Vec<String>,
 }
 
 /// A member of metadata.
@@ -100,20 +99,6 @@ impl Format {
         })
     }
 
-    pub(super) fn view<'r, 'a>(
-        &'r self,
-        slots: &'r Slots,
-        texts: &'r Texts<'a>,
-        memos: &'r RefCell<Memos>,
-    ) -> View<'r, 'a> {
-        View {
-            slots,
-            texts,
-            empty: &self.empty,
-            memos,
-        }
-    }
-
     /// Why a record is no event, if it is of such a kind.
     pub(super) fn refusal(&self, view: &View<'_, '_>) -> Option<&str> {
         if self.refusals.is_empty() {
@@ -149,7 +134,11 @@ impl Format {
         }
         slots.forget(&self.found);
         let mut spans = Vec::new();
-        let view = self.view(slots, texts, memos);
+        let view = View {
+            slots,
+            texts,
+            memos,
+        };
         let find = |spans: &mut Vec<u8>| self.push_spans(&view, spans);
         if !remembered(
             &view,
@@ -178,15 +167,13 @@ impl Format {
             if let (Some(start), Some(end)) = (numbers.next(), numbers.next())
                 && start <= end
             {
-                slots.set(
-                    place,
-                    Slot::new(Kind::Raw, number, start as usize, end as usize),
-                );
+                let slot = Slot::new(Kind::Raw, number, start as usize, end as usize);
+                slots.set(place, slot, !self.tree.empty.has(&slot, texts));
             }
         }
         for &(place, start, end) in &pattern.constants_at {
             let slot = Slot::new(Kind::Raw, number, text.len() + start, text.len() + end);
-            slots.set(place, slot);
+            slots.set(place, slot, !self.tree.empty.has(&slot, texts));
         }
     }
 

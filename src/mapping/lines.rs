@@ -144,11 +144,23 @@ fn structured_data_end(text: &str) -> Option<usize> {
     (depth == 0 && !text.is_empty()).then_some(text.len())
 }
 
-/// `Nov  9 08:01:02 host program[pid]: message`, or with a time of RFC 3339.
+/// `Nov  9 08:01:02 host program[pid]: message`, or with a time of RFC 3339, or as `log show --style syslog` of macOS
+/// writes it: with a blank for the `T`, and another one before the host.
 fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
     let first = line.bytes().next()?;
     let (time_ms, is_year_assumed, rest) = if first.is_ascii_digit() {
-        let (time, rest) = line.split_once(' ')?;
+        let (time, rest) = match line.split_once(' ')? {
+            (date, rest) if date.len() == 10 => {
+                let (clock, rest) = rest.split_once(' ')?;
+                // Which zone is meant would be a guess.
+                if !clock.contains(['Z', '+', '-']) {
+                    return None;
+                }
+                let time = &line[..date.len() + 1 + clock.len()];
+                (time, rest.trim_start_matches(' '))
+            }
+            found => found,
+        };
         (parse_iso(time)?, false, rest)
     } else {
         bsd_time(line, zone, latest_ms)?
@@ -274,6 +286,11 @@ mod tests {
         check(
             "2025-01-01T01:00:00.5+01:00 h sshd-session[1]: x",
             json!({"time": 1_735_689_600_500_i64, "host": "h", "program": "sshd-session", "pid": "1",
+                   "message": "x"}),
+        );
+        check(
+            "2025-01-01 01:00:00.512345+0100  h sshd[3186]: x",
+            json!({"time": 1_735_689_600_512_i64, "host": "h", "program": "sshd", "pid": "3186",
                    "message": "x"}),
         );
         check(

@@ -9,6 +9,7 @@ use super::event::{self, Identity};
 use super::format::Format;
 use super::memo::Memos;
 use super::reader::{Line, Object, Reader};
+use super::rule::View;
 use super::slots::{Kind, Slot, Slots, Texts};
 use super::tree::{ROOT, Tree, sign_place};
 use super::tsv::Ahead;
@@ -265,11 +266,21 @@ impl<'m, 'a> Mapper<'m, 'a> {
     pub(super) fn tell(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
         let mapping = self.mapping;
         if let Some(only) = mapping.only {
+            self.slots.notes_signs = false;
             let format = self.walk(only, record)?;
+            let envelope = self.envelope(&format.envelopes).filter(|_| is_line);
+            let Some(envelope) = envelope else {
+                return Ok(Told::Format(only));
+            };
             // A record of the format may have a member of that name.
-            let may_be_envelope = is_line && !format.is_told_by(&self.slots, &self.texts);
-            let envelope = self.envelope(&format.envelopes).filter(|_| may_be_envelope);
-            return Ok(envelope.map_or(Told::Format(only), Told::Envelope));
+            self.slots.notes_signs = true;
+            self.walk(only, record)?;
+            let is_record = format.is_told_by(&self.slots, &self.texts);
+            return Ok(if is_record {
+                Told::Format(only)
+            } else {
+                Told::Envelope(envelope)
+            });
         }
         let guess = self.guess;
         let format = self.walk(guess, record)?;
@@ -437,7 +448,11 @@ impl<'m, 'a> Mapper<'m, 'a> {
             ));
         }
         format.find_patterns(&mut self.slots, &mut self.texts, &self.memos);
-        let view = format.view(&self.slots, &self.texts, &self.memos);
+        let view = View {
+            slots: &self.slots,
+            texts: &self.texts,
+            memos: &self.memos,
+        };
         if let Some(reason) = format.refusal(&view) {
             return Err(Reason::of_line(Code::NoEvent, reason.to_owned()));
         }

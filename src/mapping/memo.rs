@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::HashTable;
 
 use super::rule::{Keys, View};
-use super::slots::Kind;
+use super::slots::{Kind, places_of};
 
-/// Values remembered for one list of rules, at the most: all go when there are more.
-const ENTRIES_MAX: usize = 1_024;
-/// Questions after which it is tried again whether they come twice.
-const SKIPPED_MAX: usize = 16_384;
+/// Bytes remembered for one list of rules, and for all together, at the most: all of a list go when there are more.
+const LIST_BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 32 << 20;
+/// Where too few came twice, so many times as many questions are not remembered, then it is tried again.
+const SKIPPED: usize = 16;
 /// Bytes of what is remembered of one, at the most: long texts come once.
 const ENTRY_BYTES_MAX: usize = 512;
 
@@ -20,12 +21,14 @@ const ENTRY_BYTES_MAX: usize = 512;
 #[derive(Default)]
 pub(super) struct Memos {
     lists: Vec<Memo>,
+    n_bytes: usize,
     key: Vec<u8>,
 }
 
 #[derive(Default)]
 struct Memo {
     entries: HashTable<Entry>,
+    n_bytes: usize,
     hasher: foldhash::fast::RandomState,
     /// Answers found since the entries were thrown away.
     n_found: usize,
@@ -55,7 +58,11 @@ pub(super) fn remembered(
     make: impl FnOnce(&mut Vec<u8>) -> bool,
 ) -> bool {
     let mut memos = view.memos.borrow_mut();
-    let Memos { lists, key } = &mut *memos;
+    let Memos {
+        lists,
+        n_bytes,
+        key,
+    } = &mut *memos;
     let number = list as usize;
     if lists.len() <= number {
         lists.resize_with(number + 1, Memo::default);
@@ -66,23 +73,28 @@ pub(super) fn remembered(
         return make(output);
     }
     key.clear();
-    for &place in &keys.flags {
-        let slot = view.slots.get(place);
-        key.push(slot.kind as u8 | u8::from(view.is_value(slot)) << 7);
+    for &(word, mask) in &keys.flags {
+        let found = view.slots.found(word, mask);
+        key.extend_from_slice(&found.to_le_bytes());
+        for place in places_of(word, found) {
+            let slot = view.slots.get(place);
+            key.push(slot.kind as u8 | u8::from(view.slots.is_value(place)) << 7);
+        }
     }
-    for &place in &keys.texts {
-        let slot = view.slots.get(place);
-        key.push(slot.kind as u8);
-        if !matches!(
-            slot.kind,
-            Kind::Absent | Kind::Null | Kind::Array | Kind::Object
-        ) {
-            let raw = view.texts.bytes(slot);
-            if raw.len() + key.len() > ENTRY_BYTES_MAX {
-                return make(output);
+    for &(word, mask) in &keys.texts {
+        let found = view.slots.found(word, mask);
+        key.extend_from_slice(&found.to_le_bytes());
+        for place in places_of(word, found) {
+            let slot = view.slots.get(place);
+            key.push(slot.kind as u8);
+            if !matches!(slot.kind, Kind::Null | Kind::Array | Kind::Object) {
+                let raw = view.texts.bytes(slot);
+                if raw.len() + key.len() > ENTRY_BYTES_MAX {
+                    return make(output);
+                }
+                key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
+                key.extend_from_slice(raw);
             }
-            key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
-            key.extend_from_slice(raw);
         }
     }
     let hash = memo.hasher.hash_one(&key[..]);
@@ -97,12 +109,17 @@ pub(super) fn remembered(
     let is_given = make(output);
     let value = &output[start..];
     if value.len() <= ENTRY_BYTES_MAX {
-        if memo.entries.len() == ENTRIES_MAX {
+        if memo.n_bytes > LIST_BYTES_MAX || *n_bytes > BYTES_MAX {
+            let n_entries = memo.entries.len();
             memo.entries.clear();
-            if std::mem::take(&mut memo.n_found) < ENTRIES_MAX {
-                memo.n_skipped = SKIPPED_MAX;
+            *n_bytes -= std::mem::take(&mut memo.n_bytes);
+            if std::mem::take(&mut memo.n_found) < n_entries {
+                memo.n_skipped = n_entries * SKIPPED;
             }
         }
+        let bytes = size_of::<Entry>() + key.len() + value.len();
+        memo.n_bytes += bytes;
+        *n_bytes += bytes;
         let entry = Entry {
             hash,
             key: key[..].into(),

@@ -50,7 +50,7 @@ impl Rules {
         let read = all.iter().flat_map(|rule| rule.origin.lookups());
         let keys = Keys::new(conditions, read);
         let places = [&keys.texts[..], &keys.flags].concat();
-        let needed = all.iter().all(needs_value).then(|| bits_of(&places));
+        let needed = all.iter().all(needs_value).then(|| places.into());
         let mut rules = Self {
             all,
             keys,
@@ -77,17 +77,16 @@ impl Rules {
             let of_places: usize = rule.origin.lookups().map(|it| it.places.len()).sum();
             of_tests + of_places + rule.pattern.as_ref().map_or(0, |_| REGEX)
         };
-        let n_places = self.keys.texts.len() + self.keys.flags.len();
-        self.all.iter().map(cost).sum::<usize>() > n_places + MEMO
+        self.all.iter().map(cost).sum::<usize>() > self.keys.n_places() + MEMO
     }
 }
 
-/// Places of which depends what conditions and rules give.
+/// Places of which depends what conditions and rules give, as bits of slots.
 #[derive(Default)]
 pub(super) struct Keys {
-    pub(super) texts: Vec<u16>,
+    pub(super) texts: Box<[(u16, u64)]>,
     /// Of these only whether anything is there.
-    pub(super) flags: Vec<u16>,
+    pub(super) flags: Box<[(u16, u64)]>,
 }
 
 impl Keys {
@@ -95,24 +94,27 @@ impl Keys {
         conditions: impl Iterator<Item = &'a Condition>,
         read: impl Iterator<Item = &'a Lookup>,
     ) -> Self {
-        let mut keys = Self::default();
+        let (mut texts, mut flags) = (Vec::new(), Vec::new());
         for condition in conditions {
             let places = match condition.test {
-                Test::Exists(_) | Test::Blank(_) => &mut keys.flags,
-                Test::Is(_) | Test::IsNot(_) | Test::Matches(_) => &mut keys.texts,
+                Test::Exists(_) | Test::Blank(_) => &mut flags,
+                Test::Is(_) | Test::IsNot(_) | Test::Matches(_) => &mut texts,
             };
             places.extend_from_slice(&condition.lookup.places);
         }
         for lookup in read {
-            keys.texts.extend_from_slice(&lookup.places);
+            texts.extend_from_slice(&lookup.places);
         }
-        for places in [&mut keys.texts, &mut keys.flags] {
-            places.sort_unstable();
-            places.dedup();
+        flags.retain(|place| !texts.contains(place));
+        Self {
+            texts: bits_of(&texts),
+            flags: bits_of(&flags),
         }
-        keys.flags
-            .retain(|place| keys.texts.binary_search(place).is_err());
-        keys
+    }
+
+    fn n_places(&self) -> usize {
+        let words = self.texts.iter().chain(&self.flags);
+        words.map(|(_, mask)| mask.count_ones() as usize).sum()
     }
 }
 
@@ -157,7 +159,7 @@ impl Origin {
             let at = lookup
                 .places
                 .iter()
-                .position(|&place| view.is_value(view.slots.get(place)));
+                .position(|&place| view.slots.is_value(place));
             at.map_or_else(|| lookup.shown.clone(), |at| lookup.paths[at].clone())
         };
         match self {
@@ -226,8 +228,6 @@ pub(super) enum Test {
 pub(super) struct View<'r, 'a> {
     pub(super) slots: &'r Slots,
     pub(super) texts: &'r Texts<'a>,
-    /// Texts that stand for nothing.
-    pub(super) empty: &'r [String],
     pub(super) memos: &'r RefCell<Memos>,
 }
 
@@ -246,32 +246,23 @@ impl<'r> View<'r, '_> {
         if !self.slots.has_any(&lookup.bits) {
             return None;
         }
-        let slots = lookup.places.iter().map(|&place| self.slots.get(place));
-        slots.into_iter().find(|slot| self.is_value(slot))
-    }
-
-    pub(super) fn is_value(&self, slot: &Slot) -> bool {
-        if !slot.is_scalar() {
-            return false;
-        }
-        self.empty.is_empty() || {
-            // A sign may be written as an escape.
-            let text = self.texts.get(slot);
-            text.is_none_or(|text| self.empty.iter().all(|empty| *empty != text))
-        }
+        let mut places = lookup.places.iter();
+        let place = places.find(|&&place| self.slots.is_value(place))?;
+        Some(self.slots.get(*place))
     }
 
     fn is_there(&self, lookup: &Lookup) -> bool {
         lookup.places.iter().any(|&place| {
             let slot = self.slots.get(place);
-            matches!(slot.kind, Kind::Array | Kind::Object) || self.is_value(slot)
+            matches!(slot.kind, Kind::Array | Kind::Object) || self.slots.is_value(place)
         })
     }
 
     fn is_blank(&self, lookup: &Lookup) -> bool {
         lookup.places.iter().any(|&place| {
             let slot = self.slots.get(place);
-            matches!(slot.kind, Kind::Plain | Kind::Escaped | Kind::Raw) && !self.is_value(slot)
+            matches!(slot.kind, Kind::Plain | Kind::Escaped | Kind::Raw)
+                && !self.slots.is_value(place)
         })
     }
 
@@ -354,12 +345,17 @@ impl<'r> View<'r, '_> {
         Some(filled)
     }
 
+    /// False if it is plain from afar that rules give nothing.
+    #[inline]
+    pub(super) fn may_give(&self, rules: &Rules) -> bool {
+        let needed = rules.needed.as_ref();
+        needed.is_none_or(|needed| self.slots.has_any(needed))
+    }
+
     /// Appends the first value that rules give as a JSON string, or a number or boolean as it is if
     /// those are `kept`; false if there is none.
     pub(super) fn push_first(&self, rules: &Rules, is_kept: bool, output: &mut Vec<u8>) -> bool {
-        if let Some(needed) = &rules.needed
-            && !self.slots.has_any(needed)
-        {
+        if !self.may_give(rules) {
             return false;
         }
         let push = |output: &mut Vec<u8>| {

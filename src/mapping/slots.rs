@@ -151,15 +151,56 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// Texts that stand for nothing.
+#[derive(Default)]
+pub(super) struct Empty {
+    texts: Vec<String>,
+    /// One bit for each length that they have.
+    lengths: u64,
+}
+
+impl Empty {
+    pub(super) fn new(texts: &[String]) -> Self {
+        let bits = texts.iter().map(|text| Self::bit(text.len()));
+        Self {
+            lengths: bits.fold(0, |all, bit| all | bit),
+            texts: texts.to_vec(),
+        }
+    }
+
+    /// Longer ones share one.
+    fn bit(length: usize) -> u64 {
+        1 << length.min(63)
+    }
+
+    /// Whether a value is one of them.
+    #[inline]
+    pub(super) fn has(&self, slot: &Slot, texts: &Texts<'_>) -> bool {
+        let (start, end) = slot.range();
+        let may_be = self.lengths & Self::bit(end - start) != 0 || slot.kind == Kind::Escaped;
+        may_be && self.is_one(slot, texts)
+    }
+
+    #[cold]
+    fn is_one(&self, slot: &Slot, texts: &Texts<'_>) -> bool {
+        // A sign may be written as an escape.
+        let text = texts.get(slot);
+        text.is_some_and(|text| self.texts.iter().any(|empty| *empty == text))
+    }
+}
+
 /// The slots of a record.
 pub(super) struct Slots {
     /// What stands there of another record counts as absent.
     all: Vec<Slot>,
-    /// One bit a place: whether anything was found, and whether that is a string, a number or a boolean.
+    /// One bit a place: whether anything was found, and whether that is a string, a number or a boolean that does not
+    /// stand for nothing.
     found: Vec<u64>,
-    scalars: Vec<u64>,
+    values: Vec<u64>,
     /// Which of the members that formats are told by were found.
     signs: [u64; SIGNS_MAX / 64],
+    /// Whether anybody asks for those.
+    pub(super) notes_signs: bool,
     /// A member that is looked at stands twice in its object.
     pub(super) has_twice: bool,
 }
@@ -188,13 +229,23 @@ pub(super) fn bits_of(places: &[u16]) -> Box<[(u16, u64)]> {
     bits.into()
 }
 
+/// The places of a word whose bits are set.
+pub(super) fn places_of(word: u16, mut bits: u64) -> impl Iterator<Item = u16> {
+    std::iter::from_fn(move || {
+        let bit = (bits != 0).then(|| bits.trailing_zeros() as u16)?;
+        bits &= bits - 1;
+        Some(word * 64 + bit)
+    })
+}
+
 impl Slots {
     pub(super) fn new() -> Self {
         Self {
             all: Vec::new(),
             found: Vec::new(),
-            scalars: Vec::new(),
+            values: Vec::new(),
             signs: [0; SIGNS_MAX / 64],
+            notes_signs: true,
             has_twice: false,
         }
     }
@@ -203,7 +254,7 @@ impl Slots {
         if self.all.len() < n_slots {
             self.all.resize(n_slots, ABSENT);
         }
-        for bits in [&mut self.found, &mut self.scalars] {
+        for bits in [&mut self.found, &mut self.values] {
             bits.clear();
             bits.resize(n_slots.div_ceil(64), 0);
         }
@@ -219,11 +270,16 @@ impl Slots {
         self.signs[sign as usize / 64] >> (sign % 64) & 1 == 1
     }
 
-    /// Whether a string, a number or a boolean stands at any of the places.
+    /// At which of a word's places anything stands.
+    pub(super) fn found(&self, word: u16, mask: u64) -> u64 {
+        self.found[word as usize] & mask
+    }
+
+    /// Whether there is a value at any of the places.
     #[inline]
     pub(super) fn has_any(&self, bits: &[(u16, u64)]) -> bool {
         bits.iter()
-            .any(|&(word, mask)| self.scalars[word as usize] & mask != 0)
+            .any(|&(word, mask)| self.values[word as usize] & mask != 0)
     }
 
     #[inline]
@@ -234,13 +290,20 @@ impl Slots {
         &self.all[place as usize]
     }
 
-    pub(super) fn set(&mut self, place: u16, slot: Slot) {
+    /// Whether there is a value at a place.
+    #[inline]
+    pub(super) fn is_value(&self, place: u16) -> bool {
+        self.values[place as usize / 64] >> (place % 64) & 1 == 1
+    }
+
+    /// Notes what stands at a place, and whether that is a value if it is a string, a number or a boolean.
+    pub(super) fn set(&mut self, place: u16, slot: Slot, may_be_value: bool) {
         let (word, mask) = (place as usize / 64, 1 << (place % 64));
         self.found[word] |= mask;
-        if slot.is_scalar() {
-            self.scalars[word] |= mask;
+        if may_be_value && slot.is_scalar() {
+            self.values[word] |= mask;
         } else {
-            self.scalars[word] &= !mask;
+            self.values[word] &= !mask;
         }
         self.all[place as usize] = slot;
     }
@@ -249,7 +312,7 @@ impl Slots {
         for &place in places {
             let (word, mask) = (place as usize / 64, !(1 << (place % 64)));
             self.found[word] &= mask;
-            self.scalars[word] &= mask;
+            self.values[word] &= mask;
         }
     }
 }

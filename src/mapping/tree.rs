@@ -1,6 +1,8 @@
 //! The places that a mapping looks at, as a tree of the members on the way to them. `walk.rs` goes through it.
 
+use super::names::Names;
 use super::path::Step;
+use super::slots::Empty;
 
 /// The root of a record's members.
 pub(super) const ROOT: u16 = 0;
@@ -20,17 +22,15 @@ pub(super) fn sign_of(place: u16) -> u16 {
 pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) folds_case: bool,
-    /// Members of the record by which formats are told, and where those of each length begin.
-    pub(super) signs: Vec<Member>,
-    pub(super) sign_starts: Vec<u16>,
+    pub(super) empty: Empty,
+    /// Members of the record by which formats are told.
+    signs: Vec<Member>,
 }
 
 #[derive(Default)]
 pub(super) struct Node {
-    /// Sorted by length; of equal length in the order in which they were added.
-    pub(super) members: Vec<Member>,
-    /// Where members of each length begin, up to one more than the greatest.
-    pub(super) starts: Vec<u16>,
+    members: Vec<Member>,
+    pub(super) names: Names,
     pub(super) elements: Option<Box<Elements>>,
     /// What the text of a string is, as JSON.
     pub(super) inside: Option<u16>,
@@ -38,11 +38,9 @@ pub(super) struct Node {
     pub(super) bytes: Option<u16>,
 }
 
-pub(super) struct Member {
-    /// How it begins, see [`beginning`].
-    pub(super) beginning: u64,
-    pub(super) name: Box<str>,
-    pub(super) place: u16,
+struct Member {
+    name: Box<str>,
+    place: u16,
 }
 
 /// What is looked at in the elements of an array.
@@ -68,13 +66,20 @@ pub(super) enum Selector {
     Where(u16, String),
 }
 
+impl Node {
+    /// Whether any of its members is looked at.
+    pub(super) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+}
+
 impl Tree {
-    pub(super) fn new(folds_case: bool) -> Self {
+    pub(super) fn new(folds_case: bool, empty: Empty) -> Self {
         Self {
             nodes: vec![Node::default()],
             folds_case,
+            empty,
             signs: Vec::new(),
-            sign_starts: Vec::new(),
         }
     }
 
@@ -175,15 +180,10 @@ impl Tree {
         }
         let place = self.add_place();
         let members = &mut self.nodes[from as usize].members;
-        let at = members.partition_point(|member| member.name.len() <= name.len());
-        members.insert(
-            at,
-            Member {
-                beginning: beginning(name),
-                name: name.into(),
-                place,
-            },
-        );
+        members.push(Member {
+            name: name.into(),
+            place,
+        });
         place
     }
 
@@ -197,23 +197,22 @@ impl Tree {
         for (sign, name) in names.iter().enumerate() {
             let place = self.add_place();
             debug_assert_eq!(place, sign_place(sign as u16), "signs come first");
-            let at = self
-                .signs
-                .partition_point(|member| member.name.len() <= name.len());
-            let member = Member {
-                beginning: beginning(name),
+            self.signs.push(Member {
                 name: name.as_str().into(),
                 place,
-            };
-            self.signs.insert(at, member);
+            });
         }
     }
 
     /// Makes ready to walk; nothing is added afterwards.
     pub(super) fn finish(&mut self) {
-        self.sign_starts = starts(&self.signs);
-        for node in &mut self.nodes {
-            node.starts = starts(&node.members);
+        for (place, node) in self.nodes.iter_mut().enumerate() {
+            let signs = if place == usize::from(ROOT) {
+                &self.signs[..]
+            } else {
+                &[]
+            };
+            node.names = Names::new(&named(&node.members), &named(signs));
         }
         for place in 0..self.nodes.len() {
             let Some(mut elements) = self.nodes[place].elements.take() else {
@@ -243,45 +242,7 @@ impl Tree {
     }
 }
 
-/// Where members of each length begin, up to one more than the greatest.
-fn starts(members: &[Member]) -> Vec<u16> {
-    let length_max = members.last().map_or(0, |member| member.name.len());
-    (0..=length_max + 1)
-        .map(|length| members.partition_point(|it| it.name.len() < length) as u16)
-        .collect()
-}
-
-/// The member of that name, and whether it is written so or in other letters.
-#[inline]
-pub(super) fn find<'n>(
-    members: &'n [Member],
-    starts: &[u16],
-    name: &str,
-) -> Option<(&'n Member, bool)> {
-    let length = name.len();
-    let &[start, end] = starts.get(length..length + 2)? else {
-        return None;
-    };
-    let members = &members[start as usize..end as usize];
-    let wanted = beginning(name);
-    let exact = |member: &&Member| member.beginning == wanted && *member.name == *name;
-    if let Some(member) = members.iter().find(exact) {
-        return Some((member, true));
-    }
-    let folded =
-        |member: &&Member| member.beginning == wanted && member.name.eq_ignore_ascii_case(name);
-    members.iter().find(folded).map(|member| (member, false))
-}
-
-/// The first eight bytes of a name, in which letters of either case are the same: what tells most names apart.
-#[inline]
-fn beginning(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let word = match bytes.first_chunk::<8>() {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => bytes
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
-    };
-    word | 0x2020_2020_2020_2020
+fn named(members: &[Member]) -> Vec<(&str, u16)> {
+    let named = members.iter().map(|member| (&*member.name, member.place));
+    named.collect()
 }

@@ -1,6 +1,7 @@
 //! Logs of Zeek as tables: lines that begin with `#` say what the columns are
 //! (<https://docs.zeek.org/en/master/log-formats.html>).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ impl Header {
         }
         if let Some(separator) = line.strip_prefix("#separator ") {
             return Some(Self {
-                separator: unescape(separator)?,
+                separator: self::separator(separator)?,
                 set_separator: ",".to_owned(),
                 empty: "(empty)".to_owned(),
                 unset: "-".to_owned(),
@@ -232,18 +233,42 @@ impl Header {
         } else if kind == "bool" && matches!(text, "T" | "F") {
             json.extend_from_slice(if text == "T" { b"true" } else { b"false" });
         } else {
-            push_json_string(json, if text == self.empty { "" } else { text });
+            let text = if text == self.empty { "" } else { text };
+            push_json_string(json, &unescape(text));
         }
     }
 }
 
-/// `\x09` is a tab.
-fn unescape(text: &str) -> Option<String> {
-    if let Some(digits) = text.strip_prefix("\\x") {
-        let byte = u8::from_str_radix(digits, 16).ok()?;
-        return byte.is_ascii().then(|| char::from(byte).to_string());
+/// What Zeek has written as `\xHH` and `\\`: signs that cannot be printed, separators, backslashes
+/// (<https://docs.zeek.org/en/master/log-formats.html>).
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
     }
-    (!text.is_empty()).then(|| text.to_owned())
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digit = |sign: u8| char::from(sign).to_digit(16);
+                match (digit(*high), digit(*low)) {
+                    (Some(high), Some(low)) => ((high * 16 + low) as u8, after),
+                    _ => (first, &rest[1..]),
+                }
+            }
+            _ => (first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `\x09` is a tab.
+fn separator(text: &str) -> Option<String> {
+    let text = unescape(text);
+    (!text.is_empty() && text.is_ascii()).then(|| text.into_owned())
 }
 
 #[cfg(test)]
@@ -280,6 +305,32 @@ mod tests {
                    "ok": true, "tags": ["a", "b"], "note": "", "strange": "many"})
         );
         assert_eq!(header.object("1.5\tC1"), None);
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        let check = |text: &str, expected: &str| assert_eq!(unescape(text), expected, "for {text}");
+        check("plain", "plain");
+        check(r"\\\\host\\share", r"\\host\share");
+        check(r"CN=x\x2cOU=y", "CN=x,OU=y");
+        check(r"\xc3\xa4", "\u{e4}");
+        check(r"\xff", "\u{fffd}");
+        check(r"\", r"\");
+        check(r"\x4", r"\x4");
+        check(r"\xzz\n", r"\xzz\n");
+        let header = header(&[
+            "#separator \\x09",
+            "#set_separator\t,",
+            "#path\tldap",
+            "#fields\tobjects\tname",
+            "#types\tset[string]\tstring",
+        ]);
+        let object = header.object("a\\x2cb,c\td\\\\e");
+        let found: Value = serde_json::from_str(&object.expect("a row")).expect("JSON");
+        assert_eq!(
+            found,
+            json!({"_path": "ldap", "objects": ["a,b", "c"], "name": r"d\e"})
+        );
     }
 
     #[test]

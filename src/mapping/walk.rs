@@ -1,7 +1,7 @@
 //! Goes through a record once and notes what stands at the places that a mapping looks at.
 
 use super::slots::{Kind, RECORD, Slot, Slots, Texts};
-use super::tree::{Node, ROOT, Selector, Tree, find, sign_of};
+use super::tree::{Node, ROOT, Selector, Tree, sign_of};
 use crate::record::scan::{Scanner, Value};
 use crate::record::text::unescape;
 use crate::record::{Checked, Code, DEPTH_MAX, Reason};
@@ -92,32 +92,26 @@ impl Walker<'_, '_, '_, '_> {
         let mut has_next = scanner.open_object()?;
         while has_next {
             let key = scanner.key()?;
-            let raw = scanner.get(key.span);
-            let unescaped;
-            let name = if key.has_escapes {
-                unescaped = unescape(raw).unwrap_or_default();
-                &unescaped
+            let known = if key.has_escapes {
+                let name = unescape(scanner.get(key.span)).unwrap_or_default();
+                node.names.find(name.as_bytes(), 0, name.len())
             } else {
-                raw
+                let (start, end) = (key.span.start as usize, key.span.end as usize);
+                node.names.find(scanner.text().as_bytes(), start, end)
             };
-            let member = find(&node.members, &node.starts, name);
+            let sign = known.sign.filter(|_| self.found.slots.notes_signs);
+            let member = known.place;
             let member = member.filter(|(_, is_exact)| *is_exact || self.tree.folds_case);
-            let sign = if place == ROOT {
-                find(&self.tree.signs, &self.tree.sign_starts, name)
-                    .map(|(sign, is_exact)| (sign.place, is_exact))
-            } else {
-                None
-            };
             let is_null = scanner.peek() == Some(b'n');
             match (member, sign) {
                 (Some((member, is_exact)), _) => {
-                    self.value(scanner, member.place, is_exact, depth + 1)?;
+                    self.value(scanner, member, is_exact, depth + 1)?;
                     if let Some((sign, is_exact)) = sign
                         && self.found.slots.get(sign).kind == Kind::Absent
                     {
-                        let mut slot = *self.found.slots.get(member.place);
+                        let mut slot = *self.found.slots.get(member);
                         slot.is_exact = is_exact;
-                        self.found.slots.set(sign, slot);
+                        self.set(sign, slot);
                     }
                 }
                 // The first counts: which format it is must not depend on which one is tried first.
@@ -136,6 +130,11 @@ impl Walker<'_, '_, '_, '_> {
             has_next = scanner.next_member()?;
         }
         Ok(())
+    }
+
+    fn set(&mut self, place: u16, slot: Slot) {
+        let is_empty = self.tree.empty.has(&slot, self.found.texts);
+        self.found.slots.set(place, slot, !is_empty);
     }
 
     /// Notes the value that comes next.
@@ -160,10 +159,8 @@ impl Walker<'_, '_, '_, '_> {
         }
         let node = &self.tree.nodes[place as usize];
         let mut slot = match first {
-            Some(b'{')
-                if depth < DEPTH_MAX && (!node.members.is_empty() || node.inside.is_some()) =>
-            {
-                let inside = node.inside.filter(|_| !node.members.is_empty());
+            Some(b'{') if depth < DEPTH_MAX && (node.has_members() || node.inside.is_some()) => {
+                let inside = node.inside.filter(|_| node.has_members());
                 if let Some(inside) = inside {
                     // Some paths go to its members, others to what it would hold as text.
                     self.object(scanner, inside, depth)?;
@@ -200,7 +197,7 @@ impl Walker<'_, '_, '_, '_> {
             }
         };
         slot.is_exact = is_exact;
-        self.found.slots.set(place, slot);
+        self.set(place, slot);
         match node.inside {
             Some(inside) if matches!(slot.kind, Kind::Plain | Kind::Escaped) => {
                 self.inside(&slot, inside);
@@ -229,7 +226,7 @@ impl Walker<'_, '_, '_, '_> {
                 {
                     let slot = *self.found.slots.get(pick.from);
                     if slot.is_scalar() {
-                        self.found.slots.set(pick.to, slot);
+                        self.set(pick.to, slot);
                     }
                 }
             }
@@ -289,6 +286,6 @@ impl Walker<'_, '_, '_, '_> {
         made.push_str(&String::from_utf8_lossy(&bytes));
         let slot = Slot::new(Kind::Raw, number, 0, made.len());
         self.found.texts.put(number, made);
-        self.found.slots.set(place, slot);
+        self.set(place, slot);
     }
 }
