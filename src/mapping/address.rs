@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 
 /// The address in a text such as `192.0.2.1`, `192.0.2.1:443`, `[2001:db8::1]:443`, `fe80::1%eth0` or
-/// `::ffff:192.0.2.1`; none if it is none.
+/// `::ffff:192.0.2.1`, of several with commas the first; none if it is none.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
+    // Proxies append theirs.
+    let text = text.split_once(',').map_or(text, |(first, _)| first);
     let text = text.trim_ascii();
     // A zone may be any name.
     let without_zone = |text: &str| {
@@ -15,8 +17,10 @@ pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     let address = match text.strip_prefix('[') {
         Some(inner) => {
             let (inner, after) = inner.split_once(']')?;
-            let port = after.strip_prefix(':').map(str::parse::<u16>);
-            let is_port = port.map_or(after.is_empty(), |port| port.is_ok());
+            let is_number = |port: &str| {
+                port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+            };
+            let is_port = after.strip_prefix(':').map_or(after.is_empty(), is_number);
             without_zone(inner).ok().filter(|_| is_port)?
         }
         None => without_zone(text).ok().or_else(|| {
@@ -52,6 +56,7 @@ mod tests {
         check("[2001:db8::1]:443", "2001:db8::1");
         check("[2001:DB8::1]", "2001:db8::1");
         check("[192.0.2.1]:443", "192.0.2.1");
+        check("192.0.2.1, 10.0.0.1", "192.0.2.1");
         check("fe80::1%eth0", "fe80::1");
         check("[fe80::1%3]:443", "fe80::1");
         check("[2001:db8::1%eth0]:44", "2001:db8::1");
@@ -68,6 +73,8 @@ mod tests {
             "[192.0.2.1",
             "[192.0.2.1]x",
             "[192.0.2.1]:",
+            "[192.0.2.1]:+44",
+            "[2001:db8::1]:+1",
         ] {
             check(wrong, "");
         }

@@ -3,17 +3,21 @@
 use anyhow::Context as _;
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
-/// An expression. Its classes `\d`, `\w`, `\s` and `\S` are those of ASCII: what programs write around their values is,
-/// and the automaton is ten times smaller.
+/// An expression. Its classes `\d`, `\w`, `\s` and their opposites are those of ASCII: what programs write around their
+/// values is, and the automaton is ten times smaller.
 ///
 /// # Errors
 /// If it is none, or too large.
 pub(super) fn regex(text: &str) -> anyhow::Result<Regex> {
     /// A compiled expression is no larger, so that no mapping takes all memory.
     const REGEX_BYTES_MAX: usize = 4 << 20;
-    let mut builder = regex::RegexBuilder::new(&in_ascii(text));
-    let built = builder.size_limit(REGEX_BYTES_MAX).build();
-    built.with_context(|| format!("'{text}' is no regular expression"))
+    let build = || {
+        // As it stands: written out, `[+-\d]` would be a range.
+        regex_syntax::parse(text)?;
+        let mut builder = regex::RegexBuilder::new(&in_ascii(text));
+        anyhow::Ok(builder.size_limit(REGEX_BYTES_MAX).build()?)
+    };
+    build().with_context(|| format!("'{text}' is no regular expression"))
 }
 
 /// Expressions that are tried together.
@@ -36,7 +40,9 @@ fn in_ascii(text: &str) -> String {
         // Classes can stand in classes.
         let class = match escaped {
             Some('d') => "[0-9]",
+            Some('D') => "[^0-9]",
             Some('w') => "[0-9A-Za-z_]",
+            Some('W') => "[^0-9A-Za-z_]",
             Some('s') => r"[\t-\r\x20]",
             Some('S') => r"[^\t-\r\x20]",
             _ => {
@@ -76,6 +82,10 @@ mod tests {
         check(r"^\w$", "\u{e4}", false);
         check(r"^\\d\[\d\]$", r"\d[7]", true);
         check(r"(?x) ^ \d \s $", "1 ", true);
+        check(r"^[\w\W]+$", "j\u{fc}rg", true);
+        check(r"^\D\W$", "\u{661}\u{e4}", true);
+        check(r"^[+\d-]+$", "+1-2", true);
+        assert!(regex(r"[+-\d]").is_err());
         assert!(regex(r"(\d").is_err() && regex("\\").is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Lines of syslog, as objects: RFC 5424, RFC 3164 (the BSD form), and the latter with a time of RFC 3339, as newer
-//! rsyslogs write it.
+//! rsyslogs write it, or as macOS' `log` writes it.
 
 use crate::record::text::{push_integer, push_json_string};
 use crate::time::{Zone, parse_iso};
@@ -153,7 +153,7 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
             (date, rest) if date.len() == 10 => {
                 let (clock, rest) = rest.split_once(' ')?;
                 // Which zone is meant would be a guess.
-                if !clock.contains(['Z', '+', '-']) {
+                if !clock.contains(['Z', 'z', '+', '-']) {
                     return None;
                 }
                 let time = &line[..date.len() + 1 + clock.len()];

@@ -154,10 +154,12 @@ pub(super) enum Told {
 
 impl<'m, 'a> Mapper<'m, 'a> {
     pub(super) fn new(mapping: &'m Mapping) -> Self {
+        let mut slots = Slots::new();
+        slots.notes_signs = mapping.only.is_none();
         Self {
             mapping,
             guess: mapping.only.unwrap_or(0),
-            slots: Slots::new(),
+            slots,
             texts: Texts::new(),
             memos: RefCell::default(),
             output: Mapped::default(),
@@ -266,15 +268,16 @@ impl<'m, 'a> Mapper<'m, 'a> {
     pub(super) fn tell(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
         let mapping = self.mapping;
         if let Some(only) = mapping.only {
-            self.slots.notes_signs = false;
             let format = self.walk(only, record)?;
             let envelope = self.envelope(&format.envelopes).filter(|_| is_line);
             let Some(envelope) = envelope else {
                 return Ok(Told::Format(only));
             };
-            // A record of the format may have a member of that name.
+            // A record of the format may have a member of that name, which its signs tell; they were not noted.
             self.slots.notes_signs = true;
-            self.walk(only, record)?;
+            let walked = self.walk(only, record);
+            self.slots.notes_signs = false;
+            walked?;
             let is_record = format.is_told_by(&self.slots, &self.texts);
             return Ok(if is_record {
                 Told::Format(only)

@@ -9,11 +9,15 @@ use hashbrown::HashTable;
 use super::rule::{Keys, View};
 use super::slots::{Kind, places_of};
 
-/// Bytes remembered for one list of rules, and for all together, at the most: all of a list go when there are more.
+/// Bytes remembered for one list of rules, at the most: all go when there are more.
 const LIST_BYTES_MAX: usize = 4 << 20;
+/// The same for all lists together.
 const BYTES_MAX: usize = 32 << 20;
+/// What an entry takes besides its texts, about: the table is half empty, and each text is an allocation.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + 32;
 /// Where too few came twice, so many times as many questions are not remembered, then it is tried again.
 const SKIPPED: usize = 16;
+const SKIPPED_MAX: usize = 1 << 17;
 /// Bytes of what is remembered of one, at the most: long texts come once.
 const ENTRY_BYTES_MAX: usize = 512;
 
@@ -30,10 +34,22 @@ struct Memo {
     entries: HashTable<Entry>,
     n_bytes: usize,
     hasher: foldhash::fast::RandomState,
-    /// Answers found since the entries were thrown away.
+    /// Answers found since entries were thrown away.
     n_found: usize,
     /// Questions not to be remembered, since too few came twice.
     n_skipped: usize,
+}
+
+impl Memo {
+    /// Gives all memory back, and says whether it was worth it.
+    fn forget(&mut self) {
+        let n_entries = self.entries.len();
+        self.entries = HashTable::new();
+        self.n_bytes = 0;
+        if std::mem::take(&mut self.n_found) < n_entries {
+            self.n_skipped = (n_entries * SKIPPED).min(SKIPPED_MAX);
+        }
+    }
 }
 
 struct Entry {
@@ -109,15 +125,7 @@ pub(super) fn remembered(
     let is_given = make(output);
     let value = &output[start..];
     if value.len() <= ENTRY_BYTES_MAX {
-        if memo.n_bytes > LIST_BYTES_MAX || *n_bytes > BYTES_MAX {
-            let n_entries = memo.entries.len();
-            memo.entries.clear();
-            *n_bytes -= std::mem::take(&mut memo.n_bytes);
-            if std::mem::take(&mut memo.n_found) < n_entries {
-                memo.n_skipped = n_entries * SKIPPED;
-            }
-        }
-        let bytes = size_of::<Entry>() + key.len() + value.len();
+        let bytes = ENTRY_BYTES + key.len() + value.len();
         memo.n_bytes += bytes;
         *n_bytes += bytes;
         let entry = Entry {
@@ -126,6 +134,81 @@ pub(super) fn remembered(
             value: is_given.then(|| value.into()),
         };
         memo.entries.insert_unique(hash, entry, |entry| entry.hash);
+        if memo.n_bytes > LIST_BYTES_MAX {
+            *n_bytes -= memo.n_bytes;
+            memo.forget();
+        } else if *n_bytes > BYTES_MAX {
+            // Those too that nobody asks any more.
+            *n_bytes = 0;
+            lists.iter_mut().for_each(Memo::forget);
+        }
     }
     is_given
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::super::slots::{Slot, Slots, Texts, bits_of};
+    use super::*;
+
+    /// Asks a list of rules whose only place has that text; what it gives is the text in brackets.
+    fn ask(memos: &RefCell<Memos>, list: u32, text: &str) -> (String, bool) {
+        let keys = Keys {
+            texts: bits_of(&[7]),
+            flags: bits_of(&[70]),
+        };
+        let mut slots = Slots::new();
+        slots.begin(128);
+        slots.set(7, Slot::new(Kind::Plain, 0, 0, text.len()), true);
+        let mut texts = Texts::new();
+        texts.begin(text);
+        let view = View {
+            slots: &slots,
+            texts: &texts,
+            memos,
+        };
+        let mut output = Vec::new();
+        let mut is_made = false;
+        let is_given = remembered(&view, list, &keys, &mut output, |output| {
+            is_made = true;
+            output.extend_from_slice(format!("<{text}>").as_bytes());
+            true
+        });
+        assert!(is_given);
+        (String::from_utf8(output).expect("it is text"), is_made)
+    }
+
+    #[test]
+    fn what_comes_twice_is_remembered_within_bounds() {
+        let memos = RefCell::default();
+        for list in [3, 0] {
+            assert_eq!(ask(&memos, list, "ann"), ("<ann>".to_owned(), true));
+            assert_eq!(ask(&memos, list, "ann"), ("<ann>".to_owned(), false));
+            assert_eq!(ask(&memos, list, "bob"), ("<bob>".to_owned(), true));
+        }
+        // Texts that come once fill it, and are then not remembered for a while.
+        let (mut n_skipped, mut bytes_max) = (0, 0);
+        for i in 0..200_000 {
+            for list in 0..12 {
+                let text = format!("user number {i} of so many that nobody comes twice");
+                assert_eq!(ask(&memos, list, &text).0, format!("<{text}>"));
+            }
+            let memos = memos.borrow();
+            bytes_max = bytes_max.max(memos.n_bytes);
+            n_skipped = n_skipped.max(memos.lists[0].n_skipped);
+            assert_eq!(
+                memos.n_bytes,
+                memos.lists.iter().map(|memo| memo.n_bytes).sum::<usize>()
+            );
+        }
+        assert!(bytes_max > BYTES_MAX / 2 && bytes_max < BYTES_MAX + 2 * ENTRY_BYTES_MAX);
+        assert!(n_skipped > 0 && n_skipped <= SKIPPED_MAX);
+        // It is tried again.
+        for _ in 0..=SKIPPED_MAX {
+            ask(&memos, 0, "ann");
+        }
+        assert_eq!(ask(&memos, 0, "ann"), ("<ann>".to_owned(), false));
+    }
 }

@@ -56,6 +56,9 @@ impl Names {
             }
         };
         let entries: Vec<Entry> = names.into_iter().map(entry).collect();
+        if entries.is_empty() {
+            return Self::default();
+        }
         // At least as much is free as is taken, so that a search is short and ends.
         let n_bits = (entries.len() * 2).next_power_of_two().max(2).ilog2();
         let mut names = Self {
@@ -160,6 +163,7 @@ mod tests {
             "requestParameters",
             "requestId",
             "Requestid",
+            "_type",
         ];
         let signs = ["USER", "eventID"];
         let number = |(i, name): (usize, &'static str)| (name, i as u16);
@@ -194,7 +198,7 @@ mod tests {
         check("EventId", None, Some((1, false)));
         check("usex", None, None);
         check("users", None, None);
-        check("[ser", None, None);
+        check("\u{7f}type", None, None);
         let none = Names::new(&[], &[]);
         assert!(none.find(b"user", 0, 4).place.is_none());
     }

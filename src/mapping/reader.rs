@@ -68,6 +68,10 @@ impl Reader<'_> {
             };
             return Ok(Line::Made(line, object));
         }
+        // The head of what macOS' `log show --style syslog` prints.
+        if line.starts_with("Timestamp ") && line.trim_ascii_end().ends_with("(process)[PID]") {
+            return Ok(Line::Blank);
+        }
         let takes_syslog = |number: &usize| self.mapping.takes(*number, InputKind::Syslog);
         let format = match self.mapping.only {
             Some(only) => Some(only).filter(takes_syslog),

@@ -155,8 +155,9 @@ impl<'a> Texts<'a> {
 #[derive(Default)]
 pub(super) struct Empty {
     texts: Vec<String>,
-    /// One bit for each length that they have.
+    /// One bit for each length that they have, and the greatest.
     lengths: u64,
+    length_max: usize,
 }
 
 impl Empty {
@@ -164,6 +165,7 @@ impl Empty {
         let bits = texts.iter().map(|text| Self::bit(text.len()));
         Self {
             lengths: bits.fold(0, |all, bit| all | bit),
+            length_max: texts.iter().map(String::len).max().unwrap_or_default(),
             texts: texts.to_vec(),
         }
     }
@@ -176,8 +178,15 @@ impl Empty {
     /// Whether a value is one of them.
     #[inline]
     pub(super) fn has(&self, slot: &Slot, texts: &Texts<'_>) -> bool {
+        /// An escape has at most so many bytes for one.
+        const ESCAPE_BYTES_MAX: usize = 6;
         let (start, end) = slot.range();
-        let may_be = self.lengths & Self::bit(end - start) != 0 || slot.kind == Kind::Escaped;
+        let length = end - start;
+        let may_be = if slot.kind == Kind::Escaped {
+            length <= self.length_max * ESCAPE_BYTES_MAX
+        } else {
+            self.lengths & Self::bit(length) != 0
+        };
         may_be && self.is_one(slot, texts)
     }
 

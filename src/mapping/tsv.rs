@@ -233,8 +233,14 @@ impl Header {
         } else if kind == "bool" && matches!(text, "T" | "F") {
             json.extend_from_slice(if text == "T" { b"true" } else { b"false" });
         } else {
-            let text = if text == self.empty { "" } else { text };
-            push_json_string(json, &unescape(text));
+            let value = if text == self.empty {
+                Cow::Borrowed("")
+            } else {
+                unescape(text)
+            };
+            // A value that looks like one of those has been written with an escape, which keeps it apart.
+            let looks_unset = value == self.unset || value == self.empty;
+            push_json_string(json, if looks_unset { text } else { &value });
         }
     }
 }
@@ -262,13 +268,15 @@ fn unescape(text: &str) -> Cow<'_, str> {
         bytes.push(byte);
         rest = after;
     }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+    // What is no text stays as it is: names that differ must not become one.
+    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// `\x09` is a tab.
 fn separator(text: &str) -> Option<String> {
-    let text = unescape(text);
-    (!text.is_empty() && text.is_ascii()).then(|| text.into_owned())
+    let separator = unescape(text);
+    let is_one = (1..=WORD_BYTES_MAX).contains(&separator.len()) && separator.is_ascii();
+    (is_one && !separator.starts_with("\\x")).then(|| separator.into_owned())
 }
 
 #[cfg(test)]
@@ -314,7 +322,7 @@ mod tests {
         check(r"\\\\host\\share", r"\\host\share");
         check(r"CN=x\x2cOU=y", "CN=x,OU=y");
         check(r"\xc3\xa4", "\u{e4}");
-        check(r"\xff", "\u{fffd}");
+        check(r"\xff", r"\xff");
         check(r"\", r"\");
         check(r"\x4", r"\x4");
         check(r"\xzz\n", r"\xzz\n");
@@ -330,6 +338,13 @@ mod tests {
         assert_eq!(
             found,
             json!({"_path": "ldap", "objects": ["a,b", "c"], "name": r"d\e"})
+        );
+        // Not unset, and not empty.
+        let object = header.object("\\x28empty)\t\\x2d");
+        let found: Value = serde_json::from_str(&object.expect("a row")).expect("JSON");
+        assert_eq!(
+            found,
+            json!({"_path": "ldap", "objects": [r"\x28empty)"], "name": r"\x2d"})
         );
     }
 

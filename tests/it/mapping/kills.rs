@@ -12,7 +12,7 @@ use crate::resume::{Pipe, assert_same};
 use crate::tools::{digest, program, shell};
 
 const N_LINES: usize = 40_000;
-/// Two in ten lines of JSON hold three records.
+/// One in ten lines of JSON holds three records.
 const N_EVENTS: usize = N_LINES * 3 + N_LINES / 10 * 2;
 
 /// Three logs in which no record has an id: lines of syslog without a year, a table whose head is far away from most of
