@@ -168,12 +168,12 @@ impl Format {
                 && start <= end
             {
                 let slot = Slot::new(Kind::Raw, number, start as usize, end as usize);
-                slots.set(place, slot, !self.tree.empty.has(&slot, texts));
+                self.tree.note(slots, texts, place, slot);
             }
         }
         for &(place, start, end) in &pattern.constants_at {
             let slot = Slot::new(Kind::Raw, number, text.len() + start, text.len() + end);
-            slots.set(place, slot, !self.tree.empty.has(&slot, texts));
+            self.tree.note(slots, texts, place, slot);
         }
     }
 

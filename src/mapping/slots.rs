@@ -325,3 +325,33 @@ impl Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stand_for_nothing_however_they_are_written() {
+        let long = "x".repeat(70);
+        let empty = Empty::new(&["-".to_owned(), "null".to_owned(), long.clone()]);
+        let check = |kind: Kind, text: &str, expected: bool| {
+            let mut texts = Texts::new();
+            texts.begin(text);
+            let slot = Slot::new(kind, RECORD, 0, text.len());
+            assert_eq!(empty.has(&slot, &texts), expected, "for {text}");
+            assert!(!Empty::default().has(&slot, &texts), "for {text}");
+        };
+        check(Kind::Plain, "-", true);
+        check(Kind::Raw, "null", true);
+        check(Kind::Plain, "nul1", false);
+        check(Kind::Plain, "+", false);
+        check(Kind::Plain, &long, true);
+        check(Kind::Plain, &"y".repeat(70), false);
+        check(Kind::Plain, &"x".repeat(71), false);
+        check(Kind::Escaped, r"\u002d", true);
+        check(Kind::Escaped, r"\u006e\u0075\u006c\u006c", true);
+        check(Kind::Escaped, r"\u002b", false);
+        check(Kind::Escaped, &r"\u0078".repeat(70), true);
+        check(Kind::Escaped, &r"\u0078".repeat(71), false);
+    }
+}

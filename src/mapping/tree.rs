@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::path::Step;
-use super::slots::Empty;
+use super::slots::{Empty, Slot, Slots, Texts};
 
 /// The root of a record's members.
 pub(super) const ROOT: u16 = 0;
@@ -22,7 +22,8 @@ pub(super) fn sign_of(place: u16) -> u16 {
 pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) folds_case: bool,
-    pub(super) empty: Empty,
+    /// Texts that stand for nothing.
+    empty: Empty,
     /// Members of the record by which formats are told.
     signs: Vec<Member>,
 }
@@ -221,6 +222,11 @@ impl Tree {
             elements.places = self.below(elements.root);
             self.nodes[place].elements = Some(elements);
         }
+    }
+
+    /// Notes what stands at a place. What stands for nothing is there, and no value.
+    pub(super) fn note(&self, slots: &mut Slots, texts: &Texts<'_>, place: u16, slot: Slot) {
+        slots.set(place, slot, !self.empty.has(&slot, texts));
     }
 
     /// A place and all below it, those also that picks fill.

@@ -133,8 +133,8 @@ impl Walker<'_, '_, '_, '_> {
     }
 
     fn set(&mut self, place: u16, slot: Slot) {
-        let is_empty = self.tree.empty.has(&slot, self.found.texts);
-        self.found.slots.set(place, slot, !is_empty);
+        let Found { slots, texts } = &mut *self.found;
+        self.tree.note(slots, texts, place, slot);
     }
 
     /// Notes the value that comes next.
