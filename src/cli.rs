@@ -235,7 +235,7 @@ impl LineArgs {
             batch_bytes,
             lines_bytes_max: LINES_BYTES_MAX,
             commit_bytes: COMMIT_BYTES,
-            checkpoint_bytes: CHECKPOINT_BYTES,
+            checkpoint_bytes: usize::MAX,
             strict: self.strict,
             quiet: self.quiet,
             metrics: None,
@@ -289,10 +289,6 @@ const LINES_BYTES_MAX: usize = 128 << 20;
 /// Bytes of lines that the store gathers for one write at the most, if they come faster than it writes:
 /// the more there are, the less is merged later.
 const COMMIT_BYTES: usize = 32 << 20;
-
-/// Bytes of lines between two writes of baselines, at the most. After a crash as many are read
-/// again; with 10,000 users all baselines are a tenth of that.
-const CHECKPOINT_BYTES: usize = 128 << 20;
 
 /// Tells what became of the input, and how the program has ended.
 pub(crate) fn conclude(options: &Options, outcome: &Outcome) -> anyhow::Result<Ended> {

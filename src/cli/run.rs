@@ -80,6 +80,13 @@ pub struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     tuning: TuningArgs,
+
+    /// MiB of lines between two checkpoints at the most, by which baselines and positions are kept; they
+    /// come every five seconds, too. What came after the last one is read again after a crash
+    #[arg(long, value_name = "MIB", default_value_t = 512, help_heading = "Tuning",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    checkpoint_mib: u16,
+
     #[command(flatten)]
     memory: MemoryArgs,
     #[command(flatten)]
@@ -165,6 +172,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     });
     let (follower, notice) = analysis.transpose()?.unzip();
     let mut options = args.memory.options(&lines, NAME, STORE_BATCH_BYTES);
+    options.checkpoint_bytes = usize::from(args.checkpoint_mib) << 20;
     options.work = args.kafka.work().unwrap_or_else(|| args.files.work());
     options.writes_output = args.tee;
     options.metrics = exporter.metrics();

@@ -20,6 +20,7 @@ mod priors;
 mod reasons;
 mod seen;
 mod user;
+mod view;
 
 use serde::{Deserialize, Serialize};
 

@@ -24,6 +24,8 @@ const PARALLEL_MIN: usize = 2_048;
 
 /// Events between the steps in which states are fetched.
 const PREFETCH_DISTANCE: usize = 2;
+/// Users whose states are looked for at once.
+const FIND_AT_ONCE: usize = 16;
 
 /// Which events to pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -367,11 +369,13 @@ impl<D: Detector> Score<D> {
     fn prefetch(&mut self, block_index: usize, event: usize) {
         const FIRST: usize = (PREFETCH_STEPS + 1) * PREFETCH_DISTANCE;
         let route = &mut self.routes[block_index];
-        let ahead = (event + FIRST).min(route.features.len() - 1);
-        // At the start of a block there was nobody to look ahead.
-        for next in route.found.len()..=ahead {
-            let users = &self.shards[usize::from(route.shard_of[next])].users;
-            route.found.push(users.find(route.keys[next]));
+        // Looked for one right after the other, they are waited for together.
+        if route.found.len() <= event + FIRST {
+            let ahead = (event + FIRST + FIND_AT_ONCE).min(route.features.len());
+            for next in route.found.len()..ahead {
+                let users = &self.shards[usize::from(route.shard_of[next])].users;
+                route.found.push(users.find(route.keys[next]));
+            }
         }
         for step in 0..=PREFETCH_STEPS {
             let event = event + (PREFETCH_STEPS + 1 - step) * PREFETCH_DISTANCE;

@@ -13,16 +13,19 @@ use std::sync::{PoisonError, RwLockWriteGuard};
 use std::thread;
 
 use anyhow::Context as _;
-use rocksdb::{DBCompressionType, IngestExternalFileOptions, SstFileWriter, WriteBatch};
+use prefetch_index::prefetch_index;
+use rocksdb::{IngestExternalFileOptions, SstFileWriter, WriteBatch};
 use serde::{Deserialize, Serialize};
 
 use super::gathered::Gathered;
-use super::{Store, family_options, set_packing, write_error};
+use super::{Packing, Store, family_options, set_packing, write_error};
 use crate::schema;
 
 /// Bytes of events from which they are written like this: smaller files would have to be merged
 /// again and again.
 pub const BULK_BYTES_MIN: usize = 8 << 20;
+/// Entries of an index between those that are written and those that are fetched.
+const PREFETCH_DISTANCE: usize = 16;
 /// Where the files are until the store has taken them in.
 const FOLDER: &str = "bulk";
 
@@ -107,9 +110,9 @@ impl Store {
         let build_events = || {
             // Sorted files that overlap are merged, and packed for good then.
             let packing = if are_newest {
-                DBCompressionType::Zstd
+                Packing::Zstd
             } else {
-                DBCompressionType::Lz4
+                Packing::Passing
             };
             self.build_file(events, packing, |put| {
                 for &i in &order {
@@ -125,7 +128,7 @@ impl Store {
             ids.sort_unstable();
             // Of two ids with one hash: a key stands for all of them.
             ids.dedup();
-            self.build_file(by_id, DBCompressionType::Lz4, |put| {
+            self.build_file(by_id, Packing::Lz4, |put| {
                 for &(id, timestamp_ms) in &ids {
                     key.clear();
                     schema::push_hashed_id_key(&mut key, id, timestamp_ms);
@@ -146,8 +149,14 @@ impl Store {
             let mut users: Vec<(u64, u32)> =
                 places.map(|(&i, place)| (entry(i).user, place)).collect();
             users.sort_unstable();
-            self.build_file(by_user, DBCompressionType::Lz4, |put| {
-                for &(user, place) in &users {
+            self.build_file(by_user, Packing::Lz4, |put| {
+                for (i, &(user, place)) in users.iter().enumerate() {
+                    if let Some((_, next)) = users.get(i + PREFETCH_DISTANCE) {
+                        prefetch_index(&made_of, *next as usize);
+                    }
+                    if let Some((_, next)) = users.get(i + PREFETCH_DISTANCE / 2) {
+                        prefetch_index(&event_ids, made_of[*next as usize].1.start);
+                    }
                     let (timestamp_ms, event_id, severity) = &made_of[place as usize];
                     let event_id = &event_ids[event_id.clone()];
                     key.clear();
@@ -170,7 +179,7 @@ impl Store {
     fn build_file(
         &self,
         named: &Named,
-        packing: DBCompressionType,
+        packing: Packing,
         each: impl FnOnce(&mut Put<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut options = family_options(&named.family, &self.tuning, &self.cache);
@@ -288,7 +297,7 @@ mod tests {
     use crate::store::{Access, Order, Tuning};
 
     fn gathered(numbers: Range<i64>) -> Gathered {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(1 << 20);
         // In no order, and with ids and users that come again.
         for number in numbers {
             let timestamp_ms = 1_000_000 + number * 7_919 % 1_000;

@@ -8,14 +8,15 @@ use hashbrown::HashTable;
 
 use crate::schema;
 
-/// Bytes by which the room for events grows: doubling it would take three times as much for a moment.
+/// Bytes of the room for a few events, and of that for a line when there is no room left.
 const GROWTH_BYTES: usize = 4 << 20;
 /// What is known of an event besides its bytes, and its place in what is sorted.
 const ENTRY_BYTES: usize = 96;
 
 /// Events that are written together.
-#[derive(Default)]
 pub(super) struct Gathered {
+    /// Bytes that there will be about at the most.
+    n_bytes_max: usize,
     /// Of each event its key, then its line.
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -37,11 +38,22 @@ pub(super) struct Entry {
 }
 
 impl Gathered {
+    /// For events that take about so many bytes at the most.
+    pub(super) fn new(n_bytes_max: usize) -> Self {
+        Self {
+            n_bytes_max,
+            bytes: Vec::new(),
+            entries: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+        }
+    }
+
     /// Another one, of the same hashes, for the events that come next.
     pub(super) fn another(&self) -> Self {
         Self {
             hasher: self.hasher.clone(),
-            ..Self::default()
+            ..Self::new(self.n_bytes_max)
         }
     }
 
@@ -67,7 +79,14 @@ impl Gathered {
     ) {
         let n_bytes = key.len() + line_bytes_max;
         if self.bytes.capacity() - self.bytes.len() < n_bytes {
-            self.bytes.reserve_exact(n_bytes.max(GROWTH_BYTES));
+            // Memory that is not written to is none yet; to grow step by step copies all each time.
+            let n_bytes_left = if self.bytes.capacity() < GROWTH_BYTES {
+                GROWTH_BYTES
+            } else {
+                (self.n_bytes_max + GROWTH_BYTES).saturating_sub(self.bytes.len())
+            };
+            self.bytes
+                .reserve_exact(n_bytes.max(n_bytes_left).max(GROWTH_BYTES));
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
@@ -124,10 +143,10 @@ impl Gathered {
         self.bytes.len() + self.entries.len() * ENTRY_BYTES
     }
 
-    /// Begins anew. What a long line has made grow beyond `n_bytes_max` is given back.
-    pub(super) fn clear(&mut self, n_bytes_max: usize) {
+    /// Begins anew. What a long line has made grow beyond what is usual is given back.
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(n_bytes_max + GROWTH_BYTES);
+        self.bytes.shrink_to(self.n_bytes_max + GROWTH_BYTES);
         self.entries.clear();
         self.index.clear();
     }

@@ -2,6 +2,8 @@
 //! as partitions, bring keys in no order, and to look each of them up in the store takes longer than
 //! all else that is done with it.
 
+use prefetch_index::prefetch_index;
+
 /// Bytes of a filter; there are two.
 const FILTER_BYTES: usize = 2 << 20;
 /// Bits of a filter for each key: one in a hundred keys that it does not hold seems to be there.
@@ -89,6 +91,14 @@ impl Recent {
     pub(super) fn may_hold(&self, key: &[u8], hash: u64) -> bool {
         *key <= *self.max
             && (*key <= *self.floor || self.current.may_hold(hash) || self.previous.may_hold(hash))
+    }
+
+    /// Fetches what [`Self::may_hold`] and [`Self::insert`] look at.
+    pub(super) fn prefetch(&self, key: &[u8], hash: u64) {
+        prefetch_index(&self.current.blocks, self.current.places(hash).0);
+        if *key <= *self.max {
+            prefetch_index(&self.previous.blocks, self.previous.places(hash).0);
+        }
     }
 
     /// Takes note of a key that is stored.

@@ -31,6 +31,8 @@ use stages::analysis_of_event;
 
 /// Room that a write is given at first: growing by doubling would need three times as much.
 const WRITES_BYTES: usize = 1 << 20;
+/// Events whose keys are made before the first of them is looked for.
+const KEYS_AHEAD: usize = 64;
 
 /// How to write.
 pub struct WriterOptions {
@@ -100,13 +102,13 @@ impl Writer {
         let last_key = store.view().last_event_key()?.unwrap_or_default();
         Ok(Self {
             store,
-            options,
             counters,
             sums: SumKeeper::default(),
             stretches: StretchKeeper::default(),
             recent: Recent::new(last_key.clone()),
             last_key,
-            gathered: Gathered::default(),
+            gathered: Gathered::new(options.gathered_bytes_max),
+            options,
             behind: None,
             spare: None,
             anomalies: HashMap::new(),
@@ -125,30 +127,55 @@ impl Writer {
         writes: &mut WriteBatch,
     ) -> anyhow::Result<u64> {
         let mut n_duplicates = 0;
-        let mut key = Vec::new();
-        for event in &block.events {
-            key.clear();
-            schema::push_event_key(&mut key, event.timestamp_ms, block.text(event.event_id));
-            let hash = self.gathered.hash(&key);
-            if self.is_known(&key, hash)? {
-                n_duplicates += 1;
-                if self.options.rescore {
-                    self.update(block, event, (&key, hash), families, writes)?;
-                }
-                if event.stage_fields != 0
-                    && let Some((record, true)) = analysis_of_event(block, event)
-                {
-                    self.put_late_analysis(block, event, (&key, hash), record, families, writes)?;
-                }
-            } else {
-                self.recent.insert(&key, hash);
-                self.insert(block, event, (&key, hash), families, writes)?;
+        let mut keys = Vec::new();
+        let mut ends = Vec::with_capacity(KEYS_AHEAD);
+        for events in block.events.chunks(KEYS_AHEAD) {
+            keys.clear();
+            ends.clear();
+            for event in events {
+                let start = keys.len();
+                schema::push_event_key(&mut keys, event.timestamp_ms, block.text(event.event_id));
+                let hash = self.gathered.hash(&keys[start..]);
+                self.recent.prefetch(&keys[start..], hash);
+                ends.push((keys.len(), hash));
             }
-            if self.n_bytes_gathered(writes) >= self.options.gathered_bytes_max {
-                self.commit(families, writes)?;
+            let mut start = 0;
+            for (event, &(end, hash)) in events.iter().zip(&ends) {
+                let key = (&keys[start..end], hash);
+                start = end;
+                n_duplicates += u64::from(self.put_event(block, event, key, families, writes)?);
             }
         }
         Ok(n_duplicates)
+    }
+
+    /// Takes an event; whether the store holds it already.
+    fn put_event(
+        &mut self,
+        block: &Block,
+        event: &Event,
+        (key, hash): (&[u8], u64),
+        families: &Families<'_>,
+        writes: &mut WriteBatch,
+    ) -> anyhow::Result<bool> {
+        let is_known = self.is_known(key, hash)?;
+        if is_known {
+            if self.options.rescore {
+                self.update(block, event, (key, hash), families, writes)?;
+            }
+            if event.stage_fields != 0
+                && let Some((record, true)) = analysis_of_event(block, event)
+            {
+                self.put_late_analysis(block, event, (key, hash), record, families, writes)?;
+            }
+        } else {
+            self.recent.insert(key, hash);
+            self.insert(block, event, (key, hash), families, writes)?;
+        }
+        if self.n_bytes_gathered(writes) >= self.options.gathered_bytes_max {
+            self.commit(families, writes)?;
+        }
+        Ok(is_known)
     }
 
     fn is_known(&self, key: &[u8], hash: u64) -> anyhow::Result<bool> {
@@ -352,7 +379,7 @@ impl Writer {
             self.put_gathered(families, &mut writes);
             self.store.write(writes, self.options.sync)?;
             told.tell(&self.store, &self.gathered);
-            self.gathered.clear(self.options.gathered_bytes_max);
+            self.gathered.clear();
         }
         self.analysed.clear();
         self.anomalies.clear();

@@ -5,10 +5,11 @@ use super::archetype::{Component, Evidence, N_COMPONENTS};
 use super::cells::{Age, Histogram};
 use super::features::{Dimension, Features};
 use super::math::{exp, floor_log2, ln, sum};
-use super::population::{KERNEL, Population, surprise};
+use super::population::{Population, surprise};
 use super::priors::{ATTACKER_RESOURCE, Attacker};
 use super::seen::Found;
 use super::user::{Place, User};
+use super::view::KERNEL;
 
 /// How many events of prior experience a user starts with; the same for hours.
 const KAPPA: f64 = 200.0;
@@ -202,8 +203,9 @@ impl Case<'_> {
     fn net_level(&self, usual: f64) -> usize {
         let seen = &self.user.seen;
         if self.found.is_known(Dimension::Address) {
-            let weight = seen.weight(&self.found, Dimension::Address, self.now_s);
-            return usize::from(weight < 0.05 * usual);
+            let few = 0.05 * usual;
+            let is_light = seen.is_lighter_than(few, &self.found, Dimension::Address, self.now_s);
+            return usize::from(is_light);
         }
         if self.found.is_known(Dimension::Network24) {
             return 2;
@@ -230,8 +232,9 @@ impl Case<'_> {
         }
         if self.found.is_known(Dimension::City) {
             let seen = &self.user.seen;
-            let weight = seen.weight(&self.found, Dimension::City, self.now_s);
-            return usize::from(weight < 0.1 * usual);
+            let few = 0.1 * usual;
+            let is_light = seen.is_lighter_than(few, &self.found, Dimension::City, self.now_s);
+            return usize::from(is_light);
         }
         if self.found.is_known(Dimension::Country) {
             return 2;

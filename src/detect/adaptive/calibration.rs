@@ -1,17 +1,85 @@
 //! From the risk R to a score: the share of usual events that are less risky (detector
 //! specification B.7).
 
+use std::mem::{replace, take};
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::math::{exp, ln};
 
 /// Bins of R, a tenth wide each.
 pub(super) const N_BINS: usize = 600;
+const NO_BINS: Range<usize> = Range {
+    start: N_BINS,
+    end: 0,
+};
 const RISK_MIN: f64 = -15.0;
 const BINS_A_UNIT: f64 = 10.0;
 /// Events after which old ones count a little less.
 const STEP: u64 = 1_000;
 const STEP_DECAY: f64 = 0.999;
+
+/// Events of an epoch by the bin of their risk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<u32>", into = "Vec<u32>")]
+pub(super) struct Counts {
+    bins: Vec<u32>,
+    /// All others are empty.
+    range: Range<usize>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            bins: vec![0; N_BINS],
+            range: NO_BINS,
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, bin: usize) {
+        self.add_events(bin, 1);
+    }
+
+    /// Takes over what `other` holds, and leaves it empty.
+    pub(super) fn absorb(&mut self, other: &mut Self) {
+        for bin in replace(&mut other.range, NO_BINS) {
+            let n_events = take(&mut other.bins[bin]);
+            if n_events > 0 {
+                self.add_events(bin, n_events);
+            }
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.bins.len() == N_BINS
+    }
+
+    fn add_events(&mut self, bin: usize, n_events: u32) {
+        self.bins[bin] += n_events;
+        self.range = self.range.start.min(bin)..self.range.end.max(bin + 1);
+    }
+}
+
+impl From<Vec<u32>> for Counts {
+    fn from(bins: Vec<u32>) -> Self {
+        let is_counted = |&n_events: &u32| n_events > 0;
+        let start = bins.iter().position(is_counted);
+        let end = bins.iter().rposition(is_counted);
+        let range = start
+            .zip(end)
+            .map_or(NO_BINS, |(start, end)| start..end + 1);
+        Self { bins, range }
+    }
+}
+
+impl From<Counts> for Vec<u32> {
+    fn from(counts: Counts) -> Self {
+        counts.bins
+    }
+}
 
 /// The distribution of R over usual events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,12 +122,15 @@ impl Calibration {
         }
     }
 
-    /// Adds events by bin.
-    pub(super) fn add(&mut self, counts: &[u32]) {
+    /// Adds events, and leaves none; the bins that have changed are before the one it returns.
+    pub(super) fn add(&mut self, events: &mut Counts) -> usize {
         let n_before = self.n_events / STEP;
-        for (count, more) in self.counts.iter_mut().zip(counts) {
-            *count += f64::from(*more);
-            self.n_events += u64::from(*more);
+        let range = replace(&mut events.range, NO_BINS);
+        let end = range.end;
+        for bin in range {
+            let more = take(&mut events.bins[bin]);
+            self.counts[bin] += f64::from(more);
+            self.n_events += u64::from(more);
         }
         let n_steps = self.n_events / STEP - n_before;
         for _ in 0..n_steps.min(10_000) {
@@ -67,20 +138,26 @@ impl Calibration {
                 *count *= STEP_DECAY;
             }
         }
+        if n_steps > 0 { N_BINS } else { end }
     }
 
-    /// The tail of what has been counted; `old` is one that is not needed any more.
-    pub(super) fn tail(&self, old: Option<Tail>) -> Tail {
-        let mut above = old.map_or_else(Vec::new, |old| old.above);
-        above.resize(N_BINS + 1, 0.0);
-        for bin in (0..N_BINS).rev() {
+    /// The tail of what has been counted. Where bins from `end` on have not changed since, `old` is what
+    /// it was before.
+    pub(super) fn tail(&self, old: Option<Tail>, end: usize) -> Tail {
+        let (mut above, end) = match old {
+            Some(old) if end == 0 => return old,
+            Some(old) => (old.above, end),
+            None => (vec![0.0; N_BINS + 1], N_BINS),
+        };
+        for bin in (0..end).rev() {
             above[bin] = above[bin + 1] + self.counts[bin];
         }
         let n_events = above[0];
         // Up to one event in a hundred may be an attack: the slope is taken before them.
         let first_below = |share: f64| {
-            let bin = above.iter().position(|&n| n <= share * n_events);
-            bin.unwrap_or(N_BINS).min(N_BINS - 1)
+            above
+                .partition_point(|&n| n > share * n_events)
+                .min(N_BINS - 1)
         };
         let (bin_5, bin_1) = (first_below(0.05), first_below(0.01));
         let fall = ln((above[bin_5] / above[bin_1].max(1e-9)).max(1.01));

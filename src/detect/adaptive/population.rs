@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::calibration::{self, Calibration, Tail};
+use super::calibration::{self, Calibration};
 use super::cells::{Age, HOURS, Histogram, N_POPULATION_CELLS};
 use super::math::{exp, ln};
+use super::view::View;
 use super::{EPOCH_MS, priors};
 
 /// Counts are kept in millionths.
@@ -49,7 +50,7 @@ pub struct Deltas {
     failing: BTreeMap<(u64, u64), f64>,
     /// By millisecond of the epoch: how many, and their weights in tenths.
     surge: BTreeMap<u32, (u32, u64)>,
-    calibration: Vec<u32>,
+    calibration: calibration::Counts,
     is_empty: bool,
 }
 
@@ -86,7 +87,7 @@ impl Default for Deltas {
             peers: BTreeMap::new(),
             failing: BTreeMap::new(),
             surge: BTreeMap::new(),
-            calibration: vec![0; calibration::N_BINS],
+            calibration: calibration::Counts::default(),
             is_empty: true,
         }
     }
@@ -120,7 +121,7 @@ impl Deltas {
     }
 
     pub(super) fn add_risk(&mut self, bin: usize) {
-        self.calibration[bin] += 1;
+        self.calibration.add(bin);
     }
 
     /// Takes over what `other` holds, and leaves it empty.
@@ -148,16 +149,14 @@ impl Deltas {
             sums.0 += n_failures;
             sums.1 += tenths;
         }
-        for (count, more) in self.calibration.iter_mut().zip(&mut other.calibration) {
-            *count += std::mem::take(more);
-        }
+        self.calibration.absorb(&mut other.calibration);
         other.is_empty = true;
     }
 
     fn is_whole(&self) -> bool {
         let mut sums = self.cells.iter().chain(self.types.values());
         self.cells.len() == N_POPULATION_CELLS
-            && self.calibration.len() == calibration::N_BINS
+            && self.calibration.is_whole()
             && sums.all(|sum| (0..MICRO_MAX).contains(sum))
             && self.failing.values().all(|at_h| at_h.is_finite())
     }
@@ -171,7 +170,7 @@ struct Failing {
 }
 
 /// The shared state as of the end of the last epoch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Population {
     cells: Vec<i64>,
     types: BTreeMap<u64, i64>,
@@ -217,26 +216,6 @@ mod sorted {
     }
 }
 
-/// What look-ups need, made from the rest when an epoch ends.
-#[derive(Clone, Debug, Default)]
-struct View {
-    /// Each cell's share of its histogram.
-    shares: Vec<f64>,
-    /// The share of the cells from it on.
-    tails: Vec<f64>,
-    /// Hours, smoothed over their neighbours.
-    hours: Vec<f64>,
-    /// Types by key; and their weights, rising, with the sum of all below.
-    types: Vec<(u64, f64)>,
-    rising: Vec<f64>,
-    sums: Vec<f64>,
-    types_total: f64,
-    tail: Option<Tail>,
-}
-
-/// How much an hour counts for the hours around it.
-pub(super) const KERNEL: [f64; 5] = [0.12, 0.2, 0.36, 0.2, 0.12];
-
 impl Population {
     pub(super) fn new() -> Self {
         let mut population = Self {
@@ -252,25 +231,26 @@ impl Population {
             calibration: Calibration::new(),
             view: View::default(),
         };
-        population.refresh();
+        population.refresh(calibration::N_BINS);
         population
     }
 
     /// The share of events that fall into a cell of a histogram.
     #[inline]
     pub(super) fn share(&self, histogram: Histogram, age: Age, cell: usize) -> f64 {
-        self.view.shares[histogram.of_population(age).start + cell]
+        (self.view).share(&self.cells, histogram.of_population(age), cell)
     }
 
     /// The share of events that fall into that cell or a later one.
     #[inline]
     pub(super) fn tail_share(&self, histogram: Histogram, cell: usize) -> f64 {
-        self.view.tails[histogram.of_population(Age::Old).start + cell]
+        (self.view).tail_share(&self.cells, histogram.of_population(Age::Old), cell)
     }
 
     /// The share of activity around an hour of working days or weekends.
     pub(super) fn hour_share(&self, is_weekend: bool, hour: usize) -> f64 {
-        self.view.hours[usize::from(is_weekend) * 24 + hour]
+        let day = HOURS + usize::from(is_weekend) * 24;
+        self.view.hour_share(&self.cells, day..day + 24, hour)
     }
 
     pub(super) fn is_used_by_peers(&self, value: u64) -> bool {
@@ -300,24 +280,22 @@ impl Population {
     }
 
     pub(super) fn score(&self, risk: f64) -> f64 {
-        self.view.tail.as_ref().map_or(0.0, |tail| tail.score(risk))
+        self.view.score(risk)
     }
 
     /// The weight of a type, and of all.
     pub(super) fn type_weight(&self, kind: u64) -> Option<f64> {
-        let i = self.view.types.binary_search_by_key(&kind, |(key, _)| *key);
-        i.ok().map(|i| self.view.types[i].1)
+        self.view.type_weight(kind)
     }
 
     pub(super) fn types_total(&self) -> f64 {
-        self.view.types_total
+        self.types_total as f64 / MICRO
     }
 
     /// The number and the summed weight of the types that are rare by `is_rare`, which must hold
     /// for the lighter of two if it holds for the heavier.
     pub(super) fn rare_types(&self, is_rare: impl Fn(f64) -> bool) -> (usize, f64) {
-        let n_rare = self.view.rising.partition_point(|weight| is_rare(*weight));
-        (n_rare, self.view.sums[n_rare])
+        self.view.rare_types(is_rare)
     }
 
     /// Ends an epoch: its changes become visible. `epoch_h` is when it began, `sure_h` what several
@@ -358,9 +336,8 @@ impl Population {
             let at_h = epoch_h + f64::from(since_ms) / 3.6e6;
             self.add_surge(at_h.min(latest_h), n_failures, tenths);
         }
-        self.calibration.add(&deltas.calibration);
-        deltas.calibration.fill(0);
-        self.refresh();
+        let end = self.calibration.add(&mut deltas.calibration);
+        self.refresh(end);
     }
 
     fn close_failing(&mut self, failing: BTreeMap<(u64, u64), f64>, epoch_h: f64, sure_h: f64) {
@@ -416,55 +393,12 @@ impl Population {
         self.surge_at_h = self.surge_at_h.max(now_h);
     }
 
-    /// Makes the view anew.
-    fn refresh(&mut self) {
-        let view = &mut self.view;
-        view.shares.resize(HOURS, 0.0);
-        view.tails.resize(HOURS, 0.0);
-        for histogram in Histogram::ALL {
-            for age in Age::ALL {
-                if age != Age::New && !histogram.is_by_age() {
-                    continue;
-                }
-                let range = histogram.of_population(age);
-                let cells = &self.cells[range.clone()];
-                let total = cells.iter().sum::<i64>() as f64;
-                let mut tail = 0;
-                for (i, cell) in cells.iter().enumerate().rev() {
-                    tail += cell;
-                    view.shares[range.start + i] = *cell as f64 / total;
-                    view.tails[range.start + i] = tail as f64 / total;
-                }
-            }
-        }
-        view.hours.clear();
-        for day in self.cells[HOURS..].chunks(24) {
-            let total = day.iter().sum::<i64>() as f64;
-            view.hours.extend((0..24).map(|hour| {
-                let around = KERNEL.iter().enumerate();
-                let sum: f64 = around
-                    .map(|(i, weight)| weight * day[(hour + 22 + i) % 24] as f64)
-                    .sum();
-                sum / total
-            }));
-        }
-        let weights = self.types.iter();
-        view.types.clear();
-        view.types
-            .extend(weights.map(|(kind, weight)| (*kind, *weight as f64 / MICRO)));
-        view.rising.clear();
-        view.rising
-            .extend(view.types.iter().map(|(_, weight)| weight));
-        view.rising.sort_unstable_by(f64::total_cmp);
-        view.sums.clear();
-        view.sums.push(0.0);
-        let mut sum = 0.0;
-        for weight in &view.rising {
-            sum += weight;
-            view.sums.push(sum);
-        }
-        view.types_total = self.types_total as f64 / MICRO;
-        view.tail = Some(self.calibration.tail(view.tail.take()));
+    /// Makes the view anew. Of risks only bins before `risks_end` have changed.
+    fn refresh(&mut self, risks_end: usize) {
+        let types = self.types.iter();
+        self.view
+            .refresh(types.map(|(kind, weight)| (*kind, *weight as f64 / MICRO)));
+        self.view.calibrate(&self.calibration, risks_end);
     }
 
     /// Makes the view of a population that was stored; none if it is not whole.
@@ -481,7 +415,7 @@ impl Population {
             && self.calibration.is_whole()
             && deltas.is_whole();
         is_whole.then(|| {
-            self.refresh();
+            self.refresh(calibration::N_BINS);
             self
         })
     }

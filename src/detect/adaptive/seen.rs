@@ -5,7 +5,7 @@
 use prefetch_index::prefetch_index;
 
 use super::features::{ABSENT, Dimension, Features, N_DIMENSIONS};
-use super::{decay, math};
+use super::{LAMBDA, decay, math};
 
 /// Most values of each dimension that are kept for a user.
 const VALUES_MAX: [usize; N_DIMENSIONS] = [32, 24, 16, 16, 16, 8, 12, 8, 8, 96, 16];
@@ -48,15 +48,27 @@ impl Entry {
     }
 
     fn weight_at(self, now_s: u32) -> f64 {
-        f64::from(self.weight) * decay(f64::from(now_s.saturating_sub(self.last_s)) / 3600.0)
+        f64::from(self.weight) * decay(self.idle_h(now_s))
+    }
+
+    /// Whether [`Self::weight_at`] is less than `limit`, which is positive.
+    fn is_lighter_than(self, limit: f64, now_s: u32) -> bool {
+        let weight = f64::from(self.weight);
+        // Most weights can be told without the exponential, which is no less than this line.
+        let at_least = weight * (1.0 - LAMBDA * self.idle_h(now_s));
+        weight < limit || at_least < limit * (1.0 + 1e-9) && self.weight_at(now_s) < limit
+    }
+
+    fn idle_h(self, now_s: u32) -> f64 {
+        f64::from(now_s.saturating_sub(self.last_s)) / 3600.0
     }
 }
 
 /// The tables of one user.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// The lower halves of the keys, compared first: they fill few cache lines.
-    tags: Vec<u32>,
+    /// The last bits of the keys, compared first: they fill few cache lines.
+    tags: Vec<u16>,
     entries: Vec<Entry>,
     /// Where each dimension's entries end.
     ends: [u16; N_DIMENSIONS],
@@ -83,7 +95,7 @@ impl Found {
 }
 
 impl Seen {
-    pub(super) const HEAP_BYTES_MAX: usize = ENTRIES_MAX * (size_of::<u32>() + size_of::<Entry>());
+    pub(super) const HEAP_BYTES_MAX: usize = ENTRIES_MAX * (size_of::<u16>() + size_of::<Entry>());
 
     pub(super) fn find(&self, features: &Features, now_s: u32) -> Found {
         let mut found = Found {
@@ -105,8 +117,7 @@ impl Seen {
         }
         let (mut start, end) = self.bounds(dimension);
         loop {
-            let tags = self.tags[start..end].iter();
-            let i = start + tags.into_iter().position(|&tag| tag == key as u32)?;
+            let i = start + position_of(key as u16, &self.tags[start..end])?;
             if self.entries[i].key == key {
                 return Some(i);
             }
@@ -121,15 +132,21 @@ impl Seen {
         }
     }
 
-    /// The decayed weight of a value that was found.
-    pub(super) fn weight(&self, found: &Found, dimension: Dimension, now_s: u32) -> f64 {
+    /// Whether the decayed weight of a value is less than `limit`, which is positive.
+    pub(super) fn is_lighter_than(
+        &self,
+        limit: f64,
+        found: &Found,
+        dimension: Dimension,
+        now_s: u32,
+    ) -> bool {
         found.indexes[dimension as usize]
-            .map_or(0.0, |i| self.entries[usize::from(i)].weight_at(now_s))
+            .is_none_or(|i| self.entries[usize::from(i)].is_lighter_than(limit, now_s))
     }
 
     /// Fetches what [`Self::find`] begins with.
     pub(super) fn prefetch(&self) {
-        for i in (0..self.tags.len()).step_by(16) {
+        for i in (0..self.tags.len()).step_by(32) {
             prefetch_index(&self.tags, i);
         }
     }
@@ -139,8 +156,7 @@ impl Seen {
         for (dimension, &key) in features.keys.iter().enumerate() {
             if key != ABSENT {
                 let (start, end) = self.bounds(dimension);
-                let tags = self.tags[start..end].iter();
-                if let Some(i) = tags.into_iter().position(|&tag| tag == key as u32) {
+                if let Some(i) = position_of(key as u16, &self.tags[start..end]) {
                     prefetch_index(&self.entries, start + i);
                 }
             }
@@ -256,7 +272,7 @@ impl Seen {
         let (start, end) = self.bounds(dimension);
         if end - start >= VALUES_MAX[dimension] {
             let i = self.least(start, end, now_s);
-            self.tags[i] = key as u32;
+            self.tags[i] = key as u16;
             self.entries[i] = entry;
         } else {
             // Doubling would hold a third more for every user.
@@ -264,7 +280,7 @@ impl Seen {
                 self.entries.reserve_exact(GROWTH);
                 self.tags.reserve_exact(GROWTH);
             }
-            self.tags.insert(end, key as u32);
+            self.tags.insert(end, key as u16);
             self.entries.insert(end, entry);
             for end in &mut self.ends[dimension..] {
                 *end += 1;
@@ -315,7 +331,7 @@ impl Seen {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.tags.capacity() * size_of::<u32>() + self.entries.capacity() * size_of::<Entry>()
+        self.tags.capacity() * size_of::<u16>() + self.entries.capacity() * size_of::<Entry>()
     }
 
     pub(super) fn ends(&self) -> &[u16; N_DIMENSIONS] {
@@ -341,11 +357,24 @@ impl Seen {
             return None;
         }
         Some(Self {
-            tags: entries.iter().map(|entry| entry.key as u32).collect(),
+            tags: entries.iter().map(|entry| entry.key as u16).collect(),
             entries,
             ends,
         })
     }
+}
+
+/// Where a tag is first. Eight are compared at once.
+fn position_of(tag: u16, tags: &[u16]) -> Option<usize> {
+    let (eights, rest) = tags.as_chunks::<8>();
+    let is_in = |eight: &[u16; 8]| {
+        let hits = eight.iter().map(|it| u16::from(*it == tag));
+        hits.fold(0, |hits, hit| hits | hit) != 0
+    };
+    let first = eights.iter().position(is_in);
+    let start = first.map_or(tags.len() - rest.len(), |i| 8 * i);
+    let i = tags[start..].iter().position(|it| *it == tag)?;
+    Some(start + i)
 }
 
 #[cfg(test)]

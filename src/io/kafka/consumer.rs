@@ -79,7 +79,7 @@ pub(super) struct Subscribed {
     pub(super) changelog: Option<Arc<Changelog>>,
     pub(super) shutdown: Shutdown,
     /// Partitions that are assigned.
-    pub(super) partitions: HashMap<(String, i32), Partition>,
+    pub(super) partitions: HashMap<(String, i32), Partition, foldhash::fast::RandomState>,
     /// The one that the last message came from.
     pub(super) current: Option<(String, i32)>,
     /// A message that belongs into the next block.
@@ -206,7 +206,7 @@ pub fn open(
         positions,
         changelog: changelog.clone(),
         shutdown: shutdown.clone(),
-        partitions: HashMap::new(),
+        partitions: HashMap::default(),
         current: None,
         carry: None,
         failure: None,

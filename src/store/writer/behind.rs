@@ -62,7 +62,7 @@ impl Writer {
         if let Some(behind) = self.behind.take() {
             self.spare = behind.join()?;
             if let Some(spare) = &mut self.spare {
-                spare.clear(self.options.gathered_bytes_max);
+                spare.clear();
             }
         }
         Ok(())
