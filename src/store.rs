@@ -114,28 +114,10 @@ const SMALL_MEMTABLE_BYTES: usize = 8 << 20;
 /// Log of writes not yet in files; beyond it the oldest memtables are flushed.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 
-/// How a file is packed.
-#[derive(Clone, Copy, Debug)]
-enum Packing {
-    /// For good.
-    Zstd,
-    Lz4,
-    /// Until it is merged with others.
-    Passing,
-}
-
-impl Packing {
-    /// What packs, and the level: Zstandard's fastest, and of LZ4 its own (above 0 it is several times as
-    /// slow), or below 0 how much faster it is to go than that.
-    fn of_rocksdb(self) -> (DBCompressionType, i32) {
-        match self {
-            Self::Zstd => (DBCompressionType::Zstd, 1),
-            Self::Lz4 => (DBCompressionType::Lz4, 32_767),
-            Self::Passing => (DBCompressionType::Lz4, -8),
-        }
-    }
-}
-
+/// Zstandard's fastest level, and what RocksDB takes for all else if nobody says anything.
+const ZSTD_LEVEL: i32 = 1;
+/// What RocksDB takes for a packing's own; LZ4 with a level above 0 is several times as slow.
+const LEVEL: i32 = 32_767;
 const WINDOW_BITS: i32 = -14;
 const STRATEGY: i32 = 0;
 const DICTIONARY_BYTES: i32 = 0;
@@ -409,14 +391,14 @@ fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
     options.set_level_zero_slowdown_writes_trigger(n_files * 5);
     options.set_level_zero_stop_writes_trigger(n_files * 9);
     if is_index {
-        set_packing(&mut options, Packing::Lz4);
+        set_packing(&mut options, DBCompressionType::Lz4);
     } else if name == schema::BASELINES {
         // Mostly hashes, which take a fifth less when packed: that is for files that stay.
-        set_packing(&mut options, Packing::Zstd);
+        set_packing(&mut options, DBCompressionType::Zstd);
         options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Zstd]);
     } else {
         // The same on all levels: a file that need not be merged is moved down as it is.
-        set_packing(&mut options, Packing::Zstd);
+        set_packing(&mut options, DBCompressionType::Zstd);
     }
     let memtable_bytes = match name {
         schema::EVENTS => tuning.memtable_bytes,
@@ -430,9 +412,12 @@ fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
     options
 }
 
-fn set_packing(options: &mut Options, packing: Packing) {
-    let (compression, level) = packing.of_rocksdb();
-    options.set_compression_type(compression);
+fn set_packing(options: &mut Options, packing: DBCompressionType) {
+    let level = match packing {
+        DBCompressionType::Zstd => ZSTD_LEVEL,
+        _ => LEVEL,
+    };
+    options.set_compression_type(packing);
     options.set_compression_options(WINDOW_BITS, level, STRATEGY, DICTIONARY_BYTES);
 }
 

@@ -14,11 +14,11 @@ use std::thread;
 
 use anyhow::Context as _;
 use prefetch_index::prefetch_index;
-use rocksdb::{IngestExternalFileOptions, SstFileWriter, WriteBatch};
+use rocksdb::{DBCompressionType, IngestExternalFileOptions, SstFileWriter, WriteBatch};
 use serde::{Deserialize, Serialize};
 
 use super::gathered::Gathered;
-use super::{Packing, Store, family_options, set_packing, write_error};
+use super::{Store, family_options, set_packing, write_error};
 use crate::schema;
 
 /// Bytes of events from which they are written like this: smaller files would have to be merged
@@ -102,17 +102,13 @@ impl Store {
         let entries = gathered.entries();
         let mut order: Vec<u32> = (0..entries.len() as u32).collect();
         let entry = |i: u32| &entries[i as usize];
-        order.sort_unstable_by(|&a, &b| {
-            let (a, b) = (entry(a), entry(b));
-            let by_time = a.timestamp_ms.cmp(&b.timestamp_ms);
-            by_time.then_with(|| gathered.key(a).cmp(gathered.key(b)))
-        });
+        order.sort_unstable_by(|&a, &b| gathered.order(a, b));
         let build_events = || {
             // Sorted files that overlap are merged, and packed for good then.
             let packing = if are_newest {
-                Packing::Zstd
+                DBCompressionType::Zstd
             } else {
-                Packing::Passing
+                DBCompressionType::Lz4
             };
             self.build_file(events, packing, |put| {
                 for &i in &order {
@@ -128,7 +124,7 @@ impl Store {
             ids.sort_unstable();
             // Of two ids with one hash: a key stands for all of them.
             ids.dedup();
-            self.build_file(by_id, Packing::Lz4, |put| {
+            self.build_file(by_id, DBCompressionType::Lz4, |put| {
                 for &(id, timestamp_ms) in &ids {
                     key.clear();
                     schema::push_hashed_id_key(&mut key, id, timestamp_ms);
@@ -149,7 +145,7 @@ impl Store {
             let mut users: Vec<(u64, u32)> =
                 places.map(|(&i, place)| (entry(i).user, place)).collect();
             users.sort_unstable();
-            self.build_file(by_user, Packing::Lz4, |put| {
+            self.build_file(by_user, DBCompressionType::Lz4, |put| {
                 for (i, &(user, place)) in users.iter().enumerate() {
                     if let Some((_, next)) = users.get(i + PREFETCH_DISTANCE) {
                         prefetch_index(&made_of, *next as usize);
@@ -179,7 +175,7 @@ impl Store {
     fn build_file(
         &self,
         named: &Named,
-        packing: Packing,
+        packing: DBCompressionType,
         each: impl FnOnce(&mut Put<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut options = family_options(&named.family, &self.tuning, &self.cache);

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
@@ -25,6 +25,8 @@ const FOLDER: &str = "checkpoint";
 const UNFINISHED: &str = "checkpoint.tmp";
 /// Locked by whoever copies them.
 const LOCK_FILE: &str = "streamguard.backup";
+/// How long it takes at the most to remove links.
+const CLEARING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A database as it was at one moment, until this is dropped.
 pub(super) struct Checkpoint {
@@ -43,7 +45,7 @@ impl Checkpoint {
     /// or the one that has it open does not answer.
     pub(super) fn of(db: &Path, tuning: &Tuning) -> anyhow::Result<Self> {
         ensure_is_there(db)?;
-        let lock = lock(db)?.with_context(|| {
+        let lock = lock_soon(db)?.with_context(|| {
             format!(
                 "another program makes a backup of the database {}: wait for it",
                 db.display()
@@ -115,14 +117,17 @@ impl Store {
         Ok(lock(&self.path)?.is_none())
     }
 
-    /// Removes what a program has left that was killed while it copied.
-    pub(super) fn clear_checkpoint(&self) {
-        if self.path.join(FOLDER).exists() || self.path.join(UNFINISHED).exists() {
-            // Whoever holds the lock still copies, and clears up by itself.
-            if let Ok(Some(_lock)) = lock(&self.path) {
-                let _ = remove(&self.path);
-            }
+    /// Removes what a program has left that was killed while it copied; false while somebody copies, who
+    /// clears up by itself unless it is killed, too.
+    pub(super) fn clear_checkpoint(&self) -> bool {
+        if !self.path.join(FOLDER).exists() && !self.path.join(UNFINISHED).exists() {
+            return true;
         }
+        let Ok(Some(_lock)) = lock(&self.path) else {
+            return false;
+        };
+        let _ = remove(&self.path);
+        true
     }
 }
 
@@ -137,6 +142,18 @@ fn lock(db: &Path) -> anyhow::Result<Option<File>> {
         .with_context(|| format!("cannot write to the database's folder {}", db.display()))?;
     let is_ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
     Ok(is_ours.then_some(file))
+}
+
+/// The same, also if a program clears up just now after one that was killed.
+fn lock_soon(db: &Path) -> anyhow::Result<Option<File>> {
+    let start = Instant::now();
+    loop {
+        let locked = lock(db)?;
+        if locked.is_some() || start.elapsed() > CLEARING_TIMEOUT {
+            return Ok(locked);
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// Has the program do it that has the database open.

@@ -1,8 +1,9 @@
 //! Exact counts of what the store holds, kept in the same writes as what they count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use serde::{Deserialize, Serialize};
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::record::anomaly::Severity;
@@ -18,9 +19,21 @@ pub struct Counters {
     pub failures: u64,
     pub anomalies: BySeverity,
     /// Among them 0 for types whose events have all been pruned.
-    types: BTreeMap<String, u64>,
+    #[serde(serialize_with = "sorted")]
+    types: HashMap<String, u64, RandomState>,
     /// Events of types beyond the first 256.
     pub other_types: u64,
+}
+
+/// Writes types in their order: equal counters have to be equal bytes.
+fn sorted<S: Serializer>(
+    types: &HashMap<String, u64, RandomState>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    types
+        .iter()
+        .collect::<BTreeMap<_, _>>()
+        .serialize(serializer)
 }
 
 /// A count for each severity.

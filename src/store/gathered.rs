@@ -1,6 +1,7 @@
 //! New events that were gathered for a write, with all that their keys are made of. Reads do not see
 //! them yet. How they are written is said in `bulk.rs` and in `writer.rs`.
 
+use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
@@ -22,6 +23,8 @@ pub(super) struct Gathered {
     entries: Vec<Entry>,
     index: HashTable<u32>,
     hasher: RandomState,
+    /// The first and the last event in the order of their keys.
+    ends: Option<(u32, u32)>,
 }
 
 /// An event.
@@ -46,6 +49,7 @@ impl Gathered {
             entries: Vec::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
+            ends: None,
         }
     }
 
@@ -104,9 +108,28 @@ impl Gathered {
             user: schema::hash(user),
             severity: schema::severity_byte(None),
         });
+        self.ends = Some(match self.ends {
+            None => (i, i),
+            Some((first, last)) if self.order(i, first).is_lt() => (i, last),
+            Some((first, last)) if self.order(i, last).is_gt() => (first, i),
+            Some(ends) => ends,
+        });
         let (bytes, entries, hasher) = (&self.bytes, &self.entries, &self.hasher);
         let rehash = |&i: &u32| hasher.hash_one(key_of(bytes, &entries[i as usize]));
         self.index.insert_unique(hash, i, rehash);
+    }
+
+    /// How the keys of two events are ordered. Times tell mostly, and are closer than keys.
+    pub(super) fn order(&self, a: u32, b: u32) -> Ordering {
+        let (a, b) = (&self.entries[a as usize], &self.entries[b as usize]);
+        let by_time = a.timestamp_ms.cmp(&b.timestamp_ms);
+        by_time.then_with(|| self.key(a).cmp(self.key(b)))
+    }
+
+    /// The first and the last key, if there are any.
+    pub(super) fn end_keys(&self) -> Option<(&[u8], &[u8])> {
+        let key = |i: u32| self.key(&self.entries[i as usize]);
+        self.ends.map(|(first, last)| (key(first), key(last)))
     }
 
     /// The event that was taken last.
@@ -149,6 +172,7 @@ impl Gathered {
         self.bytes.shrink_to(self.n_bytes_max + GROWTH_BYTES);
         self.entries.clear();
         self.index.clear();
+        self.ends = None;
     }
 }
 

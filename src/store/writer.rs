@@ -356,18 +356,16 @@ impl Writer {
         self.sums.put(&self.store, writes);
         (self.stretches).put(&self.store, self.counters.events, writes);
         let mut writes = std::mem::replace(writes, WriteBatch::with_capacity_bytes(WRITES_BYTES));
-        let keys = || {
-            self.gathered
-                .entries()
-                .iter()
-                .map(|it| self.gathered.key(it))
+        let are_newest = match self.gathered.end_keys() {
+            Some((first, last)) => {
+                let are_newest = *first > *self.last_key;
+                if *last > *self.last_key {
+                    self.last_key = last.to_vec();
+                }
+                are_newest
+            }
+            None => true,
         };
-        let are_newest = keys().all(|key| *key > *self.last_key);
-        if let Some(last) = keys().max()
-            && *last > *self.last_key
-        {
-            self.last_key = last.to_vec();
-        }
         let told = Told {
             bell: self.options.outbox.as_ref().map(Outbox::bell),
             notice: self.options.notice.clone(),
