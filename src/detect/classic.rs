@@ -6,7 +6,9 @@ mod correct;
 mod record;
 
 use std::fmt::Write;
+use std::slice;
 
+use prefetch_index::prefetch_index;
 pub use record::{RECORD_VERSION, Summary};
 
 use super::table::{Dimension, Table, tag};
@@ -115,7 +117,16 @@ impl Detector for Classic {
         baseline.learn(features, &event);
     }
 
-    fn prefetch(&self, _: &Baseline, _: &Features, _: usize) {}
+    fn prefetch(&self, baseline: &Baseline, features: &Features, step: usize) {
+        match step {
+            0 => baseline.prefetch(features),
+            1 => baseline.values.prefetch(),
+            _ => {
+                let tags = [features.ip, features.location, Some(features.kind)];
+                baseline.values.prefetch_values(tags.into_iter().flatten());
+            }
+        }
+    }
 
     fn begins_epoch(&mut self, _: UserKey, _: &Features, _: u64) -> bool {
         false
@@ -212,6 +223,13 @@ impl Baseline {
     /// Counts an event that is not scored.
     pub fn learn_event(&mut self, event: &EventView<'_>) {
         self.learn(&Features::of(event), event);
+    }
+
+    /// Fetches all of it but the values.
+    fn prefetch(&self, features: &Features) {
+        prefetch_index(&self.hours[..], features.hour);
+        prefetch_index(slice::from_ref(&self.values), 0);
+        prefetch_index(slice::from_ref(&self.last_ms), 0);
     }
 
     fn score(&self, features: &Features, event: &EventView<'_>) -> Parts {

@@ -2,6 +2,7 @@
 //! so that a look-up of all three touches one or two cache lines.
 
 use compact_str::CompactString;
+use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
@@ -30,6 +31,9 @@ pub struct Seen {
     /// The user's event count when it was seen last.
     pub last_event: u32,
 }
+
+/// Values that are fetched ahead at the most.
+const FETCHED_MAX: usize = 128;
 
 /// Values with counts, of all dimensions.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +126,23 @@ impl Table {
         self.tags.capacity() * size_of::<u32>()
             + self.entries.capacity() * size_of::<Seen>()
             + self.n_bytes.iter().sum::<u32>() as usize
+    }
+
+    /// Fetches what [`Self::count`] begins with.
+    pub(crate) fn prefetch(&self) {
+        for i in (0..self.tags.len().min(FETCHED_MAX)).step_by(16) {
+            prefetch_index(&self.tags, i);
+        }
+    }
+
+    /// Fetches the values of these tags.
+    pub(crate) fn prefetch_values(&self, tags: impl Iterator<Item = u32>) {
+        let first = &self.tags[..self.tags.len().min(FETCHED_MAX)];
+        for tag in tags {
+            if let Some(i) = first.iter().position(|&t| t == tag) {
+                prefetch_index(&self.entries, i);
+            }
+        }
     }
 
     fn find(&self, tag: u32, value: &str) -> Option<usize> {

@@ -170,8 +170,12 @@ impl<F> Route<F> {
         rest
     }
 
-    pub(super) fn events_of(&self, shard: usize) -> &[u32] {
-        &self.order[self.starts[shard] as usize..self.starts[shard + 1] as usize]
+    /// The events of a shard that are in a range.
+    pub(super) fn events_of(&self, shard: usize, range: Range<usize>) -> &[u32] {
+        let events = &self.order[self.starts[shard] as usize..self.starts[shard + 1] as usize];
+        let first = events.partition_point(|&event| (event as usize) < range.start);
+        let end = events.partition_point(|&event| (event as usize) < range.end);
+        &events[first..end]
     }
 }
 

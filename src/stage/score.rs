@@ -2,6 +2,7 @@
 //! shard scores its users' events in order, with no lock, and shards run in parallel where an epoch
 //! has enough events. The numbers of shards and threads show nowhere in the output.
 
+mod ahead;
 mod step;
 
 use std::sync::Arc;
@@ -16,16 +17,11 @@ use super::look::{N_SHARDS, Place, Route, Span, shard_of};
 use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
-use crate::detect::{Detector, PREFETCH_STEPS, RecordError, Silences, Users};
+use crate::detect::{Detector, RecordError, Silences, Users};
 use crate::metrics::{Scores, Seen};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
-
-/// Events between the steps in which states are fetched.
-const PREFETCH_DISTANCE: usize = 2;
-/// Users whose states are looked for at once.
-const FIND_AT_ONCE: usize = 16;
 
 /// Which events to pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -307,35 +303,34 @@ impl<D: Detector> Score<D> {
             .par_iter_mut()
             .enumerate()
             .for_each(|(i, shard)| {
+                shard.places.clear();
+                for (block, route) in routes.iter().enumerate() {
+                    if let Some(range) = span.within(block, route.features.len()) {
+                        let events = route.events_of(i, range);
+                        let place = |&event: &u32| Place {
+                            block,
+                            event: event as usize,
+                        };
+                        shard.places.extend(events.iter().map(place));
+                    }
+                }
                 let Shard {
                     users,
                     deltas,
                     findings,
+                    places,
+                    found,
                     ..
                 } = shard;
-                for (block_index, route) in routes.iter().enumerate() {
-                    let Some(range) = span.within(block_index, route.features.len()) else {
-                        continue;
-                    };
-                    let events = route.events_of(i);
-                    let first = events.partition_point(|&event| (event as usize) < range.start);
-                    let end = events.partition_point(|&event| (event as usize) < range.end);
-                    let block = &blocks[block_index];
-                    for &event in &events[first..end] {
-                        let place = Place {
-                            block: block_index,
-                            event: event as usize,
-                        };
-                        observe(
-                            (detector, silences),
-                            users,
-                            deltas,
-                            findings,
-                            block,
-                            route,
-                            place,
-                        );
-                    }
+                found.clear();
+                for (i, &place) in places.iter().enumerate() {
+                    ahead::fetch(detector, found, i, places.len(), |i| {
+                        let (route, event) = (&routes[places[i].block], places[i].event);
+                        (&*users, route.keys[event], &route.features[event])
+                    });
+                    let (by, block) = ((detector, silences), &blocks[place.block]);
+                    let route = &routes[place.block];
+                    observe(by, (users, found[i]), deltas, findings, block, route, place);
                 }
             });
         for shard in &mut self.shards {
@@ -350,7 +345,18 @@ impl<D: Detector> Score<D> {
                 continue;
             };
             for event in range {
-                self.prefetch(block_index, event);
+                let (detector, shards) = (&self.detector, &self.shards);
+                let Route {
+                    found,
+                    keys,
+                    features,
+                    shard_of,
+                    ..
+                } = &mut self.routes[block_index];
+                ahead::fetch(detector, found, event, n_events, |event| {
+                    let users = &shards[usize::from(shard_of[event])].users;
+                    (users, keys[event], &features[event])
+                });
                 let route = &self.routes[block_index];
                 let place = Place {
                     block: block_index,
@@ -358,37 +364,9 @@ impl<D: Detector> Score<D> {
                 };
                 let shard = &mut self.shards[route.shard_of[event] as usize];
                 let (users, deltas) = (&mut shard.users, &mut self.deltas);
-                let findings = &mut self.inline;
+                let (findings, found) = (&mut self.inline, route.found[event]);
                 let by = (&self.detector, &*self.config.silences);
-                observe(by, users, deltas, findings, block, route, place);
-            }
-        }
-    }
-
-    /// Fetches the states of the users of the next events, step by step.
-    fn prefetch(&mut self, block_index: usize, event: usize) {
-        const FIRST: usize = (PREFETCH_STEPS + 1) * PREFETCH_DISTANCE;
-        let route = &mut self.routes[block_index];
-        // Looked for one right after the other, they are waited for together.
-        if route.found.len() <= event + FIRST {
-            let ahead = (event + FIRST + FIND_AT_ONCE).min(route.features.len());
-            for next in route.found.len()..ahead {
-                let users = &self.shards[usize::from(route.shard_of[next])].users;
-                route.found.push(users.find(route.keys[next]));
-            }
-        }
-        for step in 0..=PREFETCH_STEPS {
-            let event = event + (PREFETCH_STEPS + 1 - step) * PREFETCH_DISTANCE;
-            let Some(Some(found)) = route.found.get(event) else {
-                continue;
-            };
-            let users = &self.shards[usize::from(route.shard_of[event])].users;
-            match step.checked_sub(1) {
-                None => users.prefetch(*found),
-                Some(step) => {
-                    let features = &route.features[event];
-                    self.detector.prefetch(users.get(*found), features, step);
-                }
+                observe(by, (users, found), deltas, findings, block, route, place);
             }
         }
     }
@@ -396,7 +374,7 @@ impl<D: Detector> Score<D> {
 
 fn observe<D: Detector>(
     (detector, silences): (&D, &Silences),
-    users: &mut Users<D::User>,
+    (users, found): (&mut Users<D::User>, Option<u32>),
     deltas: &mut D::Deltas,
     findings: &mut Findings,
     block: &Block,
@@ -409,7 +387,6 @@ fn observe<D: Detector>(
     let key = route.keys[place.event];
     let verdict = &mut findings.verdict;
     verdict.clear();
-    let found = route.found.get(place.event).copied().flatten();
     users.change(found, key, new, D::user_bytes, |user| {
         detector.observe(key, user, deltas, features, view, verdict);
     });
@@ -434,6 +411,9 @@ struct Shard<D: Detector> {
     n_moved: u64,
     deltas: D::Deltas,
     findings: Findings,
+    /// Its events in the current epoch, and where the states of their users are.
+    places: Vec<Place>,
+    found: Vec<Option<u32>>,
 }
 
 impl<D: Detector> Shard<D> {
@@ -444,6 +424,8 @@ impl<D: Detector> Shard<D> {
             n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::new(with_scores),
+            places: Vec::new(),
+            found: Vec::new(),
         }
     }
 

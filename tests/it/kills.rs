@@ -56,6 +56,7 @@ fn check_killed_sg_run(detector: &str) {
                 "-q",
                 "--threshold=0.5",
                 "--memtable-mib=1",
+                "--checkpoint-mib=2",
                 detector,
                 "--db",
             ])

@@ -220,6 +220,7 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
                 "-e",
                 "--threshold=0.5",
                 "--memtable-mib=1",
+                "--checkpoint-mib=2",
                 "-t",
                 &topic,
                 "-b",
