@@ -235,6 +235,7 @@ impl LineArgs {
             batch_bytes,
             lines_bytes_max: LINES_BYTES_MAX,
             commit_bytes: COMMIT_BYTES,
+            // Programs that keep what they have learned say after how much.
             checkpoint_bytes: usize::MAX,
             strict: self.strict,
             quiet: self.quiet,

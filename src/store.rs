@@ -393,9 +393,9 @@ fn family_options(name: &str, tuning: &Tuning, cache: &Cache) -> Options {
     if is_index {
         set_packing(&mut options, DBCompressionType::Lz4);
     } else if name == schema::BASELINES {
-        // Mostly hashes, which take a fifth less when packed: that is for files that stay.
+        // Most of them are replaced before they are merged: only what is, is packed for good.
         set_packing(&mut options, DBCompressionType::Zstd);
-        options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Zstd]);
+        options.set_compression_per_level(&[DBCompressionType::Lz4, DBCompressionType::Zstd]);
     } else {
         // The same on all levels: a file that need not be merged is moved down as it is.
         set_packing(&mut options, DBCompressionType::Zstd);

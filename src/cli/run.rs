@@ -81,8 +81,8 @@ pub struct RunArgs {
     #[command(flatten)]
     tuning: TuningArgs,
 
-    /// MiB of lines between two checkpoints at the most, by which baselines and positions are kept; they
-    /// come every five seconds, too. What came after the last one is read again after a crash
+    /// Make a checkpoint, which keeps baselines and positions, after so many MiB of lines at the latest;
+    /// there is one every five seconds, too. What came after the last one is read again after a crash
     #[arg(long, value_name = "MIB", default_value_t = 512, help_heading = "Tuning",
           value_parser = clap::value_parser!(u16).range(1..))]
     checkpoint_mib: u16,

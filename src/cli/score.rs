@@ -307,8 +307,6 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
     });
     let mut output = args.output(resume.as_ref())?;
     let options = Options {
-        // Nothing is kept before the end, unless memory runs short.
-        checkpoint_bytes: usize::MAX,
         metrics: exporter.metrics(),
         writes_output: !is_question,
         ..args.memory.options(&lines, NAME, PIPE_BATCH_BYTES)

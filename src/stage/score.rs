@@ -302,16 +302,21 @@ impl<D: Detector> Score<D> {
         self.shards
             .par_iter_mut()
             .enumerate()
-            .for_each(|(i, shard)| {
+            .for_each(|(shard_index, shard)| {
                 shard.places.clear();
+                shard.found.clear();
                 for (block, route) in routes.iter().enumerate() {
                     if let Some(range) = span.within(block, route.features.len()) {
-                        let events = route.events_of(i, range);
-                        let place = |&event: &u32| Place {
-                            block,
-                            event: event as usize,
-                        };
-                        shard.places.extend(events.iter().map(place));
+                        for &event in route.events_of(shard_index, range) {
+                            let event = event as usize;
+                            // Looked for already, if there may be states elsewhere.
+                            if let Some(found) = route.found.get(event)
+                                && shard.found.len() == shard.places.len()
+                            {
+                                shard.found.push(*found);
+                            }
+                            shard.places.push(Place { block, event });
+                        }
                     }
                 }
                 let Shard {
@@ -322,10 +327,10 @@ impl<D: Detector> Score<D> {
                     found,
                     ..
                 } = shard;
-                found.clear();
                 for (i, &place) in places.iter().enumerate() {
-                    ahead::fetch(detector, found, i, places.len(), |i| {
-                        let (route, event) = (&routes[places[i].block], places[i].event);
+                    ahead::fetch(detector, found, i, places.len(), |next| {
+                        let Place { block, event } = places[next];
+                        let route = &routes[block];
                         (&*users, route.keys[event], &route.features[event])
                     });
                     let (by, block) = ((detector, silences), &blocks[place.block]);
@@ -344,6 +349,10 @@ impl<D: Detector> Score<D> {
             let Some(range) = span.within(block_index, n_events) else {
                 continue;
             };
+            let found = &mut self.routes[block_index].found;
+            if found.len() < range.start {
+                found.resize(range.start, None);
+            }
             for event in range {
                 let (detector, shards) = (&self.detector, &self.shards);
                 let Route {

@@ -25,14 +25,19 @@ const FOLDER: &str = "checkpoint";
 const UNFINISHED: &str = "checkpoint.tmp";
 /// Locked by whoever copies them.
 const LOCK_FILE: &str = "streamguard.backup";
-/// How long it takes at the most to remove links.
-const CLEARING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a backup waits for a program that may just be clearing up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A database as it was at one moment, until this is dropped.
 pub(super) struct Checkpoint {
-    db: PathBuf,
     /// Whom we have asked; it clears up if we are killed.
     _remote: Option<Remote>,
+    links: Links,
+}
+
+/// The linked files, if there are any yet: removed when this is dropped.
+struct Links {
+    db: PathBuf,
     // Kept to the end: nobody else clears up or makes another one meanwhile.
     _lock: File,
 }
@@ -51,6 +56,10 @@ impl Checkpoint {
                 db.display()
             )
         })?;
+        let links = Links {
+            db: db.to_owned(),
+            _lock: lock,
+        };
         let mut n_tries = 0;
         loop {
             n_tries += 1;
@@ -64,9 +73,8 @@ impl Checkpoint {
             match made {
                 Ok(remote) => {
                     return Ok(Self {
-                        db: db.to_owned(),
                         _remote: remote,
-                        _lock: lock,
+                        links,
                     });
                 }
                 // A program has come to its end, or has come to the database before us.
@@ -78,11 +86,11 @@ impl Checkpoint {
 
     /// The folder, which is a database of its own.
     pub(super) fn path(&self) -> PathBuf {
-        self.db.join(FOLDER)
+        self.links.db.join(FOLDER)
     }
 }
 
-impl Drop for Checkpoint {
+impl Drop for Links {
     fn drop(&mut self) {
         // What stays is removed by whoever opens the database next.
         let _ = remove(&self.db);
@@ -117,17 +125,14 @@ impl Store {
         Ok(lock(&self.path)?.is_none())
     }
 
-    /// Removes what a program has left that was killed while it copied; false while somebody copies, who
-    /// clears up by itself unless it is killed, too.
-    pub(super) fn clear_checkpoint(&self) -> bool {
-        if !self.path.join(FOLDER).exists() && !self.path.join(UNFINISHED).exists() {
-            return true;
+    /// Removes what a program has left that was killed while it copied.
+    pub(super) fn clear_checkpoint(&self) {
+        if self.path.join(FOLDER).exists() || self.path.join(UNFINISHED).exists() {
+            // Whoever holds the lock still copies, and clears up by itself.
+            if let Ok(Some(_lock)) = lock(&self.path) {
+                let _ = remove(&self.path);
+            }
         }
-        let Ok(Some(_lock)) = lock(&self.path) else {
-            return false;
-        };
-        let _ = remove(&self.path);
-        true
     }
 }
 
@@ -149,7 +154,7 @@ fn lock_soon(db: &Path) -> anyhow::Result<Option<File>> {
     let start = Instant::now();
     loop {
         let locked = lock(db)?;
-        if locked.is_some() || start.elapsed() > CLEARING_TIMEOUT {
+        if locked.is_some() || start.elapsed() > LOCK_PATIENCE {
             return Ok(locked);
         }
         thread::sleep(PAUSE);

@@ -9,14 +9,14 @@ use hashbrown::HashTable;
 
 use crate::schema;
 
-/// Bytes of the room for a few events, and of that for a line when there is no room left.
+/// Bytes of room for a few events, and for more than there are usually.
 const GROWTH_BYTES: usize = 4 << 20;
 /// What is known of an event besides its bytes, and its place in what is sorted.
 const ENTRY_BYTES: usize = 96;
 
 /// Events that are written together.
 pub(super) struct Gathered {
-    /// Bytes that there will be about at the most.
+    /// Bytes that events take at the most, but for the last of them.
     n_bytes_max: usize,
     /// Of each event its key, then its line.
     bytes: Vec<u8>,
@@ -87,7 +87,7 @@ impl Gathered {
             let n_bytes_left = if self.bytes.capacity() < GROWTH_BYTES {
                 GROWTH_BYTES
             } else {
-                (self.n_bytes_max + GROWTH_BYTES).saturating_sub(self.bytes.len())
+                self.n_bytes_max.saturating_sub(self.bytes.len())
             };
             self.bytes
                 .reserve_exact(n_bytes.max(n_bytes_left).max(GROWTH_BYTES));
@@ -178,4 +178,33 @@ impl Gathered {
 
 fn key_of<'a>(bytes: &'a [u8], entry: &Entry) -> &'a [u8] {
     &bytes[entry.start..entry.start + usize::from(entry.key_len)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_are_the_first_and_the_last_key() {
+        let mut gathered = Gathered::new(1 << 20);
+        for round in 0..3_i64 {
+            assert_eq!(gathered.end_keys(), None);
+            let mut keys = Vec::new();
+            for i in 0..50 {
+                let timestamp_ms = 1_000 + (i * 37 + round * 11) % 20;
+                let event_id = format!("evt_{}", i * 7_919 % 50);
+                let mut key = Vec::new();
+                schema::push_event_key(&mut key, timestamp_ms, &event_id);
+                let hash = gathered.hash(&key);
+                gathered.insert((&key, hash), timestamp_ms, (&event_id, "ann"), 2, |line| {
+                    line.extend_from_slice(b"{}");
+                });
+                keys.push(key);
+                let ends = keys.iter().min().zip(keys.iter().max());
+                let ends = ends.map(|(first, last)| (&first[..], &last[..]));
+                assert_eq!(gathered.end_keys(), ends);
+            }
+            gathered.clear();
+        }
+    }
 }

@@ -218,14 +218,6 @@ impl Live {
         Ok(lent)
     }
 
-    /// Removes files that were linked for whoever copied them; false while somebody does.
-    pub(super) fn clear_checkpoint(&self) -> bool {
-        match &self.0 {
-            Place::Ours { store, .. } => store.clear_checkpoint(),
-            Place::Elsewhere { .. } | Place::Peer(_) => true,
-        }
-    }
-
     /// Leaves what was stored lately to those who have not heard of it.
     pub(super) fn leave_news(&self) {
         if let Place::Ours { store, .. } = &self.0 {

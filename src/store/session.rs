@@ -1,12 +1,10 @@
 //! One connection of a program that asks about a database, from the side that has it open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
 
-use super::PAUSE;
 use super::feed::News;
 use super::live::{Follow, Lent, Live};
 use super::protocol::{ASK_BYTES_MAX, Answer, Ask, PROTOCOL, Wire, WriterInfo};
@@ -69,31 +67,13 @@ impl Asker {
     }
 }
 
-/// Answers until whoever asks has gone, or is to go. Files that were linked for it are removed then.
+/// Answers until whoever asks has gone, or is to go.
 pub(super) fn serve(
     live: &Live,
     wire: &mut dyn Wire,
     writer: WriterInfo,
     control: &Control,
     asker: Asker,
-) {
-    let mut lent = None;
-    answer_all(live, wire, writer, control, asker, &mut lent);
-    // Whoever came next to copy them may have been killed before it said a word: nobody else clears up then.
-    if lent.take().is_some() {
-        while !live.clear_checkpoint() && !control.is_ending.load(Ordering::SeqCst) {
-            thread::sleep(PAUSE);
-        }
-    }
-}
-
-fn answer_all<'a>(
-    live: &'a Live,
-    wire: &mut dyn Wire,
-    writer: WriterInfo,
-    control: &Control,
-    asker: Asker,
-    lent: &mut Option<Lent<'a>>,
 ) {
     let hello = Answer::Hello {
         protocol: PROTOCOL,
@@ -103,6 +83,8 @@ fn answer_all<'a>(
     };
     let mut view = None;
     let mut follow = None;
+    // Let go when the session ends.
+    let mut lent: Option<Lent<'_>> = None;
     let mut frame = Vec::new();
     let mut answer = hello;
     loop {
@@ -133,7 +115,7 @@ fn answer_all<'a>(
                 drop(lent.take());
                 match live.lend_checkpoint() {
                     Ok(checkpoint) => {
-                        *lent = Some(checkpoint);
+                        lent = Some(checkpoint);
                         Answer::Done
                     }
                     Err(error) => Answer::Failed(format!("{error:#}")),

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::report::warn;
 const SOCKET: &str = "streamguard.sock";
 /// Programs that ask at the same time.
 const SESSIONS_MAX: usize = 64;
+/// How often it is looked for what a backup has left that was killed.
+const CLEARING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long questions that are being asked may go on when the program is at its end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -31,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Shared {
     state: Arc<State>,
     accepting: Option<JoinHandle<()>>,
+    /// Clears up after backups until its sender has gone.
+    clearing: Option<(Sender<()>, JoinHandle<()>)>,
     listener: Arc<UnixListener>,
     path: PathBuf,
 }
@@ -85,6 +90,7 @@ impl Shared {
         Some(Self {
             state,
             accepting: Some(accepting),
+            clearing: Some(clear_up(store)),
             listener,
             path,
         })
@@ -93,6 +99,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if let Some((sender, thread)) = self.clearing.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
         let state = &self.state;
         state.is_over.store(true, Ordering::SeqCst);
         state.live.end_news();
@@ -170,6 +180,18 @@ impl State {
         );
         let _ = stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Begins to remove what a backup has left that was killed before, or while nobody was there to notice.
+fn clear_up(store: &Arc<Store>) -> (Sender<()>, JoinHandle<()>) {
+    let (sender, receiver) = channel::<()>();
+    let store = Arc::clone(store);
+    let thread = thread::spawn(move || {
+        while receiver.recv_timeout(CLEARING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            store.clear_checkpoint();
+        }
+    });
+    (sender, thread)
 }
 
 /// Connects to the program that has a database open; none if no program answers there.

@@ -191,7 +191,8 @@ fn a_killed_run_has_told_everything_in_the_end() {
     let (quiet, killed) = (site.text("quiet.alerts"), site.text("killed.alerts"));
     site.run("quiet", &["-q", "--alerts-to", &quiet])
         .expect_code(0);
-    let args = ["-q", "--memtable-mib=1", "--alerts-to", &killed];
+    let small = ["--memtable-mib=1", "--checkpoint-mib=2"];
+    let args = ["-q", small[0], small[1], "--alerts-to", &killed];
     let n_killed = kill_and_repeat(&|| site.command("killed", &args).spawn().unwrap(), 10, 211);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     site.run("killed", &args).expect_code(0);

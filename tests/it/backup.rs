@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -259,6 +260,29 @@ fn what_a_killed_backup_has_left_goes_with_the_next_program() {
     restore(&to, &restored, &[]).expect_code(0);
     assert_eq!(full(&restored), full(&db));
     assert!(!folder.path().join(".restored.restoring").exists());
+}
+
+/// Also if nobody could clear up at once, since the next backup had begun, and that one has been killed before
+/// it asked for anything.
+#[test]
+fn what_killed_backups_have_left_goes_while_a_program_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (db, input) = (folder.path().join("db"), folder.path().join("events"));
+    fs::write(&input, generated(1_000, 5, 3)).unwrap();
+    let args = ["-q", "--follow", "--db", db.to_str().unwrap()];
+    let running = Running::start("sg-run", &[&args[..], &[input.to_str().unwrap()]].concat());
+    assert!(wait_for(|| db.join("streamguard.sock").exists()));
+    let next = fs::File::create(db.join("streamguard.backup")).unwrap();
+    flock(&next, FlockOperation::LockExclusive).unwrap();
+    fs::create_dir(db.join("checkpoint")).unwrap();
+    fs::create_dir(db.join("checkpoint.tmp")).unwrap();
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert!(db.join("checkpoint").exists(), "somebody copies it");
+    drop(next);
+    assert!(wait_for(|| !db.join("checkpoint").exists()));
+    assert!(wait_for(|| !db.join("checkpoint.tmp").exists()));
+    running.signal(Signal::TERM);
+    running.end().expect_code(0);
 }
 
 #[test]

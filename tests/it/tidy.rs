@@ -52,6 +52,10 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("zstd::", &["io/files.rs"]),
         ("signal_hook::", &["shutdown.rs"]),
         ("crossbeam_channel::", &["engine.rs", "engine/parser.rs"]),
+        (
+            "prefetch_index::",
+            &["detect/", "store/recent.rs", "store/bulk.rs"],
+        ),
         ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
         ("serde_bytes::", &["store/"]),
         ("jiff::", &["time.rs"]),

@@ -10,6 +10,7 @@ use super::math::{exp, ln};
 
 /// Bins of R, a tenth wide each.
 pub(super) const N_BINS: usize = 600;
+/// Of which the first is after and the last before all others.
 const NO_BINS: Range<usize> = Range {
     start: N_BINS,
     end: 0,
@@ -89,7 +90,7 @@ pub(super) struct Calibration {
 }
 
 /// The same, ready for look-ups.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tail {
     /// Events at or above each bin.
     above: Vec<f64>,
@@ -188,5 +189,49 @@ impl Tail {
         let bin = (place as usize).min(N_BINS - 1);
         let fraction = place - bin as f64;
         1.0 - (self.above[bin] * (1.0 - fraction) + self.above[bin + 1] * fraction) / self.n_events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made again where something has changed it is what it would be if it were made of all.
+    #[test]
+    fn a_tail_is_the_same_however_it_was_made() {
+        let mut calibration = Calibration::new();
+        let mut events = Counts::default();
+        let mut tail = None;
+        for epoch in 0..400_usize {
+            for i in 0..epoch % 7 {
+                events.add((epoch * 31 + i * i * 17) % N_BINS);
+            }
+            let end = calibration.add(&mut events);
+            assert_eq!(events, Counts::default());
+            tail = Some(calibration.tail(tail, end));
+            let (from_all, from_before) = (calibration.tail(None, 0), tail.as_ref());
+            assert_eq!(Some(&from_all), from_before);
+        }
+        assert!(calibration.n_events > STEP, "counts have decayed once");
+    }
+
+    #[test]
+    fn counts_are_stored_as_numbers_are() {
+        let mut counts = Counts::default();
+        for bin in [3, 599, 3] {
+            counts.add(bin);
+        }
+        let mut numbers = vec![0_u32; N_BINS];
+        (numbers[3], numbers[599]) = (2, 1);
+        let record = postcard::to_stdvec(&counts).expect("memory takes every write");
+        assert_eq!(record, postcard::to_stdvec(&numbers).expect("the same"));
+        assert_eq!(postcard::from_bytes::<Counts>(&record), Ok(counts.clone()));
+        let mut others = Counts::default();
+        others.absorb(&mut counts);
+        assert_eq!(Vec::from(others), numbers);
+        assert_eq!(counts, Counts::from(vec![0; N_BINS]));
+        for n_bins in [0, N_BINS - 1, N_BINS + 1] {
+            assert!(!Counts::from(vec![1; n_bins]).is_whole());
+        }
     }
 }

@@ -53,10 +53,12 @@ impl Entry {
 
     /// Whether [`Self::weight_at`] is less than `limit`, which is positive.
     fn is_lighter_than(self, limit: f64, now_s: u32) -> bool {
+        // More than what rounding may make of either side.
+        const MARGIN: f64 = 1e-9;
         let weight = f64::from(self.weight);
-        // Most weights can be told without the exponential, which is no less than this line.
+        // e to the power of -x is 1 - x at least, and 1 at most: mostly that tells.
         let at_least = weight * (1.0 - LAMBDA * self.idle_h(now_s));
-        weight < limit || at_least < limit * (1.0 + 1e-9) && self.weight_at(now_s) < limit
+        weight < limit || at_least < limit * (1.0 + MARGIN) && self.weight_at(now_s) < limit
     }
 
     fn idle_h(self, now_s: u32) -> f64 {
@@ -423,6 +425,56 @@ mod tests {
             learn(&mut seen, 10, now_s, 1.0);
         }
         assert!(is_known(&seen, 10, 100 + 90_000));
+    }
+
+    #[test]
+    fn weights_are_compared_as_if_they_were_decayed() {
+        let now_s = 40_000_000;
+        for weight in [0.3_f32, 1.0, 7.77, 1e6] {
+            for idle_s in [0, 1, 3_600, 1_000_000, 39_000_000] {
+                let entry = Entry {
+                    key: 1,
+                    weight,
+                    last_s: now_s - idle_s,
+                    age_s: 0,
+                };
+                let decayed = entry.weight_at(now_s);
+                for limit in [
+                    decayed.next_down(),
+                    decayed,
+                    decayed.next_up(),
+                    decayed * (1.0 + 1e-9),
+                    f64::from(weight),
+                    f64::from(weight).next_up(),
+                    decayed / 2.0,
+                    decayed * 2.0,
+                ] {
+                    let expected = decayed < limit;
+                    assert_eq!(entry.is_lighter_than(limit, now_s), expected, "{entry:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_is_found_where_it_is_first() {
+        let tags: Vec<u16> = (0..40).map(|i| i * i % 23).collect();
+        for len in 0..=tags.len() {
+            for tag in 0..24 {
+                let expected = tags[..len].iter().position(|it| *it == tag);
+                assert_eq!(position_of(tag, &tags[..len]), expected);
+            }
+        }
+        // Two keys with one tag.
+        let mut seen = Seen::default();
+        for key in [0x1_0007, 0x2_0007] {
+            learn(&mut seen, key, 100, 1.0);
+        }
+        let places = [0x1_0007, 0x2_0007, 0x3_0007].map(|key| {
+            let found = seen.find(&address(key), 100);
+            found.indexes[Dimension::Address as usize]
+        });
+        assert_eq!(places, [Some(0), Some(1), None]);
     }
 
     #[test]

@@ -131,3 +131,41 @@ impl Numbers {
         number
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cells::{Age, Histogram};
+    use super::*;
+
+    #[test]
+    fn shares_are_those_of_the_cells_at_the_last_refresh() {
+        let mut view = View::default();
+        for round in 1..4_i64 {
+            let cells: Vec<i64> = (1..=N_POPULATION_CELLS as i64)
+                .map(|i| i * i % 1_009 + round)
+                .collect();
+            view.refresh([(7, 1.5), (9, 0.5)].into_iter());
+            for _ in 0..2 {
+                for histogram in Histogram::ALL {
+                    let range = histogram.of_population(Age::Old);
+                    let of_it = &cells[range.clone()];
+                    let total = of_it.iter().sum::<i64>() as f64;
+                    for cell in 0..of_it.len() {
+                        let tail = of_it[cell..].iter().sum::<i64>() as f64 / total;
+                        let found = [
+                            view.share(&cells, range.clone(), cell),
+                            view.tail_share(&cells, range.clone(), cell),
+                        ];
+                        let expected = [of_it[cell] as f64 / total, tail];
+                        assert_eq!(found.map(f64::to_bits), expected.map(f64::to_bits));
+                    }
+                }
+                let of_day: f64 = (0..24)
+                    .map(|hour| view.hour_share(&cells, HOURS..HOURS + 24, hour))
+                    .sum();
+                assert!((of_day - 1.0).abs() < 1e-12);
+            }
+            assert_eq!(view.rare_types(|weight| weight < 1.0), (1, 0.5));
+        }
+    }
+}

@@ -374,7 +374,11 @@ fn a_killed_run_tells_every_webhook_in_the_end() {
         _ => OK,
     });
     let (target, secret) = (stub.target(), site.text("secret"));
-    let args = webhook_args(&target, &secret, &["-q", "--memtable-mib=1"]);
+    let args = webhook_args(
+        &target,
+        &secret,
+        &["-q", "--memtable-mib=1", "--checkpoint-mib=2"],
+    );
     let n_killed = kill_and_repeat(&|| site.command("db", &args).spawn().unwrap(), 10, 211);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     // Whoever is slow needs several runs.

@@ -106,7 +106,8 @@ fn a_killed_run_has_sent_everything_in_the_end() {
     let alerts = topic(1);
     let site = Site::new(&events);
     let to = format!("kafka:{alerts}");
-    let args = ["-q", "-b", shared(), "--alerts-to", &to, "--memtable-mib=1"];
+    let small = ["--memtable-mib=1", "--checkpoint-mib=2"];
+    let args = ["-q", "-b", shared(), "--alerts-to", &to, small[0], small[1]];
     let n_killed = kill_and_repeat(&|| site.command("db", &args).spawn().unwrap(), 10, 251);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     site.run("db", &args).expect_code(0);

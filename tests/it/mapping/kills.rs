@@ -69,7 +69,8 @@ fn killed_sg_run_of_logs_of_others_goes_on_as_if_nothing_had_happened() {
     let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
     let command = |db: &Path| {
         let mut command = program("sg-run");
-        command.args(["-q", "--memtable-mib=1"]).args(MAPPED);
+        command.args(["-q", "--memtable-mib=1", "--checkpoint-mib=1"]);
+        command.args(MAPPED);
         command.arg("--db").arg(db).args(&logs);
         command.stdin(Stdio::null());
         command
