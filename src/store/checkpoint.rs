@@ -30,13 +30,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A database as it was at one moment, until this is dropped.
 pub(super) struct Checkpoint {
-    /// Whom we have asked; it clears up if we are killed.
-    _remote: Option<Remote>,
-    links: Links,
-}
-
-/// The linked files, if there are any yet: removed when this is dropped.
-struct Links {
     db: PathBuf,
     // Kept to the end: nobody else clears up or makes another one meanwhile.
     _lock: File,
@@ -56,7 +49,8 @@ impl Checkpoint {
                 db.display()
             )
         })?;
-        let links = Links {
+        // From here on it clears up, also if nothing comes of it.
+        let checkpoint = Self {
             db: db.to_owned(),
             _lock: lock,
         };
@@ -64,19 +58,13 @@ impl Checkpoint {
         loop {
             n_tries += 1;
             let made = if is_written(db) {
-                ask(db).map(Some)
+                ask(db)
             } else {
                 Store::open(db, Access::WriteExisting, tuning)
                     .and_then(|store| store.make_checkpoint())
-                    .map(|()| None)
             };
             match made {
-                Ok(remote) => {
-                    return Ok(Self {
-                        _remote: remote,
-                        links,
-                    });
-                }
+                Ok(()) => return Ok(checkpoint),
                 // A program has come to its end, or has come to the database before us.
                 Err(error) if n_tries < TRIES && (error.is::<Lost>() || is_written(db)) => {}
                 Err(error) => return Err(error),
@@ -86,13 +74,13 @@ impl Checkpoint {
 
     /// The folder, which is a database of its own.
     pub(super) fn path(&self) -> PathBuf {
-        self.links.db.join(FOLDER)
+        self.db.join(FOLDER)
     }
 }
 
-impl Drop for Links {
+impl Drop for Checkpoint {
     fn drop(&mut self) {
-        // What stays is removed by whoever opens the database next.
+        // What stays is removed by whoever has the database open, or opens it next.
         let _ = remove(&self.db);
     }
 }
@@ -162,13 +150,13 @@ fn lock_soon(db: &Path) -> anyhow::Result<Option<File>> {
 }
 
 /// Has the program do it that has the database open.
-fn ask(db: &Path) -> anyhow::Result<Remote> {
+fn ask(db: &Path) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         if let Some(wire) = share::connect(db) {
             let mut remote = Remote::open(wire, db.display().to_string())?;
             return match remote.ask(&Ask::Checkpoint)? {
-                Answer::Done => Ok(remote),
+                Answer::Done => Ok(()),
                 _ => Err(unexpected()),
             };
         }

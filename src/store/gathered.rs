@@ -84,10 +84,9 @@ impl Gathered {
         let n_bytes = key.len() + line_bytes_max;
         if self.bytes.capacity() - self.bytes.len() < n_bytes {
             // Memory that is not written to is none yet; to grow step by step copies all each time.
-            let n_bytes_left = if self.bytes.capacity() < GROWTH_BYTES {
-                GROWTH_BYTES
-            } else {
-                self.n_bytes_max.saturating_sub(self.bytes.len())
+            let n_bytes_left = match self.bytes.capacity() {
+                0 => 0,
+                _ => self.n_bytes_max.saturating_sub(self.bytes.len()),
             };
             self.bytes
                 .reserve_exact(n_bytes.max(n_bytes_left).max(GROWTH_BYTES));

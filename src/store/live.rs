@@ -199,11 +199,11 @@ impl Live {
         }
     }
 
-    /// Links the files of the database as they are now, if this program writes; see [`Lent`].
+    /// Links the files of the database as they are now, if this program writes.
     ///
     /// # Errors
     /// If others write, or as [`Store::make_checkpoint`] says.
-    pub(super) fn lend_checkpoint(&self) -> anyhow::Result<Lent<'_>> {
+    pub(super) fn lend_checkpoint(&self) -> anyhow::Result<()> {
         let Place::Ours { store, .. } = &self.0 else {
             anyhow::bail!("{} is written to by nobody here", self.path().display());
         };
@@ -212,10 +212,7 @@ impl Live {
             "nobody makes a backup of {}",
             store.path().display()
         );
-        // Dropped also if it fails, to clear up.
-        let lent = Lent(store);
-        store.make_checkpoint()?;
-        Ok(lent)
+        store.make_checkpoint()
     }
 
     /// Leaves what was stored lately to those who have not heard of it.
@@ -345,16 +342,6 @@ fn remote_view<'a>(
             Err(error) if error.is::<Lost>() => return Ok(None),
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Files that were linked for whoever copies them, until this is dropped; whoever still copies then clears
-/// up by itself.
-pub(super) struct Lent<'a>(&'a Store);
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        self.0.clear_checkpoint();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_bytes::ByteBuf;
 
 use super::feed::News;
-use super::live::{Follow, Lent, Live};
+use super::live::{Follow, Live};
 use super::protocol::{ASK_BYTES_MAX, Answer, Ask, PROTOCOL, Wire, WriterInfo};
 use super::view::{Order, View};
 use crate::schema;
@@ -83,8 +83,6 @@ pub(super) fn serve(
     };
     let mut view = None;
     let mut follow = None;
-    // Let go when the session ends.
-    let mut lent: Option<Lent<'_>> = None;
     let mut frame = Vec::new();
     let mut answer = hello;
     loop {
@@ -111,16 +109,10 @@ pub(super) fn serve(
                 Ok(answer) => answer,
                 Err(error) => Answer::Failed(format!("{error:#}")),
             },
-            Ask::Checkpoint if asker == Asker::Neighbour => {
-                drop(lent.take());
-                match live.lend_checkpoint() {
-                    Ok(checkpoint) => {
-                        lent = Some(checkpoint);
-                        Answer::Done
-                    }
-                    Err(error) => Answer::Failed(format!("{error:#}")),
-                }
-            }
+            Ask::Checkpoint if asker == Asker::Neighbour => match live.lend_checkpoint() {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Failed(format!("{error:#}")),
+            },
             Ask::Rest => {
                 view = None;
                 control.is_looking.store(false, Ordering::SeqCst);

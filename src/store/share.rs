@@ -182,7 +182,7 @@ impl State {
     }
 }
 
-/// Begins to remove what a backup has left that was killed before, or while nobody was there to notice.
+/// Begins to remove what backups leave that are killed.
 fn clear_up(store: &Arc<Store>) -> (Sender<()>, JoinHandle<()>) {
     let (sender, receiver) = channel::<()>();
     let store = Arc::clone(store);
