@@ -10,10 +10,12 @@ mod expression;
 mod format;
 mod formats;
 mod lines;
+mod links;
 mod mapper;
 mod memo;
 mod names;
 mod path;
+mod plan;
 mod reader;
 mod rule;
 mod signs;
@@ -34,7 +36,9 @@ use crate::time::Zone;
 use compile::{Envelopes, compile};
 use document::{Document, InputKind};
 use format::Format;
+use links::Links;
 use memo::Memos;
+use plan::Plans;
 use signs::SignNames;
 use tsv::Headers;
 
@@ -72,8 +76,16 @@ pub struct Mapping {
     only: Option<usize>,
     config: MappingConfig,
     headers: Mutex<Headers>,
-    /// What threads remember that are not at work.
-    memos: Mutex<Vec<Memos>>,
+    /// What threads keep that are not at work.
+    kept: Mutex<Vec<Kept>>,
+}
+
+/// What one thread has learned of records: it saves work, and changes nothing.
+#[derive(Default)]
+struct Kept {
+    memos: Memos,
+    plans: Plans,
+    links: Links,
 }
 
 /// A format that is compiled when the first record may be of it.
@@ -160,7 +172,7 @@ impl Mapping {
             only,
             config,
             headers: Mutex::default(),
-            memos: Mutex::default(),
+            kept: Mutex::default(),
         };
         // What is wrong with a user's own is said at once.
         for (number, path) in mapping.config.files.iter().enumerate() {
@@ -184,14 +196,14 @@ impl Mapping {
         self.formats[number].format.get_or_init(compile)
     }
 
-    fn take_memos(&self) -> Memos {
-        let mut memos = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
-        memos.pop().unwrap_or_default()
+    fn take_kept(&self) -> Kept {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.pop().unwrap_or_default()
     }
 
-    fn give_back(&self, memos: Memos) {
-        let mut all = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(memos);
+    fn give_back(&self, of_thread: Kept) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(of_thread);
     }
 
     fn takes(&self, number: usize, kind: InputKind) -> bool {
@@ -303,4 +315,74 @@ fn unknown(name: &str, documents: &[Document]) -> String {
         "there is no format '{name}': it is one of {}",
         names.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::LINE_BYTES_MAX;
+
+    /// What a line becomes: the lines of its events, and why it is rejected.
+    fn mapped(mapping: &Mapping, line: &str) -> Vec<String> {
+        let mut block = Block::new();
+        block.lines.extend_from_slice(line.as_bytes());
+        block.lines.push(b'\n');
+        mapping.parse(&mut block, &Ahead::default(), LINE_BYTES_MAX);
+        let events = block.events.iter();
+        let events = events.map(|event| String::from_utf8_lossy(block.bytes(event.line)).into());
+        let rejects = block.rejects.iter();
+        let reasons = rejects.map(|reject| format!("{:?}", reject.reason));
+        events.chain(reasons).collect()
+    }
+
+    /// The records of a file of samples, each also in other orders of members, with space, cut off, and twice in one.
+    fn variants(line: &str) -> Vec<String> {
+        let mut all = vec![line.to_owned()];
+        all.extend(line.get(..line.len() / 2).map(str::to_owned));
+        let Ok(serde_json::Value::Object(members)) = serde_json::from_str(line) else {
+            return all;
+        };
+        let written = |(name, value): (&String, &serde_json::Value)| {
+            format!("{}: {value}", serde_json::Value::from(&**name))
+        };
+        let mut written: Vec<String> = members.iter().map(written).collect();
+        all.push(format!("{{ {} }}", written.join(", ")));
+        written.reverse();
+        all.push(format!("{{{}}}", written.join(",")));
+        written.extend(written.first().cloned());
+        all.push(format!("{{{}}}", written.join(",")));
+        all
+    }
+
+    #[test]
+    fn what_was_learned_of_other_records_changes_nothing() {
+        let mapping = Mapping::new(MappingConfig {
+            format: Some(AUTO.to_owned()),
+            latest_ms: Some(1_772_323_200_000),
+            ..MappingConfig::default()
+        });
+        let mapping = mapping.expect("the mappings are built in");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mapping");
+        let mut lines: Vec<String> = Vec::new();
+        for file in std::fs::read_dir(folder).expect("samples").flatten() {
+            if matches!(file.path().extension(), Some(it) if it == "jsonl" || it == "log") {
+                let text = std::fs::read_to_string(file.path()).expect("a sample");
+                lines.extend(text.lines().flat_map(variants));
+            }
+        }
+        assert!(lines.len() > 2_000, "{} lines", lines.len());
+        let alone = lines.iter().map(|line| {
+            mapping.kept.lock().expect("nobody panicked").clear();
+            mapped(&mapping, line)
+        });
+        let alone: Vec<Vec<String>> = alone.collect();
+        // Once while all is new, and once when all of it has been seen.
+        for _ in 0..2 {
+            for (line, expected) in lines.iter().zip(&alone).rev() {
+                assert_eq!(mapped(&mapping, line), *expected, "for {line}");
+            }
+        }
+        let kept = mapping.kept.lock().expect("nobody panicked");
+        assert_eq!(kept.len(), 1, "one thread has worked");
+    }
 }

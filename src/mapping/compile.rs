@@ -13,7 +13,7 @@ use super::memo::next_list;
 use super::path::{Path, Start, Step, parse_paths};
 use super::rule::{Condition, Keys, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
 use super::signs::{NATIVE_MEMBERS, SignNames};
-use super::slots::{Empty, bits_of};
+use super::slots::{Empty, bits_of, union_of};
 use super::table::Table;
 use super::time::TimeForm;
 use super::tree::{ROOT, Tree, sign_place};
@@ -171,7 +171,7 @@ impl Compiler {
                 known: in_metadata(name),
             })
         });
-        let metadata = metadata.collect::<anyhow::Result<_>>()?;
+        let metadata = metadata.collect::<anyhow::Result<Vec<Extra>>>()?;
         ensure!(
             self.tree.n_places() < usize::from(u16::MAX) / 2,
             "it looks at too many places"
@@ -197,7 +197,9 @@ impl Compiler {
             patterns,
             found: self.found.values().copied().collect(),
             fields,
+            metadata_bits: union_of(metadata.iter().flat_map(|extra| extra.rules.keys.bits())),
             metadata,
+            plans: next_list(),
         })
     }
 

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::format::Format;
+use super::plan::Plans;
 use super::rule::{Given, Rule, Rules, View};
 use crate::record::scan::{Scanner, Value};
 use crate::record::text::{hex, push_integer, push_json_string};
@@ -32,6 +33,7 @@ pub(super) fn write(
     view: &View<'_, '_>,
     identity: &Identity<'_>,
     keeps_raw: bool,
+    plans: &mut Plans,
     output: &mut Vec<u8>,
     members: &mut Fields,
 ) -> Checked<()> {
@@ -85,14 +87,7 @@ pub(super) fn write(
     }
     output.extend_from_slice(b",\"metadata\":{\"format\":");
     push_json_string(output, &format.name);
-    // Most are of other kinds of records.
-    let extras = format.metadata.iter();
-    for extra in extras.filter(|extra| view.may_give(&extra.rules)) {
-        let at = push_member(view, &extra.before, &extra.rules, true, output);
-        if let (Some(at), Some(known)) = (at, extra.known) {
-            members.of_metadata[known] = from(output, at);
-        }
-    }
+    plans.write(format, view, start, output, members);
     if keeps_raw {
         output.extend_from_slice(b",\"raw\":");
         let raw = identity.raw.trim_ascii();
@@ -109,7 +104,7 @@ pub(super) fn write(
 }
 
 /// Appends a member, if rules give a value: where that begins. Its name stands before it as JSON has it.
-fn push_member(
+pub(super) fn push_member(
     view: &View<'_, '_>,
     before: &str,
     rules: &Rules,

@@ -36,6 +36,9 @@ pub(super) struct Format {
     pub(super) found: Vec<u16>,
     pub(super) fields: Fields,
     pub(super) metadata: Vec<Extra>,
+    /// The places that its rules look at, and the number under which plans for it are kept.
+    pub(super) metadata_bits: Box<[(u16, u64)]>,
+    pub(super) plans: u32,
 }
 
 /// A member of metadata.

@@ -3,17 +3,19 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use super::Mapping;
 use super::document::InputKind;
 use super::event::{self, Identity};
 use super::format::Format;
+use super::links::Links;
 use super::memo::Memos;
+use super::plan::Plans;
 use super::reader::{Line, Object, Reader};
 use super::rule::View;
 use super::slots::{Kind, Slot, Slots, Texts};
 use super::tree::{ROOT, Tree, sign_place};
 use super::tsv::Ahead;
 use super::walk::Found;
+use super::{Kept, Mapping};
 use crate::batch::{Block, Mapped, decode};
 use crate::record::scan::Scanner;
 use crate::record::{Checked, Code, Reason};
@@ -35,7 +37,7 @@ pub(super) fn map_block(
 ) -> Mapped {
     let bytes = &block.lines;
     // Checked once for all lines, if they are all text.
-    let text = std::str::from_utf8(bytes);
+    let text = simdutf8::basic::from_utf8(bytes);
     let mut reader = Reader {
         mapping,
         header: ahead.header.clone(),
@@ -56,7 +58,10 @@ pub(super) fn map_block(
         start = end + 1;
     }
     let mut mapper = Mapper::new(mapping);
-    mapper.memos = RefCell::new(mapping.take_memos());
+    let kept = mapping.take_kept();
+    mapper.memos = RefCell::new(kept.memos);
+    mapper.plans = kept.plans;
+    mapper.links = kept.links;
     mapper.output.reserve(bytes.len());
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
@@ -77,7 +82,11 @@ pub(super) fn map_block(
             Line::Rejected(reason) => mapper.output.reject(&bytes[*start..*end], reason.clone()),
         }
     }
-    mapping.give_back(mapper.memos.into_inner());
+    mapping.give_back(Kept {
+        memos: mapper.memos.into_inner(),
+        plans: mapper.plans,
+        links: mapper.links,
+    });
     mapper.output
 }
 
@@ -135,6 +144,8 @@ pub(super) struct Mapper<'m, 'a> {
     pub(super) slots: Slots,
     pub(super) texts: Texts<'a>,
     pub(super) memos: RefCell<Memos>,
+    plans: Plans,
+    links: Links,
     output: Mapped,
     identity: Identity<'a>,
     /// The number of the first record of the line among those of the line that it was in once.
@@ -162,6 +173,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
             slots,
             texts: Texts::new(),
             memos: RefCell::default(),
+            plans: Plans::default(),
+            links: Links::default(),
             output: Mapped::default(),
             first_record: 0,
             repeat: 0,
@@ -321,9 +334,9 @@ impl<'m, 'a> Mapper<'m, 'a> {
         scanner.move_to(slot.range().0);
         let is_array = slot.kind == Kind::Array && slot.is_of_record();
         if is_array && matches!(scanner.open_array(), Ok(true)) {
-            let mut found = self.found();
+            let found = self.found(&format.tree);
             // What is wrong with it is said by whoever maps it.
-            let _ = format.tree.walk_element(&mut found, place, &mut scanner);
+            let _ = format.tree.walk_element(found, place, &mut scanner);
         }
     }
 
@@ -336,14 +349,14 @@ impl<'m, 'a> Mapper<'m, 'a> {
     fn walk_tree(&mut self, tree: &Tree, record: &'a str) -> Checked<()> {
         self.slots.begin(tree.n_places());
         self.texts.begin(record);
-        let mut found = self.found();
-        tree.walk(&mut found, ROOT)
+        tree.walk(self.found(tree), ROOT)
     }
 
-    fn found(&mut self) -> Found<'a, '_> {
+    fn found(&mut self, tree: &Tree) -> Found<'a, '_> {
         Found {
             slots: &mut self.slots,
             texts: &mut self.texts,
+            links: self.links.of_tree(tree.number, tree.n_places()),
         }
     }
 
@@ -391,8 +404,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 return Err(Reason::of_line(Code::NotAnObject, message));
             };
             self.slots.begin(format.tree.n_places());
-            let mut found = self.found();
-            format.tree.walk_made(&mut found, &inner)?;
+            let found = self.found(&format.tree);
+            format.tree.walk_made(found, &inner)?;
         }
         Ok(text)
     }
@@ -413,8 +426,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
             scanner.move_to(slot.range().0);
             let mut has_next = scanner.open_array()?;
             while has_next {
-                let mut found = self.found();
-                format.tree.walk_element(&mut found, place, &mut scanner)?;
+                let found = self.found(&format.tree);
+                format.tree.walk_element(found, place, &mut scanner)?;
                 match self.event(format) {
                     Err(reason) if reason.code == Code::NoEvent => {
                         refused.get_or_insert(reason);
@@ -461,8 +474,9 @@ impl<'m, 'a> Mapper<'m, 'a> {
         }
         let keeps_raw = self.mapping.config.keeps_raw;
         let identity = &self.identity;
+        let plans = &mut self.plans;
         self.output.event(|output, fields| {
-            event::write(format, &view, identity, keeps_raw, output, fields)
+            event::write(format, &view, identity, keeps_raw, plans, output, fields)
         })
     }
 }

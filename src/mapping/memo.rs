@@ -109,7 +109,7 @@ pub(super) fn remembered(
                     return make(output);
                 }
                 key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
-                key.extend_from_slice(raw);
+                view.texts.push(slot, key);
             }
         }
     }

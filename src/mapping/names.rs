@@ -2,20 +2,37 @@
 //! after one look.
 
 /// The members of an object that are looked at, by their names.
-#[derive(Default)]
 pub(super) struct Names {
     entries: Vec<Entry>,
-    /// Numbers of entries plus one, at the place that a name's hash says or behind it; 0 ends the search.
-    table: Vec<u16>,
+    /// A name is at the place that its hash says or behind it; an empty cell ends the search.
+    table: Box<[Cell]>,
     shift: u32,
 }
 
 struct Entry {
     name: Box<str>,
-    word: u64,
     /// What is known of the name as it is, and of the same in other letters.
     exact: Known,
     folded: Known,
+}
+
+/// A name's beginning, its end if it is longer than that, its length, and the number of its entry from 1; 0 if there is
+/// none.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    word: u64,
+    last: u64,
+    length: u32,
+    number: u32,
+}
+
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new(&[], &[])
+    }
 }
 
 /// The place of a member and that of a member by which formats are told, each with whether its name is written so, and
@@ -47,7 +64,6 @@ impl Names {
             };
             Entry {
                 name: name.into(),
-                word: beginning(name.as_bytes(), 0, name.len()),
                 exact: Known {
                     place: known(members, name, true).or(folded.place),
                     sign: known(signs, name, true).or(folded.sign),
@@ -56,33 +72,35 @@ impl Names {
             }
         };
         let entries: Vec<Entry> = names.into_iter().map(entry).collect();
-        if entries.is_empty() {
-            return Self::default();
-        }
-        // At least as much is free as is taken, so that a search is short and ends.
-        let n_bits = (entries.len() * 2).next_power_of_two().max(2).ilog2();
+        // Three quarters are free, so that a search is short and ends.
+        let n_bits = (entries.len() * 4).next_power_of_two().max(2).ilog2();
         let mut names = Self {
-            table: vec![0; 1 << n_bits],
+            table: vec![Cell::default(); 1 << n_bits].into(),
             shift: u64::BITS - n_bits,
             entries,
         };
         for (number, entry) in names.entries.iter().enumerate() {
-            let mut at = names.start(entry.word, entry.name.len());
-            while names.table[at] != 0 {
+            let name = entry.name.as_bytes();
+            let cell = Cell {
+                number: number as u32 + 1,
+                ..Cell::of(name, 0, name.len())
+            };
+            let mut at = names.start(&cell);
+            while names.table[at].number != 0 {
                 at = (at + 1) % names.table.len();
             }
-            names.table[at] = number as u16 + 1;
+            names.table[at] = cell;
         }
         names
     }
 
     /// Where the search for a name begins; letters of either case are the same.
     #[inline]
-    fn start(&self, word: u64, length: usize) -> usize {
+    fn start(&self, name: &Cell) -> usize {
         /// 2^64 divided by the golden ratio: spreads what differs in few bits (Knuth, TAOCP 3, 6.4).
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let hash = (word | FOLD)
-            .wrapping_add(length as u64)
+        let hash = (name.word | FOLD)
+            .wrapping_add(u64::from(name.length))
             .wrapping_mul(SPREAD);
         (hash >> self.shift) as usize
     }
@@ -90,26 +108,28 @@ impl Names {
     /// What is known of the name that stands in a text.
     #[inline]
     pub(super) fn find(&self, text: &[u8], start: usize, end: usize) -> &Known {
-        if self.entries.is_empty() {
-            return &NOTHING;
-        }
-        let name = &text[start..end];
-        let word = beginning(text, start, name.len());
+        let name = Cell::of(text, start, end);
         let mut is_folded = false;
-        let mut at = self.start(word, name.len());
-        while let Some(number) = (self.table[at] as usize).checked_sub(1) {
-            let entry = &self.entries[number];
-            let other = entry.name.as_bytes();
-            if other.len() == name.len() {
-                if entry.word == word && (other.len() <= 8 || other[8..] == name[8..]) {
+        let mut at = self.start(&name);
+        while let Some(cell) = self.table.get(at & (self.table.len() - 1)) {
+            if cell.number == 0 {
+                break;
+            }
+            if cell.length == name.length && (cell.word ^ name.word) & !FOLD == 0 {
+                let entry = &self.entries[cell.number as usize - 1];
+                if cell.word == name.word
+                    && cell.last == name.last
+                    && (end - start <= 2 * WORD
+                        || entry.name.as_bytes()[WORD..] == text[start + WORD..end])
+                {
                     return &entry.exact;
                 }
-                is_folded |= (entry.word ^ word) & !FOLD == 0;
+                is_folded = true;
             }
-            at = (at + 1) & (self.table.len() - 1);
+            at += 1;
         }
         if is_folded {
-            return self.find_folded(name, self.start(word, name.len()));
+            return self.find_folded(&text[start..end], self.start(&name));
         }
         &NOTHING
     }
@@ -117,13 +137,35 @@ impl Names {
     #[cold]
     fn find_folded(&self, name: &[u8], start: usize) -> &Known {
         let (before, after) = self.table.split_at(start);
-        let numbers = after
-            .iter()
-            .chain(before)
-            .take_while(|number| **number != 0);
-        let mut entries = numbers.map(|number| &self.entries[*number as usize - 1]);
+        let cells = after.iter().chain(before);
+        let cells = cells.take_while(|cell| cell.number != 0);
+        let mut entries = cells.map(|cell| &self.entries[cell.number as usize - 1]);
         let same = entries.find(|entry| entry.name.as_bytes().eq_ignore_ascii_case(name));
         same.map_or(&NOTHING, |entry| &entry.folded)
+    }
+}
+
+impl Cell {
+    /// Of a name that stands in a text.
+    #[inline]
+    fn of(text: &[u8], start: usize, end: usize) -> Self {
+        let length = end - start;
+        let at = |start: usize| text.get(start..).and_then(<[u8]>::first_chunk::<WORD>);
+        let word = match at(start) {
+            Some(word) if length >= WORD => u64::from_le_bytes(*word),
+            Some(word) => u64::from_le_bytes(*word) & ((1 << (length * 8)) - 1),
+            None => {
+                let bytes = text[start..end].iter().rev();
+                bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
+            }
+        };
+        let last = if length > WORD { at(end - WORD) } else { None };
+        Self {
+            word,
+            last: last.map_or(0, |word| u64::from_le_bytes(*word)),
+            length: length as u32,
+            number: 0,
+        }
     }
 }
 
@@ -134,19 +176,6 @@ const NOTHING: Known = Known {
 
 /// The bit in which letters of either case differ, of each byte.
 const FOLD: u64 = 0x2020_2020_2020_2020;
-
-/// The first eight bytes of a name.
-#[inline]
-fn beginning(text: &[u8], start: usize, length: usize) -> u64 {
-    match text.get(start..).and_then(<[u8]>::first_chunk::<8>) {
-        Some(chunk) if length >= 8 => u64::from_le_bytes(*chunk),
-        Some(chunk) => u64::from_le_bytes(*chunk) & ((1 << (length * 8)) - 1),
-        None => {
-            let bytes = text[start..start + length].iter().rev();
-            bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

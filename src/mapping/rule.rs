@@ -27,12 +27,24 @@ pub(super) struct Lookup {
     pub(super) shown: String,
 }
 
+impl Lookup {
+    /// The first of the places at which a value is.
+    #[inline]
+    pub(super) fn place(&self, slots: &Slots) -> Option<u16> {
+        if !slots.has_any(&self.bits) {
+            return None;
+        }
+        let mut places = self.places.iter().copied();
+        places.find(|&place| slots.is_value(place))
+    }
+}
+
 /// Ways to a value, of which the first that gives one counts.
 #[derive(Default)]
 pub(super) struct Rules {
     pub(super) all: Vec<Rule>,
     /// The places that they look at.
-    keys: Keys,
+    pub(super) keys: Keys,
     /// The number under which it is remembered what they give, if that is worth it.
     pub(super) memo: Option<u32>,
     /// Without a value at any of these places there is none, if all rules need one.
@@ -112,9 +124,15 @@ impl Keys {
         }
     }
 
+    /// All of them.
+    pub(super) fn bits(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.texts.iter().chain(&self.flags).copied()
+    }
+
     fn n_places(&self) -> usize {
-        let words = self.texts.iter().chain(&self.flags);
-        words.map(|(_, mask)| mask.count_ones() as usize).sum()
+        self.bits()
+            .map(|(_, mask)| mask.count_ones() as usize)
+            .sum()
     }
 }
 
@@ -128,6 +146,18 @@ pub(super) struct Rule {
     pub(super) times: Vec<TimeForm>,
     /// It is a path and nothing else.
     pub(super) is_bare: bool,
+}
+
+impl Rule {
+    /// Whether it gives what stands at its places as it is, whatever it is.
+    pub(super) fn is_copy(&self) -> bool {
+        self.conditions.is_empty() && !self.changes()
+    }
+
+    /// Whether it gives something else than what stands at its places.
+    fn changes(&self) -> bool {
+        self.pattern.is_some() || self.form.is_some() || self.table.is_some()
+    }
 }
 
 pub(super) enum Origin {
@@ -243,12 +273,8 @@ pub(super) enum Given<'r> {
 impl<'r> View<'r, '_> {
     /// The first of the places at which a value is.
     pub(super) fn look(&self, lookup: &Lookup) -> Option<&'r Slot> {
-        if !self.slots.has_any(&lookup.bits) {
-            return None;
-        }
-        let mut places = lookup.places.iter();
-        let place = places.find(|&&place| self.slots.is_value(place))?;
-        Some(self.slots.get(*place))
+        let place = lookup.place(self.slots)?;
+        Some(self.slots.get(place))
     }
 
     fn is_there(&self, lookup: &Lookup) -> bool {
@@ -301,11 +327,10 @@ impl<'r> View<'r, '_> {
         if !self.all_hold(&rule.conditions) {
             return None;
         }
-        let is_plain = rule.pattern.is_none() && rule.form.is_none() && rule.table.is_none();
         let mut text = match &rule.origin {
             Origin::Path(lookup) => {
                 let slot = self.look(lookup)?;
-                if is_plain {
+                if !rule.changes() {
                     return Some(Given::Found(slot));
                 }
                 self.text(slot)?
@@ -381,9 +406,8 @@ impl<'r> View<'r, '_> {
                 true
             });
         }
-        let is_plain = rule.pattern.is_none() && rule.form.is_none() && rule.table.is_none();
         if let Origin::Template(parts) = &rule.origin
-            && is_plain
+            && !rule.changes()
         {
             if !self.all_hold(&rule.conditions) {
                 return false;
@@ -410,15 +434,14 @@ impl<'r> View<'r, '_> {
         true
     }
 
-    fn push_slot(&self, slot: &Slot, is_kept: bool, output: &mut Vec<u8>) {
-        let bytes = self.texts.bytes(slot);
+    pub(super) fn push_slot(&self, slot: &Slot, is_kept: bool, output: &mut Vec<u8>) {
         // What no reader can read as a number is text.
         let is_number = || {
-            !bytes.contains(&b'e') && !bytes.contains(&b'E')
-                || number(self.texts.raw(slot)).is_some()
+            let text = self.texts.raw(slot);
+            !text.contains(['e', 'E']) || number(text).is_some()
         };
         if is_kept && (slot.kind == Kind::Bool || slot.kind == Kind::Number && is_number()) {
-            output.extend_from_slice(bytes);
+            self.texts.push(slot, output);
             return;
         }
         output.push(b'"');
@@ -427,11 +450,11 @@ impl<'r> View<'r, '_> {
     }
 
     /// A value as it stands within a JSON string.
-    fn push_inside(&self, slot: &Slot, output: &mut Vec<u8>) {
+    pub(super) fn push_inside(&self, slot: &Slot, output: &mut Vec<u8>) {
         if slot.kind == Kind::Raw {
             push_inside(self.texts.raw(slot), output);
         } else {
-            output.extend_from_slice(self.texts.bytes(slot));
+            self.texts.push(slot, output);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::record::text::unescape;
+use crate::record::text::{push_part, unescape};
 
 /// What a value is, and how its text is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +136,13 @@ impl<'a> Texts<'a> {
         &self.text(slot.text).as_bytes()[slot.start as usize..slot.end as usize]
     }
 
+    /// Appends the same.
+    #[inline]
+    pub(super) fn push(&self, slot: &Slot, output: &mut Vec<u8>) {
+        let text = self.text(slot.text).as_bytes();
+        push_part(output, text, slot.start as usize..slot.end as usize);
+    }
+
     /// A value as it stands there: the inside of a string, escapes and all.
     pub(super) fn raw(&self, slot: &Slot) -> &str {
         &self.text(slot.text)[slot.start as usize..slot.end as usize]
@@ -198,14 +205,19 @@ impl Empty {
     }
 }
 
+/// One bit a place: whether anything was found, and whether that is a string, a number or a boolean that does not stand
+/// for nothing.
+#[derive(Clone, Copy, Default)]
+struct Bits {
+    found: u64,
+    values: u64,
+}
+
 /// The slots of a record.
 pub(super) struct Slots {
     /// What stands there of another record counts as absent.
     all: Vec<Slot>,
-    /// One bit a place: whether anything was found, and whether that is a string, a number or a boolean that does not
-    /// stand for nothing.
-    found: Vec<u64>,
-    values: Vec<u64>,
+    bits: Vec<Bits>,
     /// Which of the members that formats are told by were found.
     signs: [u64; SIGNS_MAX / 64],
     /// Whether anybody asks for those.
@@ -227,9 +239,14 @@ const ABSENT: Slot = Slot {
 
 /// The bits of places: words, and masks of them.
 pub(super) fn bits_of(places: &[u16]) -> Box<[(u16, u64)]> {
+    let bits = places.iter().map(|&place| (place / 64, 1 << (place % 64)));
+    union_of(bits)
+}
+
+/// Bits of any, each word once.
+pub(super) fn union_of(all: impl Iterator<Item = (u16, u64)>) -> Box<[(u16, u64)]> {
     let mut bits: Vec<(u16, u64)> = Vec::new();
-    for &place in places {
-        let (word, mask) = (place / 64, 1 << (place % 64));
+    for (word, mask) in all {
         match bits.iter_mut().find(|(other, _)| *other == word) {
             Some((_, known)) => *known |= mask,
             None => bits.push((word, mask)),
@@ -251,8 +268,7 @@ impl Slots {
     pub(super) fn new() -> Self {
         Self {
             all: Vec::new(),
-            found: Vec::new(),
-            values: Vec::new(),
+            bits: Vec::new(),
             signs: [0; SIGNS_MAX / 64],
             notes_signs: true,
             has_twice: false,
@@ -263,10 +279,8 @@ impl Slots {
         if self.all.len() < n_slots {
             self.all.resize(n_slots, ABSENT);
         }
-        for bits in [&mut self.found, &mut self.values] {
-            bits.clear();
-            bits.resize(n_slots.div_ceil(64), 0);
-        }
+        self.bits.clear();
+        self.bits.resize(n_slots.div_ceil(64), Bits::default());
         self.signs = [0; SIGNS_MAX / 64];
         self.has_twice = false;
     }
@@ -279,21 +293,26 @@ impl Slots {
         self.signs[sign as usize / 64] >> (sign % 64) & 1 == 1
     }
 
+    /// At which of a word's places there is a value.
+    pub(super) fn values(&self, word: u16, mask: u64) -> u64 {
+        self.bits[word as usize].values & mask
+    }
+
     /// At which of a word's places anything stands.
     pub(super) fn found(&self, word: u16, mask: u64) -> u64 {
-        self.found[word as usize] & mask
+        self.bits[word as usize].found & mask
     }
 
     /// Whether there is a value at any of the places.
     #[inline]
     pub(super) fn has_any(&self, bits: &[(u16, u64)]) -> bool {
         bits.iter()
-            .any(|&(word, mask)| self.values[word as usize] & mask != 0)
+            .any(|&(word, mask)| self.bits[word as usize].values & mask != 0)
     }
 
     #[inline]
     pub(super) fn get(&self, place: u16) -> &Slot {
-        if self.found[place as usize / 64] >> (place % 64) & 1 == 0 {
+        if self.bits[place as usize / 64].found >> (place % 64) & 1 == 0 {
             return &ABSENT;
         }
         &self.all[place as usize]
@@ -302,26 +321,29 @@ impl Slots {
     /// Whether there is a value at a place.
     #[inline]
     pub(super) fn is_value(&self, place: u16) -> bool {
-        self.values[place as usize / 64] >> (place % 64) & 1 == 1
+        self.bits[place as usize / 64].values >> (place % 64) & 1 == 1
     }
 
     /// Notes what stands at a place, and whether that is a value if it is a string, a number or a boolean.
+    #[inline]
     pub(super) fn set(&mut self, place: u16, slot: Slot, may_be_value: bool) {
-        let (word, mask) = (place as usize / 64, 1 << (place % 64));
-        self.found[word] |= mask;
+        let mask = 1 << (place % 64);
+        let bits = &mut self.bits[place as usize / 64];
+        bits.found |= mask;
         if may_be_value && slot.is_scalar() {
-            self.values[word] |= mask;
+            bits.values |= mask;
         } else {
-            self.values[word] &= !mask;
+            bits.values &= !mask;
         }
         self.all[place as usize] = slot;
     }
 
     pub(super) fn forget(&mut self, places: &[u16]) {
         for &place in places {
-            let (word, mask) = (place as usize / 64, !(1 << (place % 64)));
-            self.found[word] &= mask;
-            self.values[word] &= mask;
+            let mask = !(1 << (place % 64));
+            let bits = &mut self.bits[place as usize / 64];
+            bits.found &= mask;
+            bits.values &= mask;
         }
     }
 }

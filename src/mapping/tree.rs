@@ -1,5 +1,6 @@
 //! The places that a mapping looks at, as a tree of the members on the way to them. `walk.rs` goes through it.
 
+use super::memo::next_list;
 use super::names::Names;
 use super::path::Step;
 use super::slots::{Empty, Slot, Slots, Texts};
@@ -20,6 +21,8 @@ pub(super) fn sign_of(place: u16) -> u16 {
 /// The places that a mapping looks at, as a tree of the members on the way to them. A place is the number of
 /// its node, and of its slot.
 pub(super) struct Tree {
+    /// Another one for each tree.
+    pub(super) number: u32,
     pub(super) nodes: Vec<Node>,
     pub(super) folds_case: bool,
     /// Texts that stand for nothing.
@@ -72,11 +75,17 @@ impl Node {
     pub(super) fn has_members(&self) -> bool {
         !self.members.is_empty()
     }
+
+    /// Whether it is looked at what its text holds.
+    pub(super) fn is_text_of_more(&self) -> bool {
+        self.inside.is_some() || self.bytes.is_some()
+    }
 }
 
 impl Tree {
     pub(super) fn new(folds_case: bool, empty: Empty) -> Self {
         Self {
+            number: next_list(),
             nodes: vec![Node::default()],
             folds_case,
             empty,
@@ -225,6 +234,7 @@ impl Tree {
     }
 
     /// Notes what stands at a place. What stands for nothing is there, and no value.
+    #[inline]
     pub(super) fn note(&self, slots: &mut Slots, texts: &Texts<'_>, place: u16, slot: Slot) {
         slots.set(place, slot, !self.empty.has(&slot, texts));
     }

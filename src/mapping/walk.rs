@@ -1,5 +1,7 @@
 //! Goes through a record once and notes what stands at the places that a mapping looks at.
 
+use super::links::OfObject;
+use super::names::Known;
 use super::slots::{Kind, RECORD, Slot, Slots, Texts};
 use super::tree::{Node, ROOT, Selector, Tree, sign_of};
 use crate::record::scan::{Scanner, Value};
@@ -11,7 +13,7 @@ impl Tree {
     ///
     /// # Errors
     /// If the text is not one JSON object.
-    pub(super) fn walk(&self, found: &mut Found<'_, '_>, place: u16) -> Checked<()> {
+    pub(super) fn walk(&self, found: Found<'_, '_>, place: u16) -> Checked<()> {
         let record = found.texts.record;
         let mut scanner = Scanner::new(record);
         if scanner.peek() != Some(b'{') {
@@ -35,7 +37,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::walk`].
-    pub(super) fn walk_made(&self, found: &mut Found<'_, '_>, text: &str) -> Checked<()> {
+    pub(super) fn walk_made(&self, found: Found<'_, '_>, text: &str) -> Checked<()> {
         let (number, mut made) = found.texts.take();
         made.push_str(text);
         found.texts.put(number, made);
@@ -56,7 +58,7 @@ impl Tree {
     /// As [`Self::walk`].
     pub(super) fn walk_element(
         &self,
-        found: &mut Found<'_, '_>,
+        found: Found<'_, '_>,
         array: u16,
         scanner: &mut Scanner<'_>,
     ) -> Checked<()> {
@@ -73,67 +75,94 @@ impl Tree {
     }
 }
 
+impl Tree {
+    /// Reads a name and its colon; what is known of it in the object at a place.
+    fn known(&self, scanner: &mut Scanner<'_>, place: u16) -> Checked<Known> {
+        let names = &self.nodes[place as usize].names;
+        let key = scanner.key()?;
+        Ok(if key.has_escapes {
+            let name = unescape(scanner.get(key.span)).unwrap_or_default();
+            *names.find(name.as_bytes(), 0, name.len())
+        } else {
+            let (start, end) = (key.span.start as usize, key.span.end as usize);
+            *names.find(scanner.text().as_bytes(), start, end)
+        })
+    }
+}
+
 /// What a walk fills.
 pub(super) struct Found<'a, 'b> {
     pub(super) slots: &'b mut Slots,
     pub(super) texts: &'b mut Texts<'a>,
+    /// By place.
+    pub(super) links: &'b mut [OfObject],
 }
 
-struct Walker<'t, 'a, 'b, 'c> {
+struct Walker<'t, 'a, 'b> {
     tree: &'t Tree,
-    found: &'c mut Found<'a, 'b>,
+    found: Found<'a, 'b>,
     /// The text that is walked.
     text: u16,
 }
 
-impl Walker<'_, '_, '_, '_> {
+impl Walker<'_, '_, '_> {
     fn object(&mut self, scanner: &mut Scanner<'_>, place: u16, depth: u32) -> Checked<()> {
-        let node = &self.tree.nodes[place as usize];
+        let mut cursor = self.found.links[place as usize].begin();
         let mut has_next = scanner.open_object()?;
         while has_next {
-            let key = scanner.key()?;
-            let known = if key.has_escapes {
-                let name = unescape(scanner.get(key.span)).unwrap_or_default();
-                node.names.find(name.as_bytes(), 0, name.len())
-            } else {
-                let (start, end) = (key.span.start as usize, key.span.end as usize);
-                node.names.find(scanner.text().as_bytes(), start, end)
+            let start = scanner.at();
+            let links = &mut self.found.links[place as usize];
+            let text = scanner.text().as_bytes();
+            let known = match links.guess(&mut cursor, text, start) {
+                Some((known, end)) => {
+                    scanner.move_to(end);
+                    known
+                }
+                None => {
+                    let known = self.tree.known(scanner, place)?;
+                    links.learn(&mut cursor, &text[start..scanner.at()], known);
+                    known
+                }
             };
-            let sign = known.sign.filter(|_| self.found.slots.notes_signs);
-            let member = known.place;
-            let member = member.filter(|(_, is_exact)| *is_exact || self.tree.folds_case);
-            let is_null = scanner.peek() == Some(b'n');
-            match (member, sign) {
-                (Some((member, is_exact)), _) => {
-                    self.value(scanner, member, is_exact, depth + 1)?;
-                    if let Some((sign, is_exact)) = sign
-                        && self.found.slots.get(sign).kind == Kind::Absent
-                    {
-                        let mut slot = *self.found.slots.get(member);
-                        slot.is_exact = is_exact;
-                        self.set(sign, slot);
-                    }
-                }
-                // The first counts: which format it is must not depend on which one is tried first.
-                (None, Some((sign, is_exact)))
-                    if self.found.slots.get(sign).kind == Kind::Absent =>
-                {
-                    self.value(scanner, sign, is_exact, depth + 1)?;
-                }
-                _ => {
-                    scanner.value(depth + 1)?;
-                }
-            }
-            if let Some((sign, _)) = sign.filter(|_| !is_null) {
-                self.found.slots.see(sign_of(sign));
-            }
+            self.member(scanner, known, depth + 1)?;
             has_next = scanner.next_member()?;
         }
         Ok(())
     }
 
+    fn member(&mut self, scanner: &mut Scanner<'_>, known: Known, depth: u32) -> Checked<()> {
+        let sign = known.sign.filter(|_| self.found.slots.notes_signs);
+        let member = known.place;
+        let member = member.filter(|(_, is_exact)| *is_exact || self.tree.folds_case);
+        let is_null = scanner.peek() == Some(b'n');
+        match (member, sign) {
+            (Some((member, is_exact)), _) => {
+                self.value(scanner, member, is_exact, depth)?;
+                if let Some((sign, is_exact)) = sign
+                    && self.found.slots.get(sign).kind == Kind::Absent
+                {
+                    let mut slot = *self.found.slots.get(member);
+                    slot.is_exact = is_exact;
+                    self.set(sign, slot);
+                }
+            }
+            // The first counts: which format it is must not depend on which one is tried first.
+            (None, Some((sign, is_exact))) if self.found.slots.get(sign).kind == Kind::Absent => {
+                self.value(scanner, sign, is_exact, depth)?;
+            }
+            _ => {
+                scanner.value(depth)?;
+            }
+        }
+        if let Some((sign, _)) = sign.filter(|_| !is_null) {
+            self.found.slots.see(sign_of(sign));
+        }
+        Ok(())
+    }
+
+    #[inline]
     fn set(&mut self, place: u16, slot: Slot) {
-        let Found { slots, texts } = &mut *self.found;
+        let Found { slots, texts, .. } = &mut self.found;
         self.tree.note(slots, texts, place, slot);
     }
 
@@ -145,20 +174,22 @@ impl Walker<'_, '_, '_, '_> {
         is_exact: bool,
         depth: u32,
     ) -> Checked<()> {
+        if self.found.slots.get(place).kind != Kind::Absent && !self.replaces(place, is_exact) {
+            return scanner.value(depth).map(drop);
+        }
         let first = scanner.peek();
         let start = scanner.at();
-        let before = *self.found.slots.get(place);
-        if before.kind != Kind::Absent {
-            // The name as the mapping writes it counts, wherever it stands.
-            self.found.slots.has_twice |= before.is_exact == is_exact;
-            if before.is_exact || !is_exact {
-                return scanner.value(depth).map(drop);
-            }
-            let places = self.tree.below(place);
-            self.found.slots.forget(&places);
-        }
         let node = &self.tree.nodes[place as usize];
-        let mut slot = match first {
+        let (kind, start, end) = match first {
+            Some(b'"') => {
+                let quoted = scanner.string()?;
+                let kind = if quoted.has_escapes {
+                    Kind::Escaped
+                } else {
+                    Kind::Plain
+                };
+                (kind, quoted.span.start as usize, quoted.span.end as usize)
+            }
             Some(b'{') if depth < DEPTH_MAX && (node.has_members() || node.inside.is_some()) => {
                 let inside = node.inside.filter(|_| node.has_members());
                 if let Some(inside) = inside {
@@ -168,39 +199,52 @@ impl Walker<'_, '_, '_, '_> {
                 }
                 let inner = node.inside.filter(|_| inside.is_none()).unwrap_or(place);
                 self.object(scanner, inner, depth)?;
-                Slot::new(Kind::Object, self.text, start, scanner.at())
+                (Kind::Object, start, scanner.at())
             }
             Some(b'[') if depth < DEPTH_MAX && node.elements.is_some() => {
                 self.array(scanner, node, depth)?;
-                Slot::new(Kind::Array, self.text, start, scanner.at())
+                (Kind::Array, start, scanner.at())
             }
             _ => {
-                let value = scanner.value(depth)?;
-                let (kind, start, end) = match value {
-                    Value::String(quoted) if quoted.has_escapes => (
-                        Kind::Escaped,
-                        quoted.span.start as usize,
-                        quoted.span.end as usize,
-                    ),
-                    Value::String(quoted) => (
-                        Kind::Plain,
-                        quoted.span.start as usize,
-                        quoted.span.end as usize,
-                    ),
-                    Value::Number(_) => (Kind::Number, start, scanner.at()),
-                    Value::Bool => (Kind::Bool, start, scanner.at()),
-                    Value::Null => (Kind::Null, start, scanner.at()),
-                    Value::Array => (Kind::Array, start, scanner.at()),
-                    Value::Object => (Kind::Object, start, scanner.at()),
+                let kind = match scanner.value(depth)? {
+                    Value::Number(_) => Kind::Number,
+                    Value::Bool => Kind::Bool,
+                    Value::Null => Kind::Null,
+                    Value::Array => Kind::Array,
+                    Value::Object => Kind::Object,
+                    Value::String(_) => Kind::Plain,
                 };
-                Slot::new(kind, self.text, start, end)
+                (kind, start, scanner.at())
             }
         };
+        let mut slot = Slot::new(kind, self.text, start, end);
         slot.is_exact = is_exact;
         self.set(place, slot);
+        if node.is_text_of_more() {
+            self.more(scanner, node, &slot);
+        }
+        Ok(())
+    }
+
+    /// Whether what comes stands for what was found at the place before, which is forgotten then.
+    #[cold]
+    fn replaces(&mut self, place: u16, is_exact: bool) -> bool {
+        let before = *self.found.slots.get(place);
+        // The name as the mapping writes it counts, wherever it stands.
+        self.found.slots.has_twice |= before.is_exact == is_exact;
+        if before.is_exact || !is_exact {
+            return false;
+        }
+        let places = self.tree.below(place);
+        self.found.slots.forget(&places);
+        true
+    }
+
+    /// Looks at what a value holds as text.
+    fn more(&mut self, scanner: &Scanner<'_>, node: &Node, slot: &Slot) {
         match node.inside {
             Some(inside) if matches!(slot.kind, Kind::Plain | Kind::Escaped) => {
-                self.inside(&slot, inside);
+                self.inside(slot, inside);
             }
             _ => {}
         }
@@ -208,7 +252,6 @@ impl Walker<'_, '_, '_, '_> {
             let (start, end) = slot.range();
             self.bytes(&scanner.text()[start..end], bytes);
         }
-        Ok(())
     }
 
     fn array(&mut self, scanner: &mut Scanner<'_>, node: &Node, depth: u32) -> Checked<()> {

@@ -291,7 +291,7 @@ impl<'a> Scanner<'a> {
         reason = "a fifth of the cost of a line, by benches/parse.rs"
     )]
     #[inline(always)]
-    fn string(&mut self) -> Checked<Quoted> {
+    pub(crate) fn string(&mut self) -> Checked<Quoted> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut at = start;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::ops::Range;
 
 /// Appends `text` as a JSON string with its quotes.
 pub fn push_json_string(output: &mut Vec<u8>, text: &str) {
@@ -15,6 +16,25 @@ pub fn push_json_string(output: &mut Vec<u8>, text: &str) {
         return;
     }
     serde_json::to_writer(output, text).expect("a string can be written to memory");
+}
+
+/// Appends a part of a text. Most are short: so many bytes are copied at once, whatever they are, and what is too much is
+/// taken away again, which costs less than to ask for a copy of just so many.
+#[inline]
+pub fn push_part(output: &mut Vec<u8>, text: &[u8], part: Range<usize>) {
+    const BYTES: usize = 32;
+    let length = part.end - part.start;
+    match text
+        .get(part.start..)
+        .and_then(<[u8]>::first_chunk::<BYTES>)
+    {
+        Some(chunk) if length <= BYTES => {
+            let end = output.len() + length;
+            output.extend_from_slice(chunk);
+            output.truncate(end);
+        }
+        _ => output.extend_from_slice(&text[part]),
+    }
 }
 
 /// The text of the inside of a JSON string; none for a lone surrogate, which stands for no character.

@@ -1,0 +1,205 @@
+//! Which member of an object comes after which, as in the records before: most programs write them in one order, so a
+//! name is compared with the one that is expected before it is looked up. What is guessed is never more than that:
+//! a name that is another one is looked up. (Speculative parsing, as in Li et al., "Mison: a fast JSON parser for data
+//! analytics", VLDB 2017.)
+
+use super::names::Known;
+
+/// Members of an object that are known to come after another one, at the most.
+const LINKS_MAX: usize = 48;
+/// Bytes of a name with its quotes, its colon and the space around it, at the most.
+const TEXT_BYTES_MAX: usize = 2 * WORD;
+const WORD: usize = size_of::<u128>();
+/// Numbers that are no member's: of one that is not known, and of the place before the first one.
+const UNKNOWN: u8 = u8::MAX;
+const START: u8 = u8::MAX - 1;
+
+/// What one thread has seen of the objects of each tree: by the tree's number and the object's place.
+#[derive(Default)]
+pub(super) struct Links {
+    of_trees: Vec<Vec<OfObject>>,
+}
+
+#[derive(Default)]
+pub(super) struct OfObject {
+    links: Vec<Link>,
+    /// The member that came first.
+    first: u8,
+}
+
+struct Link {
+    /// The name with what stands around it, filled up with zeros, and ones where it has bytes.
+    text: [u128; 2],
+    mask: [u128; 2],
+    n_bytes: u8,
+    /// The member that came next.
+    next: u8,
+    known: Known,
+}
+
+/// Where in an object a walk is.
+pub(super) struct Cursor {
+    before: u8,
+    expected: u8,
+}
+
+impl Links {
+    /// Those of a tree with that number and so many places.
+    pub(super) fn of_tree(&mut self, number: u32, n_places: usize) -> &mut [OfObject] {
+        let number = number as usize;
+        if self.of_trees.len() <= number {
+            self.of_trees.resize_with(number + 1, Vec::new);
+        }
+        let objects = &mut self.of_trees[number];
+        if objects.len() < n_places {
+            objects.resize_with(n_places, OfObject::default);
+        }
+        objects
+    }
+}
+
+impl OfObject {
+    /// Before the first member.
+    pub(super) fn begin(&self) -> Cursor {
+        Cursor {
+            before: START,
+            expected: self.first,
+        }
+    }
+
+    /// What is known of the name that stands there, and where its value begins, if it is the one that is expected.
+    #[inline]
+    pub(super) fn guess(
+        &self,
+        cursor: &mut Cursor,
+        text: &[u8],
+        start: usize,
+    ) -> Option<(Known, usize)> {
+        let link = self.links.get(cursor.expected as usize)?;
+        if words(text.get(start..)?.first_chunk()?, link.mask) != link.text {
+            return None;
+        }
+        *cursor = Cursor {
+            before: cursor.expected,
+            expected: link.next,
+        };
+        Some((link.known, start + link.n_bytes as usize))
+    }
+
+    /// Notes that a name has come with what stands around it.
+    pub(super) fn learn(&mut self, cursor: &mut Cursor, name: &[u8], known: Known) {
+        let number = self.number_of(name, known);
+        match self.links.get_mut(cursor.before as usize) {
+            Some(before) => before.next = number,
+            None if cursor.before == START => self.first = number,
+            None => {}
+        }
+        let next = self.links.get(number as usize).map(|link| link.next);
+        *cursor = Cursor {
+            before: number,
+            expected: next.unwrap_or(UNKNOWN),
+        };
+    }
+
+    fn number_of(&mut self, name: &[u8], known: Known) -> u8 {
+        if name.len() > TEXT_BYTES_MAX {
+            return UNKNOWN;
+        }
+        let mut bytes = [0; TEXT_BYTES_MAX];
+        bytes[..name.len()].copy_from_slice(name);
+        let mut mask = [0; TEXT_BYTES_MAX];
+        mask[..name.len()].fill(u8::MAX);
+        let mask = words(&mask, [u128::MAX; 2]);
+        let text = words(&bytes, mask);
+        let same = |link: &Link| link.text == text && link.n_bytes as usize == name.len();
+        if let Some(number) = self.links.iter().position(same) {
+            return number as u8;
+        }
+        if self.links.len() == LINKS_MAX {
+            return UNKNOWN;
+        }
+        self.links.push(Link {
+            text,
+            mask,
+            n_bytes: name.len() as u8,
+            next: UNKNOWN,
+            known,
+        });
+        (self.links.len() - 1) as u8
+    }
+}
+
+/// Bytes as words, with what a mask leaves of them.
+#[inline]
+fn words(bytes: &[u8; TEXT_BYTES_MAX], mask: [u128; 2]) -> [u128; 2] {
+    let (first, second) = bytes.split_at(WORD);
+    let word = |bytes: &[u8]| {
+        let bytes = bytes.first_chunk().copied().unwrap_or_default();
+        u128::from_le_bytes(bytes)
+    };
+    [word(first) & mask[0], word(second) & mask[1]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes through the members of an object, each its text and the place that it stands for; how many were expected.
+    fn walk(object: &mut OfObject, members: &[(&str, u16)]) -> usize {
+        let mut cursor = object.begin();
+        let mut n_guessed = 0;
+        for &(name, place) in members {
+            let text = format!("before{name}1,and more than is compared at once");
+            let known = Known {
+                place: Some((place, true)),
+                sign: None,
+            };
+            match object.guess(&mut cursor, text.as_bytes(), 6) {
+                Some((guessed, end)) => {
+                    assert_eq!(guessed.place, known.place, "for {name}");
+                    assert_eq!(end, 6 + name.len());
+                    n_guessed += 1;
+                }
+                None => object.learn(&mut cursor, name.as_bytes(), known),
+            }
+        }
+        n_guessed
+    }
+
+    #[test]
+    fn members_that_come_as_before_are_expected() {
+        let mut object = OfObject::default();
+        let (a, b, c) = (("\"a\":", 1), ("\"b\":", 2), ("\"c\" : ", 3));
+        assert_eq!(walk(&mut object, &[a, b, c]), 0);
+        assert_eq!(walk(&mut object, &[a, b, c]), 3);
+        // One is missing: the one after it is not expected, but those that follow are.
+        assert_eq!(walk(&mut object, &[a, c, b]), 1);
+        assert_eq!(walk(&mut object, &[a, c, b, c]), 4);
+        // Names that begin as another one, and one that is another's beginning.
+        assert_eq!(walk(&mut object, &[("\"ab\":", 4), ("\"a\" :", 1)]), 0);
+        // Longer ones are not compared, and all that is known has bounds.
+        let long = format!("\"{}\":", "x".repeat(40));
+        assert_eq!(walk(&mut object, &[a, (&long, 5), c]), 0);
+        assert_eq!(walk(&mut object, &[a, (&long, 5), c]), 1);
+        for i in 0..1_000 {
+            let name = format!("\"n{i}\":");
+            walk(&mut object, &[a, (&name, 6)]);
+        }
+        assert_eq!(object.links.len(), LINKS_MAX);
+        assert_eq!(walk(&mut object, &[a, b, c]), 2);
+        assert_eq!(walk(&mut object, &[a, b, c]), 3);
+        // Another one comes first.
+        assert_eq!(walk(&mut object, &[b, c]), 1);
+        assert_eq!(walk(&mut object, &[b, c]), 2);
+    }
+
+    #[test]
+    fn what_ends_too_soon_is_not_expected() {
+        let mut object = OfObject::default();
+        walk(&mut object, &[("\"a\":", 1)]);
+        let mut cursor = object.begin();
+        assert!(object.guess(&mut cursor, b"\"a\":1}", 0).is_none());
+        assert!(object.guess(&mut cursor, b"", 0).is_none());
+        assert!(object.guess(&mut cursor, b"\"a\":", 9).is_none());
+    }
+}
