@@ -36,6 +36,7 @@ struct Event<'a> {
 }
 
 const N_ROUNDS: usize = 15;
+const BLOCK_BYTES: usize = 256 << 10;
 
 fn main() {
     let file = std::env::args()
@@ -62,15 +63,23 @@ fn main() {
     let text = std::str::from_utf8(&lines).expect("events are UTF-8");
 
     let mut block = Block::new();
-    block.lines.clone_from(&lines);
     let mut best = [f64::INFINITY; 3];
     for _ in 0..N_ROUNDS {
         let rounds: [&mut dyn FnMut() -> usize; 3] = [
             &mut || {
-                block.arena.clear();
-                block.events.clear();
-                block.parse(LINE_BYTES_MAX);
-                block.events.len()
+                let mut n_events = 0;
+                let mut rest = &lines[..];
+                while !rest.is_empty() {
+                    // As the programs read them.
+                    let first = &rest[..rest.len().min(BLOCK_BYTES)];
+                    let end = memchr::memrchr(b'\n', first).map_or(rest.len(), |end| end + 1);
+                    block.clear();
+                    block.lines.extend_from_slice(&rest[..end]);
+                    block.parse(LINE_BYTES_MAX);
+                    n_events += block.events.len();
+                    rest = &rest[end..];
+                }
+                n_events
             },
             &mut || {
                 text.lines()

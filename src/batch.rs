@@ -9,7 +9,11 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::record::{self, Code, Event, EventView, Reason, StageField, StageFields, Text};
+use prefetch_index::prefetch_index;
+
+use crate::record::{
+    self, Code, Event, EventView, Orders, Reason, StageField, StageFields, Text, Values,
+};
 
 pub use learned::{Learned, Records};
 pub use mapped::{LinePlace, Mapped, PARTITION_PREFIX};
@@ -126,6 +130,8 @@ pub struct Block {
     pub released: Vec<Arc<str>>,
     /// The pipe's checkpoint that this mark stands for.
     pub marker: Option<Box<Marker>>,
+    /// In which order members came in lines that were in it.
+    orders: Orders,
     /// What one stage has seen in the events and a later one needs.
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -174,6 +180,7 @@ impl Block {
             wants_checkpoint: false,
             released: Vec::new(),
             marker: None,
+            orders: Orders::default(),
             looks: None,
         }
     }
@@ -271,7 +278,13 @@ impl Block {
             if line.trim_ascii().is_empty() {
                 return Ok(None);
             }
-            record::parse(line, start, &mut self.arena, &mut self.stage_fields).map(Some)
+            let Self {
+                arena,
+                stage_fields,
+                orders,
+                ..
+            } = self;
+            record::parse(line, start, arena, stage_fields, orders).map(Some)
         });
         match result {
             Ok(Some(event)) => self.events.push(Event {
@@ -304,12 +317,18 @@ impl Block {
 
     /// The text of an event's field.
     #[must_use]
+    #[inline]
     pub fn text(&self, text: Text) -> &str {
         match &self.text {
             Some(lines) if !text.is_in_arena() => &lines[text.start()..text.end()],
-            _ => std::str::from_utf8(self.bytes(text))
-                .expect("fields are checked when they are placed"),
+            _ => self.other_text(text),
         }
+    }
+
+    /// Text that was not checked with all lines.
+    #[cold]
+    fn other_text(&self, text: Text) -> &str {
+        std::str::from_utf8(self.bytes(text)).expect("fields are checked when they are placed")
     }
 
     /// All lines with their ends.
@@ -395,6 +414,36 @@ impl Block {
             endpoint: optional(event.endpoint),
             bytes: event.bytes,
             is_failure: event.is_failure,
+        }
+    }
+
+    /// What the classic detector keeps of an event.
+    #[must_use]
+    pub fn values(&self, event: &Event) -> Values<'_> {
+        let optional = |text: Text| (!text.is_none()).then(|| self.text(text));
+        Values {
+            timestamp_ms: event.timestamp_ms,
+            kind: self.text(event.kind),
+            source_ip: optional(event.source_ip),
+            geo_location: optional(event.geo_location),
+            threat_score: event.threat_score,
+            is_failure: event.is_failure,
+        }
+    }
+
+    /// Fetches an event of that number from memory, if there is one.
+    pub fn prefetch(&self, event: usize) {
+        prefetch_index(&self.events, event);
+    }
+
+    /// Fetches the values of an event of that number, if there is one.
+    pub fn prefetch_values(&self, event: usize) {
+        let Some(event) = self.events.get(event) else {
+            return;
+        };
+        let lines = self.all_lines();
+        for text in [event.kind, event.source_ip, event.geo_location] {
+            prefetch_index(lines, text.start());
         }
     }
 

@@ -15,9 +15,9 @@ pub use users::{UserKey, Users};
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::EventView;
 use crate::record::anomaly::Severity;
 use crate::record::text::rounded;
+use crate::record::{EventView, Values};
 
 /// What a detector says of one event: JSON values to be appended to its line.
 #[derive(Default)]
@@ -62,6 +62,15 @@ impl Raised {
 /// Steps in which states are fetched.
 pub const PREFETCH_STEPS: usize = 3;
 
+/// An event that is observed.
+pub trait Observed<'a> {
+    /// All of it, for the rare one that has to be told of.
+    fn view(&self) -> EventView<'a>;
+
+    /// What the classic detector keeps of it.
+    fn values(&self) -> Values<'a>;
+}
+
 /// A streaming detector: how to look at an event, and at one user's state.
 ///
 /// The states of users are kept elsewhere, see [`Users`], spread over shards. `observe` is called
@@ -78,6 +87,8 @@ pub trait Detector: Send + Sync + 'static {
 
     /// About the most bytes that a state takes.
     const USER_BYTES_MAX: usize;
+    /// Whether [`Observed::values`] are asked of every event.
+    const READS_VALUES: bool;
 
     fn features(event: &EventView<'_>) -> Self::Features;
 
@@ -87,15 +98,14 @@ pub trait Detector: Send + Sync + 'static {
     /// Bytes that a state takes beside its own size.
     fn user_bytes(user: &Self::User) -> usize;
 
-    /// Scores the event, then learns from it. `view` gives the event itself, for the rare one that
-    /// has to be told of. `verdict` comes cleared.
+    /// Scores the event, then learns from it. `verdict` comes cleared.
     fn observe<'a>(
         &self,
         key: UserKey,
         user: &mut Self::User,
         deltas: &mut Self::Deltas,
         features: &Self::Features,
-        view: impl Fn() -> EventView<'a>,
+        event: &impl Observed<'a>,
         verdict: &mut Verdict,
     );
 

@@ -166,6 +166,9 @@ pub fn run(
         metrics.begin();
     }
     let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+    // Events that a strict run takes out after they were parsed would have been looked at.
+    let first = stages.first().filter(|_| !options.strict);
+    let of_block = first.and_then(|stage| stage.of_block());
 
     let (parsed_sender, parsed_receiver) = bounded::<Batch>(N_BATCHES_WAITING);
     let is_over = AtomicBool::new(false);
@@ -183,6 +186,7 @@ pub fn run(
                 outcome: Outcome::default(),
                 n_explained: 0,
                 options,
+                of_block,
             };
             let pace = Pace::new(options);
             let result = parser.process(&input, pool, pace, dead_letters, &parsed_sender);

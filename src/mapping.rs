@@ -10,10 +10,10 @@ mod expression;
 mod format;
 mod formats;
 mod lines;
-mod links;
 mod mapper;
 mod memo;
 mod names;
+mod orders;
 mod path;
 mod plan;
 mod reader;
@@ -36,8 +36,8 @@ use crate::time::Zone;
 use compile::{Envelopes, compile};
 use document::{Document, InputKind};
 use format::Format;
-use links::Links;
 use memo::Memos;
+use orders::Orders;
 use plan::Plans;
 use signs::SignNames;
 use tsv::Headers;
@@ -85,7 +85,7 @@ pub struct Mapping {
 struct Kept {
     memos: Memos,
     plans: Plans,
-    links: Links,
+    orders: Orders,
 }
 
 /// A format that is compiled when the first record may be of it.

@@ -4,14 +4,16 @@
 pub mod analysis;
 pub mod anomaly;
 pub mod feedback;
+mod order;
 mod parse;
 mod reject;
 pub(crate) mod scan;
 mod stage_field;
 pub mod text;
 
-pub use parse::parse;
+pub(crate) use order::Order;
 pub(crate) use parse::{Fields, event_of, in_metadata};
+pub use parse::{Orders, parse};
 pub use reject::{Checked, Code, Reason};
 pub use stage_field::{StageField, StageFields};
 
@@ -176,6 +178,31 @@ pub struct EventView<'a> {
     /// Not negative.
     pub bytes: Option<f64>,
     pub is_failure: bool,
+}
+
+/// What the classic detector keeps of an event: few of its texts, so that few of its bytes have to come to whoever
+/// scores it.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'a> {
+    pub timestamp_ms: i64,
+    pub kind: &'a str,
+    pub source_ip: Option<&'a str>,
+    pub geo_location: Option<&'a str>,
+    pub threat_score: Option<f64>,
+    pub is_failure: bool,
+}
+
+impl<'a> From<&EventView<'a>> for Values<'a> {
+    fn from(event: &EventView<'a>) -> Self {
+        Self {
+            timestamp_ms: event.timestamp_ms,
+            kind: event.kind,
+            source_ip: event.source_ip,
+            geo_location: event.geo_location,
+            threat_score: event.threat_score,
+            is_failure: event.is_failure,
+        }
+    }
 }
 
 /// Threat score from which an event is worth an analyst's look whatever its anomaly score.

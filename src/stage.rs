@@ -16,10 +16,13 @@ pub use tasks::{ScoreConfig, Scoring, Tasks};
 
 use rayon::ThreadPool;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Block};
 
 /// What the stages of scoring are called.
 const SCORE: &str = "score";
+
+/// What a stage does with each block by itself.
+pub type OfBlock = Box<dyn Fn(&mut Block) + Send + Sync>;
 
 /// One step of the pipeline.
 ///
@@ -34,6 +37,12 @@ pub trait Stage: Send {
     /// What it is called in metrics. Stages that stand one after the other and have the same name count
     /// as one.
     fn name(&self) -> &'static str;
+
+    /// What can be done with each block before the batch comes: it needs no order, and is done best by the thread that
+    /// has just parsed the lines. [`Self::process`] does it with blocks with which it was not done.
+    fn of_block(&self) -> Option<OfBlock> {
+        None
+    }
 
     /// Works on a batch. It is called on a thread of its own; what can be spread goes to `pool`.
     ///

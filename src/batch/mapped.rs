@@ -1,7 +1,7 @@
 //! What the lines of a block are mapped to.
 
 use super::{Block, Medium, Reject};
-use crate::record::{self, Checked, Event, Fields, Reason, StageFields, Text};
+use crate::record::{self, Checked, Event, Fields, Orders, Reason, StageFields, Text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub struct Mapped {
     pub(super) rejects: Vec<Reject>,
     pub(super) n_blank: u64,
     place: Place,
+    orders: Orders,
 }
 
 /// Where a line of ours comes from.
@@ -65,7 +66,13 @@ impl Mapped {
     /// Adds an event of ours as it came, if it is one.
     pub fn pass(&mut self, line: &str) {
         let start = self.lines.len();
-        match record::parse(line, start, &mut self.arena, &mut self.stage_fields) {
+        match record::parse(
+            line,
+            start,
+            &mut self.arena,
+            &mut self.stage_fields,
+            &mut self.orders,
+        ) {
             Ok(event) => {
                 self.lines.extend_from_slice(line.as_bytes());
                 self.push_event(event);

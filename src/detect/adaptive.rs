@@ -28,7 +28,9 @@ pub use features::Features;
 pub use population::{Deltas, Population};
 pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
-use super::{Detector, DetectorConfig, Explanation, Raised, RecordError, UserKey, Verdict};
+use super::{
+    Detector, DetectorConfig, Explanation, Observed, Raised, RecordError, UserKey, Verdict,
+};
 use crate::record::anomaly::{Anomaly, BaselineState, write_context};
 use crate::record::{EventView, THREAT_SCORE_HIGH};
 use archetype::Component;
@@ -306,6 +308,7 @@ impl Detector for Adaptive {
     type Deltas = Deltas;
 
     const USER_BYTES_MAX: usize = User::BYTES_MAX;
+    const READS_VALUES: bool = false;
 
     fn features(event: &EventView<'_>) -> Features {
         Features::of(event)
@@ -325,14 +328,14 @@ impl Detector for Adaptive {
         user: &mut Box<User>,
         deltas: &mut Deltas,
         features: &Features,
-        view: impl Fn() -> EventView<'a>,
+        event: &impl Observed<'a>,
         verdict: &mut Verdict,
     ) {
         let n_events = user.n_events;
         let (risk, found) = self.assess(key, user, deltas, features);
         verdict.score = Some(risk.score);
         if let Some(event_id) = &self.config.explain {
-            let event = view();
+            let event = event.view();
             if event.event_id == event_id {
                 self.explain(&event, &risk, &found, n_events)
                     .write(&mut verdict.anomaly);
@@ -343,7 +346,7 @@ impl Detector for Adaptive {
         let is_anomaly = (is_raised || self.config.with_all_scores)
             && u64::from(n_events) >= self.config.n_events_min;
         if is_anomaly {
-            self.write_anomaly(&view(), &risk, &found, n_events, &mut verdict.anomaly);
+            self.write_anomaly(&event.view(), &risk, &found, n_events, &mut verdict.anomaly);
             verdict.raised = is_raised.then_some(Raised {
                 severity: self.config.severities.of(risk.score),
                 archetype: Some(risk.archetype as u8),

@@ -12,10 +12,12 @@ use prefetch_index::prefetch_index;
 pub use record::{RECORD_VERSION, Summary};
 
 use super::table::{Dimension, Table, tag};
-use super::{Detector, DetectorConfig, Explanation, Piece, Raised, RecordError, UserKey, Verdict};
-use crate::record::EventView;
+use super::{
+    Detector, DetectorConfig, Explanation, Observed, Piece, Raised, RecordError, UserKey, Verdict,
+};
 use crate::record::anomaly::{Anomaly, BaselineState, write_context};
 use crate::record::text::shorten;
+use crate::record::{EventView, Values};
 use crate::time::hour_of_day;
 
 /// The detector's name in records and options.
@@ -52,6 +54,7 @@ impl Detector for Classic {
     type Deltas = ();
 
     const USER_BYTES_MAX: usize = size_of::<Baseline>() + Table::HEAP_BYTES_MAX;
+    const READS_VALUES: bool = true;
 
     fn features(event: &EventView<'_>) -> Features {
         Features::of(event)
@@ -71,22 +74,24 @@ impl Detector for Classic {
         baseline: &mut Baseline,
         (): &mut (),
         features: &Features,
-        view: impl Fn() -> EventView<'a>,
+        event: &impl Observed<'a>,
         verdict: &mut Verdict,
     ) {
-        let event = view();
+        let values = event.values();
         let config = &self.config;
         if baseline.n_events >= config.n_events_min.max(1) {
-            let parts = baseline.score(features, &event);
+            let parts = baseline.score(features, &values);
             let score = parts.score();
             verdict.score = Some(score);
             if let Some(event_id) = &config.explain {
+                let event = event.view();
                 if event.event_id == event_id {
                     baseline
                         .explain(features, &event, &parts)
                         .write(&mut verdict.anomaly);
                 }
             } else if score >= config.threshold || config.with_all_scores {
+                let event = event.view();
                 let reasons = baseline.reasons(features, &event, &parts);
                 let anomaly = Anomaly {
                     event: &event,
@@ -114,7 +119,7 @@ impl Detector for Classic {
         if !verdict.anomaly.is_empty() || features.is_threat {
             baseline.write_context(&mut verdict.context);
         }
-        baseline.learn(features, &event);
+        baseline.learn(features, &values);
     }
 
     fn prefetch(&self, baseline: &Baseline, features: &Features, step: usize) {
@@ -222,7 +227,7 @@ pub struct Baseline {
 impl Baseline {
     /// Counts an event that is not scored.
     pub fn learn_event(&mut self, event: &EventView<'_>) {
-        self.learn(&Features::of(event), event);
+        self.learn(&Features::of(event), &event.into());
     }
 
     /// Fetches all of it but the values.
@@ -232,7 +237,7 @@ impl Baseline {
         prefetch_index(slice::from_ref(&self.last_ms), 0);
     }
 
-    fn score(&self, features: &Features, event: &EventView<'_>) -> Parts {
+    fn score(&self, features: &Features, event: &Values<'_>) -> Parts {
         let total = self.n_events as f64;
         let rarity = |n_events: u32| 1.0 - f64::from(n_events) / total;
         let value_rarity = |tag: Option<u32>, value: Option<&str>| {
@@ -260,7 +265,7 @@ impl Baseline {
         }
     }
 
-    fn learn(&mut self, features: &Features, event: &EventView<'_>) {
+    fn learn(&mut self, features: &Features, event: &Values<'_>) {
         if self.n_events == 0 {
             self.first_ms = event.timestamp_ms;
             self.last_ms = event.timestamp_ms;

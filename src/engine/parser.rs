@@ -16,6 +16,7 @@ use crate::io::dead_letter::DeadLetters;
 use crate::progress;
 use crate::report::{self, Level};
 use crate::shutdown::Shutdown;
+use crate::stage::OfBlock;
 
 /// Rejects that are explained one by one before only their number is told.
 const N_EXPLAINED: u64 = 5;
@@ -109,6 +110,8 @@ pub(super) struct Parser<'a> {
     pub(super) outcome: Outcome,
     pub(super) n_explained: u64,
     pub(super) options: &'a Options,
+    /// What the first stage does with each block by itself.
+    pub(super) of_block: Option<OfBlock>,
 }
 
 impl Parser<'_> {
@@ -135,19 +138,7 @@ impl Parser<'_> {
                 self.outcome.n_failures += 1;
                 report::fail(self.options.name, &format!("{failure:#}"));
             }
-            let line_bytes_max = self.options.line_bytes_max;
-            let mapping = self.options.mapping.as_deref();
-            let ahead = mapping.map(|mapping| mapping.look_ahead(&batch.blocks));
-            pool.install(|| match (mapping, &ahead) {
-                (Some(mapping), Some(ahead)) => {
-                    let blocks = batch.blocks.par_iter_mut().zip(ahead);
-                    blocks.for_each(|(block, ahead)| mapping.parse(block, ahead, line_bytes_max));
-                }
-                _ => {
-                    let blocks = batch.blocks.par_iter_mut();
-                    blocks.for_each(|block| block.parse(line_bytes_max));
-                }
-            });
+            self.parse(&mut batch.blocks, pool);
             is_stopped = is_over || self.options.strict && cut_at_first_reject(&mut batch);
             pace.mark(&mut batch, input.blocks.is_empty(), is_stopped);
             self.account(&batch, &mut lock(dead_letters))?;
@@ -158,6 +149,22 @@ impl Parser<'_> {
         }
         self.outcome.is_stopped = self.options.strict && self.outcome.n_rejected > 0;
         Ok(())
+    }
+
+    fn parse(&self, blocks: &mut [Block], pool: &ThreadPool) {
+        let line_bytes_max = self.options.line_bytes_max;
+        let mapping = self.options.mapping.as_deref();
+        let ahead = mapping.map(|mapping| mapping.look_ahead(blocks));
+        let parse = |(i, block): (usize, &mut Block)| {
+            match (mapping, &ahead) {
+                (Some(mapping), Some(ahead)) => mapping.parse(block, &ahead[i], line_bytes_max),
+                _ => block.parse(line_bytes_max),
+            }
+            if let Some(of_block) = &self.of_block {
+                of_block(block);
+            }
+        };
+        pool.install(|| blocks.par_iter_mut().enumerate().for_each(parse));
     }
 
     fn account(&mut self, batch: &Batch, dead_letters: &mut DeadLetters) -> anyhow::Result<()> {

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use super::document::InputKind;
 use super::event::{self, Identity};
 use super::format::Format;
-use super::links::Links;
 use super::memo::Memos;
+use super::orders::Orders;
 use super::plan::Plans;
 use super::reader::{Line, Object, Reader};
 use super::rule::View;
@@ -61,7 +61,7 @@ pub(super) fn map_block(
     let kept = mapping.take_kept();
     mapper.memos = RefCell::new(kept.memos);
     mapper.plans = kept.plans;
-    mapper.links = kept.links;
+    mapper.orders = kept.orders;
     mapper.output.reserve(bytes.len());
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
@@ -85,7 +85,7 @@ pub(super) fn map_block(
     mapping.give_back(Kept {
         memos: mapper.memos.into_inner(),
         plans: mapper.plans,
-        links: mapper.links,
+        orders: mapper.orders,
     });
     mapper.output
 }
@@ -145,7 +145,7 @@ pub(super) struct Mapper<'m, 'a> {
     pub(super) texts: Texts<'a>,
     pub(super) memos: RefCell<Memos>,
     plans: Plans,
-    links: Links,
+    orders: Orders,
     output: Mapped,
     identity: Identity<'a>,
     /// The number of the first record of the line among those of the line that it was in once.
@@ -174,7 +174,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             texts: Texts::new(),
             memos: RefCell::default(),
             plans: Plans::default(),
-            links: Links::default(),
+            orders: Orders::default(),
             output: Mapped::default(),
             first_record: 0,
             repeat: 0,
@@ -356,7 +356,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
         Found {
             slots: &mut self.slots,
             texts: &mut self.texts,
-            links: self.links.of_tree(tree.number, tree.n_places()),
+            orders: self.orders.of_tree(tree.number, tree.n_places()),
         }
     }
 

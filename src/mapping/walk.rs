@@ -1,12 +1,11 @@
 //! Goes through a record once and notes what stands at the places that a mapping looks at.
 
-use super::links::OfObject;
 use super::names::Known;
 use super::slots::{Kind, RECORD, Slot, Slots, Texts};
 use super::tree::{Node, ROOT, Selector, Tree, sign_of};
 use crate::record::scan::{Scanner, Value};
 use crate::record::text::unescape;
-use crate::record::{Checked, Code, DEPTH_MAX, Reason};
+use crate::record::{Checked, Code, DEPTH_MAX, Order, Reason};
 
 impl Tree {
     /// Walks a whole text, which is an object, from a place on.
@@ -95,7 +94,7 @@ pub(super) struct Found<'a, 'b> {
     pub(super) slots: &'b mut Slots,
     pub(super) texts: &'b mut Texts<'a>,
     /// By place.
-    pub(super) links: &'b mut [OfObject],
+    pub(super) orders: &'b mut [Order<Known>],
 }
 
 struct Walker<'t, 'a, 'b> {
@@ -107,23 +106,13 @@ struct Walker<'t, 'a, 'b> {
 
 impl Walker<'_, '_, '_> {
     fn object(&mut self, scanner: &mut Scanner<'_>, place: u16, depth: u32) -> Checked<()> {
-        let mut cursor = self.found.links[place as usize].begin();
+        let mut cursor = self.found.orders[place as usize].begin();
         let mut has_next = scanner.open_object()?;
         while has_next {
-            let start = scanner.at();
-            let links = &mut self.found.links[place as usize];
-            let text = scanner.text().as_bytes();
-            let known = match links.guess(&mut cursor, text, start) {
-                Some((known, end)) => {
-                    scanner.move_to(end);
-                    known
-                }
-                None => {
-                    let known = self.tree.known(scanner, place)?;
-                    links.learn(&mut cursor, &text[start..scanner.at()], known);
-                    known
-                }
-            };
+            let order = &mut self.found.orders[place as usize];
+            let known = order.key(&mut cursor, scanner, |scanner| {
+                self.tree.known(scanner, place)
+            })?;
             self.member(scanner, known, depth + 1)?;
             has_next = scanner.next_member()?;
         }

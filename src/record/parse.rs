@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::order::Order;
 use super::scan::{Quoted, Scanner, Span, Value};
 use super::stage_field::{StageField, StageFields};
 use super::text;
@@ -14,7 +15,7 @@ use super::{
 /// Reads the line that stands at `offset` of a block's lines.
 ///
 /// Text that needs unescaping goes to `arena`, stage fields to `stage_fields`; the event refers
-/// to both by position.
+/// to both by position. `orders` is what was seen of lines before, which saves work and changes nothing.
 ///
 /// # Errors
 /// The first reason found why the line is not a valid event; `arena` and `stage_fields` may
@@ -24,9 +25,10 @@ pub fn parse(
     offset: usize,
     arena: &mut Vec<u8>,
     stage_fields: &mut Vec<StageFields>,
+    orders: &mut Orders,
 ) -> Checked<Event> {
     let mut fields = Fields::default();
-    fields.read(line)?;
+    fields.read(line, orders)?;
     let mut event = event_of(line, offset, &fields, arena)?;
     if let Some(mut found) = fields.added {
         found.move_by(offset);
@@ -120,6 +122,52 @@ const IN_METADATA: [(&str, &str); 6] = [
     ("bytes", "metadata.bytes"),
 ];
 
+/// In which order members came in the lines before.
+#[derive(Default)]
+pub struct Orders {
+    of_line: Order<Member>,
+    of_metadata: Order<Option<u8>>,
+}
+
+/// A member of a line.
+#[derive(Clone, Copy)]
+enum Member {
+    EventId,
+    User,
+    Timestamp,
+    Kind,
+    EventType,
+    SourceIp,
+    GeoLocation,
+    ThreatScore,
+    Status,
+    Metadata,
+    Added(StageField),
+    Other,
+}
+
+impl Member {
+    fn of(name: &str) -> Self {
+        match name {
+            "event_id" => Self::EventId,
+            "user" => Self::User,
+            "timestamp" => Self::Timestamp,
+            "type" => Self::Kind,
+            "event_type" => Self::EventType,
+            "source_ip" => Self::SourceIp,
+            "geo_location" => Self::GeoLocation,
+            "threat_score" => Self::ThreatScore,
+            "status" => Self::Status,
+            "metadata" => Self::Metadata,
+            _ => {
+                let mut all = StageField::ALL.into_iter();
+                let added = all.find(|field| field.name() == name);
+                added.map_or(Self::Other, Self::Added)
+            }
+        }
+    }
+}
+
 /// The known members of an event, as they stand in the line.
 #[derive(Default)]
 pub(crate) struct Fields {
@@ -142,7 +190,7 @@ pub(crate) struct Fields {
 
 impl Fields {
     /// Filled in place: it is large, and every line needs one.
-    fn read(&mut self, line: &str) -> Checked<()> {
+    fn read(&mut self, line: &str, orders: &mut Orders) -> Checked<()> {
         let mut scanner = Scanner::new(line);
         if scanner.peek() != Some(b'{') {
             // Any other whole JSON value gets the more helpful reason.
@@ -153,40 +201,48 @@ impl Fields {
                 "the line is not a JSON object",
             ));
         }
+        let mut cursor = orders.of_line.begin();
         let mut has_next = scanner.open_object()?;
         while has_next {
-            let member_start = scanner.at();
-            let key = scanner.key()?;
-            if key.has_escapes {
-                let key = unescape("a field name", scanner.get(key.span))?;
-                self.member(&key, &mut scanner, member_start)?;
-            } else {
-                self.member(scanner.get(key.span), &mut scanner, member_start)?;
-            }
+            let start = scanner.at();
+            let read = |scanner: &mut Scanner<'_>| key(scanner, "a field name", Member::of);
+            let member = orders.of_line.key(&mut cursor, &mut scanner, read)?;
+            self.member(member, &mut scanner, start, &mut orders.of_metadata)?;
             has_next = scanner.next_member()?;
         }
         self.close = scanner.at() - 1;
         scanner.end()
     }
 
-    fn member(&mut self, key: &str, scanner: &mut Scanner<'_>, member_start: usize) -> Checked<()> {
-        let (slot, name) = match key {
-            "event_id" => (&mut self.event_id, "event_id"),
-            "user" => (&mut self.user, "user"),
-            "timestamp" => (&mut self.timestamp, "timestamp"),
-            "type" => (&mut self.kind, "type"),
-            "event_type" => (&mut self.event_type, "event_type"),
-            "source_ip" => (&mut self.source_ip, "source_ip"),
-            "geo_location" => (&mut self.geo_location, "geo_location"),
-            "threat_score" => (&mut self.threat_score, "threat_score"),
-            "status" => (&mut self.status, "status"),
-            "metadata" => return self.metadata(scanner),
-            _ => return self.other(key, scanner, member_start),
+    fn member(
+        &mut self,
+        member: Member,
+        scanner: &mut Scanner<'_>,
+        start: usize,
+        order: &mut Order<Option<u8>>,
+    ) -> Checked<()> {
+        let (slot, name) = match member {
+            Member::EventId => (&mut self.event_id, "event_id"),
+            Member::User => (&mut self.user, "user"),
+            Member::Timestamp => (&mut self.timestamp, "timestamp"),
+            Member::Kind => (&mut self.kind, "type"),
+            Member::EventType => (&mut self.event_type, "event_type"),
+            Member::SourceIp => (&mut self.source_ip, "source_ip"),
+            Member::GeoLocation => (&mut self.geo_location, "geo_location"),
+            Member::ThreatScore => (&mut self.threat_score, "threat_score"),
+            Member::Status => (&mut self.status, "status"),
+            Member::Metadata => return self.metadata(scanner, order),
+            Member::Added(field) => return self.added(field, scanner, start),
+            Member::Other => return scanner.value(1).map(drop),
         };
         put(slot, name, scanner.value(1)?)
     }
 
-    fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Checked<()> {
+    fn metadata(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        order: &mut Order<Option<u8>>,
+    ) -> Checked<()> {
         if scanner.peek() != Some(b'{') {
             let value = scanner.value(1)?;
             if value != Value::Null {
@@ -195,35 +251,27 @@ impl Fields {
             return put(&mut self.metadata, "metadata", value);
         }
         put(&mut self.metadata, "metadata", Value::Object)?;
+        let mut cursor = order.begin();
         let mut has_next = scanner.open_object()?;
         while has_next {
-            let key = scanner.key()?;
+            let number = |name: &str| in_metadata(name).map(|number| number as u8);
+            let read = |scanner: &mut Scanner<'_>| key(scanner, "a field name of metadata", number);
+            let known = order.key(&mut cursor, scanner, read)?;
             let value = scanner.value(2)?;
-            let known = if key.has_escapes {
-                in_metadata(&unescape(
-                    "a field name of metadata",
-                    scanner.get(key.span),
-                )?)
-            } else {
-                in_metadata(scanner.get(key.span))
-            };
-            if let Some(i) = known {
-                put(&mut self.of_metadata[i], IN_METADATA[i].1, value)?;
+            if let Some(number) = known {
+                let number = usize::from(number);
+                put(&mut self.of_metadata[number], IN_METADATA[number].1, value)?;
             }
             has_next = scanner.next_member()?;
         }
         Ok(())
     }
 
-    /// A member that is not ours, or one that a stage has added.
-    fn other(&mut self, key: &str, scanner: &mut Scanner<'_>, member_start: usize) -> Checked<()> {
-        let field = StageField::ALL
-            .into_iter()
-            .find(|field| field.name() == key);
+    /// A member that a stage has added, or one of that name.
+    fn added(&mut self, field: StageField, scanner: &mut Scanner<'_>, start: usize) -> Checked<()> {
         scanner.peek();
         let value_start = scanner.at();
         scanner.value(1)?;
-        let Some(field) = field else { return Ok(()) };
         let found = self.added.get_or_insert_default();
         if !found.members[field as usize].is_none() {
             return Err(duplicate(field.name()));
@@ -233,9 +281,23 @@ impl Fields {
             found.values[field as usize] = Text::in_lines(value_start, end - value_start);
             found.is_ours[field as usize] = true;
         }
-        found.members[field as usize] = Text::in_lines(member_start, end - member_start);
+        found.members[field as usize] = Text::in_lines(start, end - start);
         Ok(())
     }
+}
+
+/// Reads a name and its colon; what it is.
+fn key<T>(
+    scanner: &mut Scanner<'_>,
+    what: &'static str,
+    known: impl FnOnce(&str) -> T,
+) -> Checked<T> {
+    let key = scanner.key()?;
+    let name = scanner.get(key.span);
+    if key.has_escapes {
+        return Ok(known(&unescape(what, name)?));
+    }
+    Ok(known(name))
 }
 
 /// Checks values and says where their text is.

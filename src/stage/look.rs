@@ -1,5 +1,6 @@
 //! Looks at the events of a batch: what is known of its address, what a detector wants to know of
-//! each, and to which shard its user belongs. This takes a third of the time of scoring and needs no order.
+//! each, and to which shard its user belongs. This takes a third of the time of scoring and needs no order: it is done
+//! by the thread that has parsed a block, while its lines are in that core's cache.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::Stage;
+use super::{OfBlock, Stage};
 use crate::batch::{Batch, Block};
 use crate::detect::{Detector, UserKey};
 use crate::enrich::Enrichment;
@@ -91,17 +92,33 @@ impl<D: Detector> Stage for Look<D> {
         super::SCORE
     }
 
+    fn of_block(&self) -> Option<OfBlock> {
+        let (hasher, enrichment) = (self.hasher.clone(), Arc::clone(&self.enrichment));
+        Some(Box::new(move |block| {
+            look::<D>(block, &hasher, &enrichment)
+        }))
+    }
+
     fn process(&mut self, batch: &mut Batch, pool: &ThreadPool) -> anyhow::Result<()> {
         let (hasher, enrichment) = (&self.hasher, &self.enrichment);
-        let blocks = batch.blocks.par_iter_mut();
-        let look = |block: &mut Block| {
-            enrichment.fill(block);
-            block.looks = Some(Box::new(Route::of::<D>(block, hasher)));
-        };
-        pool.install(|| blocks.for_each(look));
+        let blocks = &mut batch.blocks;
+        if blocks.iter().any(|block| block.looks.is_none()) {
+            let new = blocks.par_iter_mut().filter(|block| block.looks.is_none());
+            pool.install(|| new.for_each(|block| look::<D>(block, hasher, enrichment)));
+        }
         self.look_at_tasks(&batch.blocks);
         Ok(())
     }
+}
+
+/// Looks at the events of a block.
+fn look<D: Detector>(
+    block: &mut Block,
+    hasher: &foldhash::fast::RandomState,
+    enrichment: &Enrichment,
+) {
+    enrichment.fill(block);
+    block.looks = Some(Box::new(Route::of::<D>(block, hasher)));
 }
 
 /// What is known of the events of a block before they are scored, and which go to which shard.

@@ -17,8 +17,9 @@ use super::look::{N_SHARDS, Place, Route, Span, shard_of};
 use super::memory::{Backing, Memory, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
-use crate::detect::{Detector, RecordError, Silences, Users};
+use crate::detect::{Detector, Observed, RecordError, Silences, Users};
 use crate::metrics::{Scores, Seen};
+use crate::record::{Event, EventView, Values};
 
 /// Events of one epoch from which it pays to spread them over threads.
 const PARALLEL_MIN: usize = 2_048;
@@ -328,6 +329,9 @@ impl<D: Detector> Score<D> {
                     ..
                 } = shard;
                 for (i, &place) in places.iter().enumerate() {
+                    if D::READS_VALUES {
+                        ahead::fetch_values(blocks, &places[i..]);
+                    }
                     ahead::fetch(detector, found, i, places.len(), |next| {
                         let Place { block, event } = places[next];
                         let route = &routes[block];
@@ -391,26 +395,45 @@ fn observe<D: Detector>(
     place: Place,
 ) {
     let features = &route.features[place.event];
-    let view = || block.view(&block.events[place.event]);
-    let new = || (view().user, detector.new_user(features));
+    let event = InBlock {
+        block,
+        event: &block.events[place.event],
+    };
+    let new = || (event.view().user, detector.new_user(features));
     let key = route.keys[place.event];
     let verdict = &mut findings.verdict;
     verdict.clear();
     users.change(found, key, new, D::user_bytes, |user| {
-        detector.observe(key, user, deltas, features, view, verdict);
+        detector.observe(key, user, deltas, features, &event, verdict);
     });
     if !verdict.anomaly.is_empty()
         && !silences.is_empty()
-        && silences.cover(&view(), verdict.raised.is_some())
+        && silences.cover(&event.view(), verdict.raised.is_some())
     {
         verdict.anomaly.clear();
         verdict.raised = None;
         // The analysis looks at some events whatever their score.
-        if !view().is_threat() {
+        if !event.view().is_threat() {
             verdict.context.clear();
         }
     }
     findings.keep(place.block, place.event);
+}
+
+/// An event of a block.
+struct InBlock<'a> {
+    block: &'a Block,
+    event: &'a Event,
+}
+
+impl<'a> Observed<'a> for InBlock<'a> {
+    fn view(&self) -> EventView<'a> {
+        self.block.view(self.event)
+    }
+
+    fn values(&self) -> Values<'a> {
+        self.block.values(self.event)
+    }
 }
 
 /// Some of the users, and what was found in the current batch.

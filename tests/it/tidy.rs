@@ -54,7 +54,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("crossbeam_channel::", &["engine.rs", "engine/parser.rs"]),
         (
             "prefetch_index::",
-            &["detect/", "store/recent.rs", "store/bulk.rs"],
+            &["batch.rs", "detect/", "store/recent.rs", "store/bulk.rs"],
         ),
         ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
         ("serde_bytes::", &["store/"]),

@@ -1,9 +1,10 @@
-//! Which member of an object comes after which, as in the records before: most programs write them in one order, so a
+//! Which member of an object comes after which, as in the objects before: most programs write them in one order, so a
 //! name is compared with the one that is expected before it is looked up. What is guessed is never more than that:
 //! a name that is another one is looked up. (Speculative parsing, as in Li et al., "Mison: a fast JSON parser for data
 //! analytics", VLDB 2017.)
 
-use super::names::Known;
+use super::Checked;
+use super::scan::Scanner;
 
 /// Members of an object that are known to come after another one, at the most.
 const LINKS_MAX: usize = 48;
@@ -14,67 +15,71 @@ const WORD: usize = size_of::<u128>();
 const UNKNOWN: u8 = u8::MAX;
 const START: u8 = u8::MAX - 1;
 
-/// What one thread has seen of the objects of each tree: by the tree's number and the object's place.
-#[derive(Default)]
-pub(super) struct Links {
-    of_trees: Vec<Vec<OfObject>>,
-}
-
-#[derive(Default)]
-pub(super) struct OfObject {
-    links: Vec<Link>,
+/// The members of objects of one kind, in the order in which they came last; `T` is what is known of a name.
+pub(crate) struct Order<T> {
+    links: Vec<Link<T>>,
     /// The member that came first.
     first: u8,
 }
 
-struct Link {
+struct Link<T> {
     /// The name with what stands around it, filled up with zeros, and ones where it has bytes.
     text: [u128; 2],
     mask: [u128; 2],
     n_bytes: u8,
     /// The member that came next.
     next: u8,
-    known: Known,
+    known: T,
 }
 
 /// Where in an object a walk is.
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     before: u8,
     expected: u8,
 }
 
-impl Links {
-    /// Those of a tree with that number and so many places.
-    pub(super) fn of_tree(&mut self, number: u32, n_places: usize) -> &mut [OfObject] {
-        let number = number as usize;
-        if self.of_trees.len() <= number {
-            self.of_trees.resize_with(number + 1, Vec::new);
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self {
+            links: Vec::new(),
+            first: 0,
         }
-        let objects = &mut self.of_trees[number];
-        if objects.len() < n_places {
-            objects.resize_with(n_places, OfObject::default);
-        }
-        objects
     }
 }
 
-impl OfObject {
+impl<T: Copy> Order<T> {
     /// Before the first member.
-    pub(super) fn begin(&self) -> Cursor {
+    pub(crate) fn begin(&self) -> Cursor {
         Cursor {
             before: START,
             expected: self.first,
         }
     }
 
+    /// Reads a name and its colon; what is known of it, by `read` if it is not the one that is expected.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    #[inline]
+    pub(crate) fn key(
+        &mut self,
+        cursor: &mut Cursor,
+        scanner: &mut Scanner<'_>,
+        read: impl FnOnce(&mut Scanner<'_>) -> Checked<T>,
+    ) -> Checked<T> {
+        let (text, start) = (scanner.text().as_bytes(), scanner.at());
+        if let Some((known, end)) = self.guess(cursor, text, start) {
+            scanner.move_to(end);
+            return Ok(known);
+        }
+        let known = read(scanner)?;
+        self.learn(cursor, &text[start..scanner.at()], known);
+        Ok(known)
+    }
+
     /// What is known of the name that stands there, and where its value begins, if it is the one that is expected.
     #[inline]
-    pub(super) fn guess(
-        &self,
-        cursor: &mut Cursor,
-        text: &[u8],
-        start: usize,
-    ) -> Option<(Known, usize)> {
+    fn guess(&self, cursor: &mut Cursor, text: &[u8], start: usize) -> Option<(T, usize)> {
         let link = self.links.get(cursor.expected as usize)?;
         if words(text.get(start..)?.first_chunk()?, link.mask) != link.text {
             return None;
@@ -87,7 +92,7 @@ impl OfObject {
     }
 
     /// Notes that a name has come with what stands around it.
-    pub(super) fn learn(&mut self, cursor: &mut Cursor, name: &[u8], known: Known) {
+    fn learn(&mut self, cursor: &mut Cursor, name: &[u8], known: T) {
         let number = self.number_of(name, known);
         match self.links.get_mut(cursor.before as usize) {
             Some(before) => before.next = number,
@@ -101,7 +106,7 @@ impl OfObject {
         };
     }
 
-    fn number_of(&mut self, name: &[u8], known: Known) -> u8 {
+    fn number_of(&mut self, name: &[u8], known: T) -> u8 {
         if name.len() > TEXT_BYTES_MAX {
             return UNKNOWN;
         }
@@ -111,7 +116,7 @@ impl OfObject {
         mask[..name.len()].fill(u8::MAX);
         let mask = words(&mask, [u128::MAX; 2]);
         let text = words(&bytes, mask);
-        let same = |link: &Link| link.text == text && link.n_bytes as usize == name.len();
+        let same = |link: &Link<T>| link.text == text && link.n_bytes as usize == name.len();
         if let Some(number) = self.links.iter().position(same) {
             return number as u8;
         }
@@ -144,23 +149,19 @@ fn words(bytes: &[u8; TEXT_BYTES_MAX], mask: [u128; 2]) -> [u128; 2] {
 mod tests {
     use super::*;
 
-    /// Goes through the members of an object, each its text and the place that it stands for; how many were expected.
-    fn walk(object: &mut OfObject, members: &[(&str, u16)]) -> usize {
+    /// Goes through the members of an object, each its name and its number; how many were expected.
+    fn walk(object: &mut Order<u16>, members: &[(&str, u16)]) -> usize {
         let mut cursor = object.begin();
         let mut n_guessed = 0;
         for &(name, place) in members {
             let text = format!("before{name}1,and more than is compared at once");
-            let known = Known {
-                place: Some((place, true)),
-                sign: None,
-            };
             match object.guess(&mut cursor, text.as_bytes(), 6) {
                 Some((guessed, end)) => {
-                    assert_eq!(guessed.place, known.place, "for {name}");
+                    assert_eq!(guessed, place, "for {name}");
                     assert_eq!(end, 6 + name.len());
                     n_guessed += 1;
                 }
-                None => object.learn(&mut cursor, name.as_bytes(), known),
+                None => object.learn(&mut cursor, name.as_bytes(), place),
             }
         }
         n_guessed
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn members_that_come_as_before_are_expected() {
-        let mut object = OfObject::default();
+        let mut object = Order::default();
         let (a, b, c) = (("\"a\":", 1), ("\"b\":", 2), ("\"c\" : ", 3));
         assert_eq!(walk(&mut object, &[a, b, c]), 0);
         assert_eq!(walk(&mut object, &[a, b, c]), 3);
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_ends_too_soon_is_not_expected() {
-        let mut object = OfObject::default();
+        let mut object = Order::default();
         walk(&mut object, &[("\"a\":", 1)]);
         let mut cursor = object.begin();
         assert!(object.guess(&mut cursor, b"\"a\":1}", 0).is_none());
