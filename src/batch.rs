@@ -3,17 +3,14 @@
 
 mod learned;
 mod mapped;
+mod view;
 
 use std::any::Any;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prefetch_index::prefetch_index;
-
-use crate::record::{
-    self, Code, Event, EventView, Orders, Reason, StageField, StageFields, Text, Values,
-};
+use crate::record::{self, Code, Event, Orders, Reason, StageField, StageFields, Text};
 
 pub use learned::{Learned, Records};
 pub use mapped::{LinePlace, Mapped, PARTITION_PREFIX};
@@ -315,22 +312,6 @@ impl Block {
         });
     }
 
-    /// The text of an event's field.
-    #[must_use]
-    #[inline]
-    pub fn text(&self, text: Text) -> &str {
-        match &self.text {
-            Some(lines) if !text.is_in_arena() => &lines[text.start()..text.end()],
-            _ => self.other_text(text),
-        }
-    }
-
-    /// Text that was not checked with all lines.
-    #[cold]
-    fn other_text(&self, text: Text) -> &str {
-        std::str::from_utf8(self.bytes(text)).expect("fields are checked when they are placed")
-    }
-
     /// All lines with their ends.
     #[must_use]
     pub fn all_lines(&self) -> &[u8] {
@@ -384,67 +365,6 @@ impl Block {
         self.n_lines -= first.n_lines;
         self.n_blank -= first.n_blank;
         std::mem::replace(self, first)
-    }
-
-    /// The bytes of a text, unchecked: those of a rejected line can be anything.
-    #[must_use]
-    pub fn bytes(&self, text: Text) -> &[u8] {
-        let buffer = if text.is_in_arena() {
-            &self.arena
-        } else {
-            self.all_lines()
-        };
-        &buffer[text.start()..text.end()]
-    }
-
-    #[must_use]
-    pub fn view(&self, event: &Event) -> EventView<'_> {
-        let optional = |text: Text| (!text.is_none()).then(|| self.text(text));
-        EventView {
-            event_id: self.text(event.event_id),
-            user: self.text(event.user),
-            timestamp_ms: event.timestamp_ms,
-            kind: self.text(event.kind),
-            source_ip: optional(event.source_ip),
-            geo_location: optional(event.geo_location),
-            threat_score: event.threat_score,
-            asn: optional(event.asn),
-            device: optional(event.device),
-            user_agent: optional(event.user_agent),
-            endpoint: optional(event.endpoint),
-            bytes: event.bytes,
-            is_failure: event.is_failure,
-        }
-    }
-
-    /// What the classic detector keeps of an event.
-    #[must_use]
-    pub fn values(&self, event: &Event) -> Values<'_> {
-        let optional = |text: Text| (!text.is_none()).then(|| self.text(text));
-        Values {
-            timestamp_ms: event.timestamp_ms,
-            kind: self.text(event.kind),
-            source_ip: optional(event.source_ip),
-            geo_location: optional(event.geo_location),
-            threat_score: event.threat_score,
-            is_failure: event.is_failure,
-        }
-    }
-
-    /// Fetches an event of that number from memory, if there is one.
-    pub fn prefetch(&self, event: usize) {
-        prefetch_index(&self.events, event);
-    }
-
-    /// Fetches the values of an event of that number, if there is one.
-    pub fn prefetch_values(&self, event: usize) {
-        let Some(event) = self.events.get(event) else {
-            return;
-        };
-        let lines = self.all_lines();
-        for text in [event.kind, event.source_ip, event.geo_location] {
-            prefetch_index(lines, text.start());
-        }
     }
 
     /// The JSON value that a stage has given an event, if any.

@@ -335,7 +335,7 @@ mod tests {
         events.chain(reasons).collect()
     }
 
-    /// The records of a file of samples, each also in other orders of members, with space, cut off, and twice in one.
+    /// A record as it is, in other orders of members, with space, cut off, with one member twice, and without each.
     fn variants(line: &str) -> Vec<String> {
         let mut all = vec![line.to_owned()];
         all.extend(line.get(..line.len() / 2).map(str::to_owned));
@@ -347,6 +347,11 @@ mod tests {
         };
         let mut written: Vec<String> = members.iter().map(written).collect();
         all.push(format!("{{ {} }}", written.join(", ")));
+        for without in 0..written.len() {
+            let mut written = written.clone();
+            written.remove(without);
+            all.push(format!("{{{}}}", written.join(",")));
+        }
         written.reverse();
         all.push(format!("{{{}}}", written.join(",")));
         written.extend(written.first().cloned());
@@ -354,23 +359,14 @@ mod tests {
         all
     }
 
-    #[test]
-    fn what_was_learned_of_other_records_changes_nothing() {
+    /// Maps lines each with nothing learned, and all of them one after the other, twice; how many plans there are then.
+    fn check(format: &str, lines: &[String]) -> usize {
         let mapping = Mapping::new(MappingConfig {
-            format: Some(AUTO.to_owned()),
+            format: Some(format.to_owned()),
             latest_ms: Some(1_772_323_200_000),
             ..MappingConfig::default()
         });
         let mapping = mapping.expect("the mappings are built in");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mapping");
-        let mut lines: Vec<String> = Vec::new();
-        for file in std::fs::read_dir(folder).expect("samples").flatten() {
-            if matches!(file.path().extension(), Some(it) if it == "jsonl" || it == "log") {
-                let text = std::fs::read_to_string(file.path()).expect("a sample");
-                lines.extend(text.lines().flat_map(variants));
-            }
-        }
-        assert!(lines.len() > 2_000, "{} lines", lines.len());
         let alone = lines.iter().map(|line| {
             mapping.kept.lock().expect("nobody panicked").clear();
             mapped(&mapping, line)
@@ -379,10 +375,33 @@ mod tests {
         // Once while all is new, and once when all of it has been seen.
         for _ in 0..2 {
             for (line, expected) in lines.iter().zip(&alone).rev() {
-                assert_eq!(mapped(&mapping, line), *expected, "for {line}");
+                assert_eq!(mapped(&mapping, line), *expected, "{format}: for {line}");
             }
         }
         let kept = mapping.kept.lock().expect("nobody panicked");
         assert_eq!(kept.len(), 1, "one thread has worked");
+        kept[0].plans.n_made
+    }
+
+    #[test]
+    fn what_was_learned_of_other_records_changes_nothing() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mapping");
+        let (mut all, mut n_formats) = (Vec::new(), 0);
+        for file in std::fs::read_dir(folder).expect("samples").flatten() {
+            let path = file.path();
+            if !matches!(path.extension(), Some(it) if it == "jsonl" || it == "log") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a sample");
+            let lines: Vec<String> = text.lines().flat_map(variants).collect();
+            let stem = path.file_stem().and_then(std::ffi::OsStr::to_str);
+            let format = stem.and_then(|stem| stem.split('.').next());
+            check(format.expect("a format's name"), &lines);
+            n_formats += 1;
+            all.extend(lines);
+        }
+        assert!(n_formats > 20 && all.len() > 8_000, "{} lines", all.len());
+        let n_plans = check(AUTO, &all);
+        assert!(n_plans > 2 * plan::PLANS_MAX, "{n_plans} plans");
     }
 }

@@ -4,6 +4,7 @@
 pub mod analysis;
 pub mod anomaly;
 pub mod feedback;
+mod members;
 mod order;
 mod parse;
 mod reject;
@@ -11,9 +12,11 @@ pub(crate) mod scan;
 mod stage_field;
 pub mod text;
 
+pub use members::Orders;
+pub(crate) use members::in_metadata;
 pub(crate) use order::Order;
-pub(crate) use parse::{Fields, event_of, in_metadata};
-pub use parse::{Orders, parse};
+pub use parse::parse;
+pub(crate) use parse::{Fields, event_of};
 pub use reject::{Checked, Code, Reason};
 pub use stage_field::{StageField, StageFields};
 

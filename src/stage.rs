@@ -39,7 +39,8 @@ pub trait Stage: Send {
     fn name(&self) -> &'static str;
 
     /// What can be done with each block before the batch comes: it needs no order, and is done best by the thread that
-    /// has just parsed the lines. [`Self::process`] does it with blocks with which it was not done.
+    /// has just parsed the lines. It is asked of the first stage of a run only, and only if nobody takes events out of
+    /// a block afterwards, as strict runs do: [`Self::process`] has to do it with blocks with which it was not done.
     fn of_block(&self) -> Option<OfBlock> {
         None
     }

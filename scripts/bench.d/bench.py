@@ -16,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 N_EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 N_USERS = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
 N_ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+N_CORES = len(os.sched_getaffinity(0))
 # jq needs minutes for a million events; its rate does not grow with the file.
 N_JQ_EVENTS = min(N_EVENTS, 100_000)
 
@@ -43,12 +44,12 @@ def scores(path, pick):
         return [pick(json.loads(line)) for line in lines]
 
 
-def check_same_arithmetic(folder, events):
+def check_same_arithmetic(folder):
     """All programs must give the same scores, or the comparison means nothing."""
     sample = f"{folder}/sample.ndjson"
-    subprocess.run(f"head -n {N_JQ_EVENTS} {events} > {sample}", shell=True, check=True)
+    subprocess.run(f"sg-gen --events {N_JQ_EVENTS} --users {N_JQ_EVENTS // 10} > {sample}", shell=True, check=True)
     ours = f"{folder}/ours.out"
-    minimum = 5  # 100,000 events of 10,000 users are ten each
+    minimum = 5
     subprocess.run(f"sg-score -q --detector classic --threshold 0 --min-events {minimum} < {sample} > {ours}",
                    shell=True, check=True)
     expected = scores(ours, lambda event: event.get("anomaly", {}).get("anomaly_score"))
@@ -79,49 +80,79 @@ def main():
         shutil.rmtree(folder)
 
 
+def jobs_of(folder, events, few):
+    """Every command with its events, by its name."""
+    output, database = f"{folder}/out", f"{folder}/db"
+    one_core = "taskset -c 0 " if N_CORES > 1 else ""
+    score, classic = f"< {events} > {output}", "--detector classic"
+    rival = rivals(events, output)
+    jobs = {
+        "sg-score, classic": f"sg-score -q {classic} {score}",
+        "sg-score, classic, one job": f"sg-score -q {classic} -j1 {score}",
+        "sg-score, classic, on one core": f"{one_core}sg-score -q {classic} -j1 {score}",
+        "sg-score, classic, score every event": f"sg-score -q {classic} --threshold 0 {score}",
+        "DuckDB": rival["DuckDB"],
+        "polars": rival["polars"],
+        "jq, same score": rivals(few, output)["jq, same score"],
+        "jq -c . (a copy)": f"jq -c . {few} > {output}",
+        "sg-score, adaptive": f"sg-score -q {score}",
+        "sg-score, adaptive, one job": f"sg-score -q -j1 {score}",
+        "sg-score, adaptive, on one core": f"{one_core}sg-score -q -j1 {score}",
+        "sg-consume (check only)": f"sg-consume -q {events} > {output}",
+        "sg-run into the store, classic": f"sg-run -q {classic} {events} --db {database}",
+        "sg-run into the store, adaptive": f"sg-run -q {events} --db {database}",
+        "pipe into the store, classic": f"sg-consume -q {events} | sg-score -q {classic} | sg-store -q --db {database}",
+        "pipe into the store, adaptive": f"sg-consume -q {events} | sg-score -q | sg-store -q --db {database}",
+        "sg-gen": f"sg-gen --events {N_EVENTS} --users {N_USERS} > {output}",
+    }
+    return {name: (command, N_JQ_EVENTS if name.startswith("jq") else N_EVENTS) for name, command in jobs.items()}
+
+
+def disk_bytes(database):
+    with os.scandir(database) as files:
+        return sum(file.stat().st_size for file in files)
+
+
 def measure(folder):
     events, few = f"{folder}/events.ndjson", f"{folder}/few.ndjson"
     output, database = f"{folder}/out", f"{folder}/db"
     subprocess.run(f"sg-gen --events {N_EVENTS} --users {N_USERS} > {events}", shell=True, check=True)
     subprocess.run(f"head -n {N_JQ_EVENTS} {events} > {few}", shell=True, check=True)
     n_bytes = os.path.getsize(events) / N_EVENTS
-    print(f"{N_EVENTS:,} events of {n_bytes:.0f} bytes, {N_USERS:,} users, {os.cpu_count()} cores, "
+    print(f"{N_EVENTS:,} events of {n_bytes:.0f} bytes, {N_USERS:,} users, {N_CORES} cores, "
           f"{platform.machine()}, best of {N_ROUNDS} rounds in turns\n")
-    check_same_arithmetic(folder, events)
-    jobs = {
-        "sg-score, classic": (f"sg-score -q --detector classic < {events} > {output}", N_EVENTS),
-        "sg-score, classic, one job": (f"sg-score -q --detector classic -j1 < {events} > {output}", N_EVENTS),
-        "sg-score, classic, score every event": (
-            f"sg-score -q --detector classic --threshold 0 < {events} > {output}", N_EVENTS),
-        **{name: (command, N_EVENTS) for name, command in rivals(events, output).items() if "jq" not in name},
-        "jq, same score": (rivals(few, output)["jq, same score"], N_JQ_EVENTS),
-        "jq -c . (a copy)": (f"jq -c . {few} > {output}", N_JQ_EVENTS),
-        "sg-score, adaptive": (f"sg-score -q < {events} > {output}", N_EVENTS),
-        "sg-score, adaptive, one job": (f"sg-score -q -j1 < {events} > {output}", N_EVENTS),
-        "sg-consume (check only)": (f"sg-consume -q {events} > {output}", N_EVENTS),
-        "sg-run into the store, classic": (
-            f"sg-run -q --detector classic {events} --db {database}", N_EVENTS),
-        "sg-run into the store, adaptive": (f"sg-run -q {events} --db {database}", N_EVENTS),
-        "pipe into the store, adaptive": (
-            f"sg-consume -q {events} | sg-score -q | sg-store -q --db {database}", N_EVENTS),
-        "sg-gen": (f"sg-gen --events {N_EVENTS} --users {N_USERS} > {output}", N_EVENTS),
-    }
+    check_same_arithmetic(folder)
     best = {}
     for _ in range(N_ROUNDS):
-        for name, (command, n_events) in jobs.items():
+        for name, (command, n_events) in jobs_of(folder, events, few).items():
             result = run(command, n_events, [output, database])
             if name == "sg-run into the store, adaptive":
-                with os.scandir(database) as files:
-                    disk_bytes = sum(file.stat().st_size for file in files)
+                before = disk_bytes(database)
+                subprocess.run(f"sg-store compact --db {database} > {output}", shell=True, check=True)
+                after = disk_bytes(database)
             if name not in best or result["rate"] > best[name]["rate"]:
                 best[name] = result
-    ours = best["sg-score, classic"]["rate"]
+    tell(best)
+    print(f"\nstore on disk after sg-run, adaptive: {before / N_EVENTS:.0f} bytes an event, "
+          f"{after / N_EVENTS:.0f} compacted")
+
+
+def tell(best):
+    rate = {name: result["rate"] for name, result in best.items()}
+    ours = rate["sg-score, classic"]
     print(f"| {'program':37} | {'events/s':>10} | {'classic is':>11} | {'CPU s':>6} | {'peak MiB':>8} |")
     print(f"|{'-' * 39}|{'-' * 11}:|{'-' * 12}:|{'-' * 7}:|{'-' * 9}:|")
     for name, result in best.items():
         print(f"| {name:37} | {result['rate']:10,.0f} | {ours / result['rate']:10.1f}x | "
               f"{result['cpu']:6.2f} | {result['mib']:8.0f} |")
-    print(f"\nstore on disk after sg-run and before compaction: {disk_bytes / N_EVENTS:.0f} bytes an event")
+    of = lambda one, other: f"{rate[one] / rate[other]:.2f}"
+    print("\nratios:")
+    print(f"  classic to DuckDB {of('sg-score, classic', 'DuckDB')}, to polars {of('sg-score, classic', 'polars')}, "
+          f"to jq {of('sg-score, classic', 'jq, same score')}; adaptive to DuckDB {of('sg-score, adaptive', 'DuckDB')}")
+    for kind in ("classic", "adaptive"):
+        print(f"  {kind}: two jobs to one {of(f'sg-score, {kind}', f'sg-score, {kind}, one job')}, to one core "
+              f"{of(f'sg-score, {kind}', f'sg-score, {kind}, on one core')}; sg-run to the pipe "
+              f"{of(f'sg-run into the store, {kind}', f'pipe into the store, {kind}')}")
 
 
 if __name__ == "__main__":

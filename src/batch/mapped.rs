@@ -1,7 +1,7 @@
 //! What the lines of a block are mapped to.
 
 use super::{Block, Medium, Reject};
-use crate::record::{self, Checked, Event, Fields, Orders, Reason, StageFields, Text};
+use crate::record::{self, Checked, Event, Fields, Orders, Reason, StageFields, Text, text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl Mapped {
         let mut fields = Fields::default();
         let written = write(&mut self.lines, &mut fields).and_then(|()| {
             let line = &self.lines[start..];
-            let line = simdutf8::basic::from_utf8(line).expect("it is made of texts");
+            let line = text::utf8(line).expect("it is made of texts");
             record::event_of(line, start, &fields, &mut self.arena)
         });
         match written {

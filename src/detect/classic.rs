@@ -78,9 +78,10 @@ impl Detector for Classic {
         verdict: &mut Verdict,
     ) {
         let values = event.values();
+        let found = baseline.find(features, &values);
         let config = &self.config;
         if baseline.n_events >= config.n_events_min.max(1) {
-            let parts = baseline.score(features, &values);
+            let parts = baseline.score(features, &values, found);
             let score = parts.score();
             verdict.score = Some(score);
             if let Some(event_id) = &config.explain {
@@ -119,7 +120,7 @@ impl Detector for Classic {
         if !verdict.anomaly.is_empty() || features.is_threat {
             baseline.write_context(&mut verdict.context);
         }
-        baseline.learn(features, &values);
+        baseline.learn(features, &values, found);
     }
 
     fn prefetch(&self, baseline: &Baseline, features: &Features, step: usize) {
@@ -186,6 +187,15 @@ impl Features {
             is_threat: event.is_threat(),
         }
     }
+
+    /// Address, location and type of the event, with the tags of those that are there.
+    fn tags_of<'a>(&self, event: &Values<'a>) -> [(Option<u32>, Option<&'a str>); 3] {
+        [
+            (self.ip, event.source_ip),
+            (self.location, event.geo_location),
+            (Some(self.kind), Some(event.kind)),
+        ]
+    }
 }
 
 /// How rare each feature is, 0..=1, and the counts behind it.
@@ -227,7 +237,7 @@ pub struct Baseline {
 impl Baseline {
     /// Counts an event that is not scored.
     pub fn learn_event(&mut self, event: &EventView<'_>) {
-        self.learn(&Features::of(event), &event.into());
+        self.learn(&Features::of(event), &event.into(), [None; 3]);
     }
 
     /// Fetches all of it but the values.
@@ -237,13 +247,28 @@ impl Baseline {
         prefetch_index(slice::from_ref(&self.last_ms), 0);
     }
 
-    fn score(&self, features: &Features, event: &Values<'_>) -> Parts {
+    /// Where its address, location and type are in the table, if they are.
+    fn find(&self, features: &Features, event: &Values<'_>) -> [Option<usize>; 3] {
+        features.tags_of(event).map(|(tag, value)| {
+            let (tag, value) = tag.zip(value)?;
+            self.values.find(tag, value)
+        })
+    }
+
+    fn score(
+        &self,
+        features: &Features,
+        event: &Values<'_>,
+        [ip, location, kind]: [Option<usize>; 3],
+    ) -> Parts {
         let total = self.n_events as f64;
         let rarity = |n_events: u32| 1.0 - f64::from(n_events) / total;
-        let value_rarity = |tag: Option<u32>, value: Option<&str>| {
-            tag.zip(value).map_or(PART_MISSING, |(tag, value)| {
-                rarity(self.values.count(tag, value))
-            })
+        let value_rarity = |is_there: bool, found: Option<usize>| {
+            if is_there {
+                rarity(self.values.count_at(found))
+            } else {
+                PART_MISSING
+            }
         };
         let failure_rate = self.n_failed as f64 / total;
         let n_recent = N_RECENT.min(self.n_events.try_into().unwrap_or(N_RECENT));
@@ -256,16 +281,16 @@ impl Baseline {
         };
         Parts {
             time: rarity(self.hours[features.hour]),
-            ip: value_rarity(features.ip, event.source_ip),
-            location: value_rarity(features.location, event.geo_location),
-            kind: value_rarity(Some(features.kind), Some(event.kind)),
+            ip: value_rarity(features.ip.is_some(), ip),
+            location: value_rarity(features.location.is_some(), location),
+            kind: value_rarity(true, kind),
             failure,
             failure_rate,
             recent_failure_rate,
         }
     }
 
-    fn learn(&mut self, features: &Features, event: &Values<'_>) {
+    fn learn(&mut self, features: &Features, event: &Values<'_>, found: [Option<usize>; 3]) {
         if self.n_events == 0 {
             self.first_ms = event.timestamp_ms;
             self.last_ms = event.timestamp_ms;
@@ -279,13 +304,9 @@ impl Baseline {
         let hour = &mut self.hours[features.hour];
         *hour = hour.saturating_add(1);
         let event_number = u32::try_from(self.n_events).unwrap_or(u32::MAX);
-        for (tag, value) in [
-            (features.ip, event.source_ip),
-            (features.location, event.geo_location),
-            (Some(features.kind), Some(event.kind)),
-        ] {
+        for ((tag, value), found) in features.tags_of(event).into_iter().zip(found) {
             if let (Some(tag), Some(value)) = (tag, value) {
-                self.values.learn(tag, value, event_number);
+                self.values.learn(found, tag, value, event_number);
             }
         }
         if let Some(score) = event.threat_score {

@@ -52,13 +52,21 @@ impl Table {
 
     /// How often the value was seen.
     pub(crate) fn count(&self, tag: u32, value: &str) -> u32 {
-        self.find(tag, value)
-            .map_or(0, |i| self.entries[i].n_events)
+        self.count_at(self.find(tag, value))
     }
 
-    /// Counts the value once more, at the user's event number `event`.
-    pub(crate) fn learn(&mut self, tag: u32, value: &str, event: u32) {
-        if let Some(i) = self.find(tag, value) {
+    /// The same of a value that was found.
+    pub(crate) fn count_at(&self, found: Option<usize>) -> u32 {
+        found.map_or(0, |i| self.entries[i].n_events)
+    }
+
+    /// Counts the value once more, at the user's event number `event`. `found` is where it was before others were
+    /// counted.
+    pub(crate) fn learn(&mut self, found: Option<usize>, tag: u32, value: &str, event: u32) {
+        let is_still_there =
+            |i: &usize| self.tags.get(*i) == Some(&tag) && self.entries[*i].value == value;
+        let found = found.filter(is_still_there);
+        if let Some(i) = found.or_else(|| self.find(tag, value)) {
             let entry = &mut self.entries[i];
             entry.n_events = entry.n_events.saturating_add(1);
             entry.last_event = event;
@@ -139,15 +147,16 @@ impl Table {
     pub(crate) fn prefetch_values(&self, tags: impl Iterator<Item = u32>) {
         let first = &self.tags[..self.tags.len().min(FETCHED_MAX)];
         for tag in tags {
-            if let Some(i) = first.iter().position(|&t| t == tag) {
+            if let Some(i) = position(first, tag) {
                 prefetch_index(&self.entries, i);
             }
         }
     }
 
-    fn find(&self, tag: u32, value: &str) -> Option<usize> {
+    /// Where a value is.
+    pub(crate) fn find(&self, tag: u32, value: &str) -> Option<usize> {
         let mut from = 0;
-        while let Some(at) = self.tags[from..].iter().position(|&t| t == tag) {
+        while let Some(at) = position(&self.tags[from..], tag) {
             let i = from + at;
             if self.entries[i].value == value {
                 return Some(i);
@@ -180,6 +189,20 @@ impl Table {
     }
 }
 
+/// Where a tag stands among others: sixteen are compared at once.
+#[inline]
+fn position(tags: &[u32], tag: u32) -> Option<usize> {
+    let (chunks, rest) = tags.as_chunks::<16>();
+    // Counted, not searched: so there is nothing to stop for within a chunk.
+    let n_same = |chunk: &[u32; 16]| chunk.iter().filter(|&&other| other == tag).count();
+    let (start, among) = match chunks.iter().position(|chunk| n_same(chunk) > 0) {
+        Some(number) => (number * 16, &chunks[number][..]),
+        None => (tags.len() - rest.len(), rest),
+    };
+    let at = among.iter().position(|&other| other == tag)?;
+    Some(start + at)
+}
+
 const DIMENSION_MASK: u32 = 3;
 
 /// Sorts the frequent before the rare, then the recent before the old; a total order.
@@ -209,16 +232,57 @@ mod tests {
         let home = tag(Dimension::Ip, "10.0.0.1");
         for event in 0..1_000_000_u32 {
             if event % 100 == 0 {
-                table.learn(home, "10.0.0.1", event);
+                table.learn(None, home, "10.0.0.1", event);
             }
             let address = format!("2001:db8::{event:x}");
-            table.learn(tag(Dimension::Ip, &address), &address, event);
+            table.learn(None, tag(Dimension::Ip, &address), &address, event);
         }
-        table.learn(tag(Dimension::Kind, "LOGIN"), "LOGIN", 1_000_000);
+        table.learn(None, tag(Dimension::Kind, "LOGIN"), "LOGIN", 1_000_000);
         assert!(table.entries.len() <= VALUES_MAX + 1);
         assert_eq!(table.count(home, "10.0.0.1"), 10_000);
         assert_eq!(table.ranked(Dimension::Ip)[0].value, "10.0.0.1");
         assert_eq!(table.ranked(Dimension::Kind).len(), 1);
+    }
+
+    #[test]
+    fn a_value_is_found_wherever_it_is() {
+        let mut table = Table::default();
+        for n in 0..100_u32 {
+            let value = format!("10.0.0.{n}");
+            let of_value = tag(Dimension::Ip, &value);
+            assert_eq!(table.find(of_value, &value), None);
+            table.learn(None, of_value, &value, n);
+            for (i, entry) in table.entries.iter().enumerate() {
+                let of_entry = tag(Dimension::Ip, &entry.value);
+                assert_eq!(table.find(of_entry, &entry.value), Some(i));
+            }
+        }
+        // Where it was before is no more than a hint.
+        let value = "10.0.0.7";
+        let of_value = tag(Dimension::Ip, value);
+        for found in [Some(7), Some(8), Some(1_000), None] {
+            table.learn(found, of_value, value, 200);
+        }
+        assert_eq!(table.count(of_value, value), 5);
+        assert_eq!(
+            table
+                .entries
+                .iter()
+                .map(|entry| entry.n_events)
+                .sum::<u32>(),
+            104
+        );
+        // The same tag for two values.
+        table.push(
+            of_value,
+            Seen {
+                value: "another".into(),
+                n_events: 9,
+                last_event: 0,
+            },
+        );
+        assert_eq!(table.count(of_value, "another"), 9);
+        assert_eq!(table.find(of_value, "a third"), None);
     }
 
     /// A thousand places of a thousand bytes were 1 MB a user, written with each of its events.
@@ -227,7 +291,7 @@ mod tests {
         let mut table = Table::default();
         for event in 0..10_000_u32 {
             let place = format!("{event:01000}");
-            table.learn(tag(Dimension::Location, &place), &place, event);
+            table.learn(None, tag(Dimension::Location, &place), &place, event);
             let of_places = |seen: &Seen| seen.value.len();
             let n_bytes: usize = table.entries.iter().map(of_places).sum();
             assert!(n_bytes <= VALUES_BYTES_MAX as usize, "{n_bytes}");

@@ -173,9 +173,13 @@ impl Compiler {
         });
         let metadata = metadata.collect::<anyhow::Result<Vec<Extra>>>()?;
         ensure!(
-            self.tree.n_places() < usize::from(u16::MAX) / 2,
+            self.tree.n_places() + metadata.len() < usize::from(u16::MAX) / 2,
             "it looks at too many places"
         );
+        let copied = metadata.iter().filter(|extra| extra.rules.are_copies());
+        let numbered = metadata.iter().enumerate();
+        let ruled = numbered.filter(|(_, extra)| !extra.rules.are_copies());
+        let ruled = ruled.map(|(number, _)| number as u16).collect();
         self.tree.finish();
         Ok(Format {
             name: document.name.clone(),
@@ -197,7 +201,8 @@ impl Compiler {
             patterns,
             found: self.found.values().copied().collect(),
             fields,
-            metadata_bits: union_of(metadata.iter().flat_map(|extra| extra.rules.keys.bits())),
+            copied_bits: union_of(copied.flat_map(|extra| extra.rules.keys.bits())),
+            ruled,
             metadata,
             plans: next_list(),
         })

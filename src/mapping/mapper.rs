@@ -18,6 +18,7 @@ use super::walk::Found;
 use super::{Kept, Mapping};
 use crate::batch::{Block, Mapped, decode};
 use crate::record::scan::Scanner;
+use crate::record::text::utf8;
 use crate::record::{Checked, Code, Reason};
 
 /// Events of one record, at the most: an element may be short, and what is written of it is not.
@@ -37,7 +38,7 @@ pub(super) fn map_block(
 ) -> Mapped {
     let bytes = &block.lines;
     // Checked once for all lines, if they are all text.
-    let text = simdutf8::basic::from_utf8(bytes);
+    let text = utf8(bytes);
     let mut reader = Reader {
         mapping,
         header: ahead.header.clone(),
@@ -47,8 +48,8 @@ pub(super) fn map_block(
     let mut start = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
         let line = match text {
-            Ok(text) => Ok(&text[start..end]),
-            Err(_) => decode(&bytes[start..end], line_bytes_max),
+            Some(text) => Ok(&text[start..end]),
+            None => decode(&bytes[start..end], line_bytes_max),
         };
         let read = match line.and_then(|line| reader.read(line)) {
             Ok(read) => read,

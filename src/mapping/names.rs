@@ -193,6 +193,10 @@ mod tests {
             "requestId",
             "Requestid",
             "_type",
+            "address",
+            "addresse",
+            "addressee",
+            "addresses_of_all",
         ];
         let signs = ["USER", "eventID"];
         let number = |(i, name): (usize, &'static str)| (name, i as u16);
@@ -223,6 +227,19 @@ mod tests {
         check("", Some((4, true)), None);
         check("requestParameters", Some((5, true)), None);
         check("requestParameterz", None, None);
+        // The one byte that is in neither of two words.
+        check("requestPbrameters", None, None);
+        check("requestpArameters", Some((5, false)), None);
+        for (i, name) in ["address", "addresse", "addressee", "addresses_of_all"]
+            .into_iter()
+            .enumerate()
+        {
+            check(name, Some((9 + i as u16, true)), None);
+            check(&name.to_uppercase(), Some((9 + i as u16, false)), None);
+        }
+        check("addresst", None, None);
+        check("addresses", None, None);
+        check("addresses_of_alk", None, None);
         check("requestid", Some((6, false)), None);
         check("EventId", None, Some((1, false)));
         check("usex", None, None);

@@ -14,7 +14,7 @@ use crate::record::scan::Value;
 use crate::record::text::push_part;
 
 /// Plans that one thread keeps, at the most: all go when there are more.
-const PLANS_MAX: usize = 256;
+pub(super) const PLANS_MAX: usize = 512;
 
 /// The plans of one thread.
 #[derive(Default)]
@@ -22,11 +22,14 @@ pub(super) struct Plans {
     all: HashTable<Entry>,
     hasher: foldhash::fast::RandomState,
     key: Vec<u64>,
+    /// All that were made.
+    pub(super) n_made: usize,
 }
 
 struct Entry {
     hash: u64,
-    /// The format's number, and at which of the places that matter are values.
+    /// The format's number, at which of the places that are copied are values, and which of the other members may have
+    /// one.
     key: Box<[u64]>,
     plan: Plan,
 }
@@ -64,9 +67,17 @@ impl Plans {
     ) {
         self.key.clear();
         self.key.push(u64::from(format.plans));
-        let words = format.metadata_bits.iter();
+        let words = format.copied_bits.iter();
         self.key
             .extend(words.map(|&(word, mask)| view.slots.values(word, mask)));
+        // A bit for each of the other members.
+        for members in format.ruled.chunks(64) {
+            let bits = members.iter().rev().fold(0, |bits, &member| {
+                let rules = &format.metadata[member as usize].rules;
+                bits << 1 | u64::from(view.may_give(rules))
+            });
+            self.key.push(bits);
+        }
         let key = &self.key[..];
         let hash = self.hasher.hash_one(key);
         let found = self.all.find(hash, |entry| *entry.key == *key);
@@ -77,6 +88,7 @@ impl Plans {
         if self.all.len() >= PLANS_MAX {
             self.all.clear();
         }
+        self.n_made += 1;
         let plan = Plan::new(format, view);
         plan.write(format, view, start, output, members);
         let key = key.into();
@@ -93,7 +105,7 @@ impl Plan {
             if !view.may_give(rules) {
                 continue;
             }
-            if !rules.all.iter().all(Rule::is_copy) {
+            if !rules.are_copies() {
                 plan.steps.push(Step::Member(number as u16));
                 continue;
             }

@@ -75,6 +75,11 @@ impl Rules {
         rules
     }
 
+    /// Whether which of them gives a value, and which one, depends on nothing but where there are values.
+    pub(super) fn are_copies(&self) -> bool {
+        self.all.iter().all(Rule::is_copy)
+    }
+
     /// Whether they cost more than it takes to remember what they give, counted in looks at a place.
     fn are_costly(&self) -> bool {
         const REGEX: usize = 25;

@@ -3,7 +3,7 @@
 use super::names::Known;
 use super::slots::{Kind, RECORD, Slot, Slots, Texts};
 use super::tree::{Node, ROOT, Selector, Tree, sign_of};
-use crate::record::scan::{Scanner, Value};
+use crate::record::scan::Scanner;
 use crate::record::text::unescape;
 use crate::record::{Checked, Code, DEPTH_MAX, Order, Reason};
 
@@ -72,9 +72,7 @@ impl Tree {
         };
         walker.value(scanner, elements.root, true, 2)
     }
-}
 
-impl Tree {
     /// Reads a name and its colon; what is known of it in the object at a place.
     fn known(&self, scanner: &mut Scanner<'_>, place: u16) -> Checked<Known> {
         let names = &self.nodes[place as usize].names;
@@ -195,13 +193,13 @@ impl Walker<'_, '_, '_> {
                 (Kind::Array, start, scanner.at())
             }
             _ => {
-                let kind = match scanner.value(depth)? {
-                    Value::Number(_) => Kind::Number,
-                    Value::Bool => Kind::Bool,
-                    Value::Null => Kind::Null,
-                    Value::Array => Kind::Array,
-                    Value::Object => Kind::Object,
-                    Value::String(_) => Kind::Plain,
+                scanner.value(depth)?;
+                let kind = match first {
+                    Some(b'{') => Kind::Object,
+                    Some(b'[') => Kind::Array,
+                    Some(b't' | b'f') => Kind::Bool,
+                    Some(b'n') => Kind::Null,
+                    _ => Kind::Number,
                 };
                 (kind, start, scanner.at())
             }

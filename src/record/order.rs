@@ -6,8 +6,10 @@
 use super::Checked;
 use super::scan::Scanner;
 
-/// Members of an object that are known to come after another one, at the most.
-const LINKS_MAX: usize = 48;
+/// Members of objects that are remembered, at the most: all go when there are more.
+const LINKS_MAX: usize = 64;
+/// If too few were as expected by then, so many are not remembered, then it is tried again.
+const SKIPPED: u32 = 4_096;
 /// Bytes of a name with its quotes, its colon and the space around it, at the most.
 const TEXT_BYTES_MAX: usize = 2 * WORD;
 const WORD: usize = size_of::<u128>();
@@ -20,6 +22,10 @@ pub(crate) struct Order<T> {
     links: Vec<Link<T>>,
     /// The member that came first.
     first: u8,
+    /// Members that were as expected since all went.
+    n_guessed: u32,
+    /// Members that are not to be remembered, since too few were as expected.
+    n_skipped: u32,
 }
 
 struct Link<T> {
@@ -43,6 +49,8 @@ impl<T> Default for Order<T> {
         Self {
             links: Vec::new(),
             first: 0,
+            n_guessed: 0,
+            n_skipped: 0,
         }
     }
 }
@@ -69,6 +77,7 @@ impl<T: Copy> Order<T> {
     ) -> Checked<T> {
         let (text, start) = (scanner.text().as_bytes(), scanner.at());
         if let Some((known, end)) = self.guess(cursor, text, start) {
+            self.n_guessed = self.n_guessed.saturating_add(1);
             scanner.move_to(end);
             return Ok(known);
         }
@@ -107,6 +116,10 @@ impl<T: Copy> Order<T> {
     }
 
     fn number_of(&mut self, name: &[u8], known: T) -> u8 {
+        if self.n_skipped > 0 {
+            self.n_skipped -= 1;
+            return UNKNOWN;
+        }
         if name.len() > TEXT_BYTES_MAX {
             return UNKNOWN;
         }
@@ -121,7 +134,7 @@ impl<T: Copy> Order<T> {
             return number as u8;
         }
         if self.links.len() == LINKS_MAX {
-            return UNKNOWN;
+            self.forget();
         }
         self.links.push(Link {
             text,
@@ -131,6 +144,17 @@ impl<T: Copy> Order<T> {
             known,
         });
         (self.links.len() - 1) as u8
+    }
+
+    /// Forgets all members. Whoever is within an object goes on with numbers of others, which is no harm: names are
+    /// compared.
+    #[cold]
+    fn forget(&mut self) {
+        self.links.clear();
+        self.first = 0;
+        if (std::mem::take(&mut self.n_guessed) as usize) < LINKS_MAX {
+            self.n_skipped = SKIPPED;
+        }
     }
 }
 
@@ -157,6 +181,7 @@ mod tests {
             let text = format!("before{name}1,and more than is compared at once");
             match object.guess(&mut cursor, text.as_bytes(), 6) {
                 Some((guessed, end)) => {
+                    object.n_guessed += 1;
                     assert_eq!(guessed, place, "for {name}");
                     assert_eq!(end, 6 + name.len());
                     n_guessed += 1;
@@ -178,20 +203,39 @@ mod tests {
         assert_eq!(walk(&mut object, &[a, c, b, c]), 4);
         // Names that begin as another one, and one that is another's beginning.
         assert_eq!(walk(&mut object, &[("\"ab\":", 4), ("\"a\" :", 1)]), 0);
-        // Longer ones are not compared, and all that is known has bounds.
+        // Longer ones are not compared.
         let long = format!("\"{}\":", "x".repeat(40));
         assert_eq!(walk(&mut object, &[a, (&long, 5), c]), 0);
         assert_eq!(walk(&mut object, &[a, (&long, 5), c]), 1);
-        for i in 0..1_000 {
-            let name = format!("\"n{i}\":");
-            walk(&mut object, &[a, (&name, 6)]);
-        }
-        assert_eq!(object.links.len(), LINKS_MAX);
-        assert_eq!(walk(&mut object, &[a, b, c]), 2);
-        assert_eq!(walk(&mut object, &[a, b, c]), 3);
         // Another one comes first.
         assert_eq!(walk(&mut object, &[b, c]), 1);
         assert_eq!(walk(&mut object, &[b, c]), 2);
+    }
+
+    #[test]
+    fn what_is_remembered_has_bounds() {
+        let mut object = Order::default();
+        let (a, b) = (("\"a\":", 1), ("\"b\":", 2));
+        let names: Vec<String> = (0..1_000).map(|i| format!("\"n{i}\":")).collect();
+        // What comes once is given up for a while.
+        for name in &names {
+            walk(&mut object, &[(name, 3)]);
+            assert!(object.links.len() <= LINKS_MAX);
+        }
+        assert!(object.n_skipped > 0);
+        walk(&mut object, &[a, b]);
+        assert_eq!(walk(&mut object, &[a, b]), 0);
+        for _ in 0..SKIPPED {
+            walk(&mut object, &[a, b]);
+        }
+        assert_eq!(walk(&mut object, &[a, b]), 2);
+        // Where most are as expected, others do not keep them from being so again.
+        for name in &names {
+            walk(&mut object, &[a, b, a, b, (name, 3)]);
+        }
+        assert_eq!(object.n_skipped, 0);
+        walk(&mut object, &[a, b]);
+        assert_eq!(walk(&mut object, &[a, b]), 2);
     }
 
     #[test]

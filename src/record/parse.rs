@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
+use super::members::{IN_METADATA, Member, Orders, in_metadata, key, unescape};
 use super::order::Order;
 use super::scan::{Quoted, Scanner, Span, Value};
 use super::stage_field::{StageField, StageFields};
-use super::text;
 use super::{
     Checked, Code, EVENT_ID_BYTES_MAX, Event, FIELD_BYTES_MAX, LookedUp, Reason, Status,
     TIMESTAMP_MS_MAX, Text, is_failure_kind,
@@ -110,62 +110,6 @@ pub(crate) fn event_of(
         looked_up: LookedUp::default(),
         stage_fields: 0,
     })
-}
-
-/// The known members of `metadata`: their names there, and in messages.
-const IN_METADATA: [(&str, &str); 6] = [
-    ("geo_location", "metadata.geo_location"),
-    ("asn", "metadata.asn"),
-    ("device", "metadata.device"),
-    ("user_agent", "metadata.user_agent"),
-    ("endpoint", "metadata.endpoint"),
-    ("bytes", "metadata.bytes"),
-];
-
-/// In which order members came in the lines before.
-#[derive(Default)]
-pub struct Orders {
-    of_line: Order<Member>,
-    of_metadata: Order<Option<u8>>,
-}
-
-/// A member of a line.
-#[derive(Clone, Copy)]
-enum Member {
-    EventId,
-    User,
-    Timestamp,
-    Kind,
-    EventType,
-    SourceIp,
-    GeoLocation,
-    ThreatScore,
-    Status,
-    Metadata,
-    Added(StageField),
-    Other,
-}
-
-impl Member {
-    fn of(name: &str) -> Self {
-        match name {
-            "event_id" => Self::EventId,
-            "user" => Self::User,
-            "timestamp" => Self::Timestamp,
-            "type" => Self::Kind,
-            "event_type" => Self::EventType,
-            "source_ip" => Self::SourceIp,
-            "geo_location" => Self::GeoLocation,
-            "threat_score" => Self::ThreatScore,
-            "status" => Self::Status,
-            "metadata" => Self::Metadata,
-            _ => {
-                let mut all = StageField::ALL.into_iter();
-                let added = all.find(|field| field.name() == name);
-                added.map_or(Self::Other, Self::Added)
-            }
-        }
-    }
 }
 
 /// The known members of an event, as they stand in the line.
@@ -284,20 +228,6 @@ impl Fields {
         found.members[field as usize] = Text::in_lines(start, end - start);
         Ok(())
     }
-}
-
-/// Reads a name and its colon; what it is.
-fn key<T>(
-    scanner: &mut Scanner<'_>,
-    what: &'static str,
-    known: impl FnOnce(&str) -> T,
-) -> Checked<T> {
-    let key = scanner.key()?;
-    let name = scanner.get(key.span);
-    if key.has_escapes {
-        return Ok(known(&unescape(what, name)?));
-    }
-    Ok(known(name))
 }
 
 /// Checks values and says where their text is.
@@ -476,20 +406,6 @@ fn bytes_of(line: &str, value: Option<Value>) -> Option<f64> {
     (number >= 0.0 && number.is_finite()).then_some(number)
 }
 
-/// Which of the known members of `metadata` has that name.
-#[inline]
-pub(crate) fn in_metadata(key: &str) -> Option<usize> {
-    match key {
-        "geo_location" => Some(0),
-        "asn" => Some(1),
-        "device" => Some(2),
-        "user_agent" => Some(3),
-        "endpoint" => Some(4),
-        "bytes" => Some(5),
-        _ => None,
-    }
-}
-
 fn has_control_characters(text: &str) -> bool {
     // Printable ASCII has none, and is what ids are made of.
     !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.chars().any(char::is_control)
@@ -530,15 +446,4 @@ fn wrong_type(name: &'static str, wanted: &str, value: Value) -> Box<Reason> {
         name,
         format!("expected {wanted}, got {got}"),
     )
-}
-
-/// The text of a string with escapes.
-fn unescape(name: &'static str, raw: &str) -> Checked<String> {
-    text::unescape(raw).ok_or_else(|| {
-        Reason::of_field(
-            Code::InvalidValue,
-            name,
-            "escape that stands for no character",
-        )
-    })
 }

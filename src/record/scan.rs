@@ -76,7 +76,7 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// Goes on at an offset at which a value begins that has been read before.
+    /// Goes on at an offset at which a value begins.
     pub(crate) fn move_to(&mut self, at: usize) {
         self.at = at;
     }

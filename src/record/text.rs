@@ -4,6 +4,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::Range;
 
+/// Bytes as text, if they are UTF-8. The standard library takes five times as many instructions, as much as a tenth of what it
+/// takes to map a record.
+#[must_use]
+pub fn utf8(bytes: &[u8]) -> Option<&str> {
+    simdutf8::basic::from_utf8(bytes).ok()
+}
+
 /// Appends `text` as a JSON string with its quotes.
 pub fn push_json_string(output: &mut Vec<u8>, text: &str) {
     if text
@@ -193,6 +200,21 @@ fn is_unprintable(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_any_length_are_appended() {
+        let text: Vec<u8> = (0..80).collect();
+        for start in 0..text.len() {
+            for end in start..=text.len() {
+                let mut output = b"before".to_vec();
+                push_part(&mut output, &text, start..end);
+                assert_eq!(output[..6], *b"before");
+                assert_eq!(output[6..], text[start..end]);
+            }
+        }
+        assert_eq!(utf8(b"\xc3\xa4"), Some("\u{e4}"));
+        assert_eq!(utf8(b"\xc3"), None);
+    }
 
     #[test]
     fn numbers_have_six_significant_digits() {

@@ -1,6 +1,6 @@
 //! Looks at the events of a batch: what is known of its address, what a detector wants to know of
 //! each, and to which shard its user belongs. This takes a third of the time of scoring and needs no order: it is done
-//! by the thread that has parsed a block, while its lines are in that core's cache.
+//! by the thread that has parsed a block, while its lines are in that core's cache, unless the run is strict.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -95,7 +95,7 @@ impl<D: Detector> Stage for Look<D> {
     fn of_block(&self) -> Option<OfBlock> {
         let (hasher, enrichment) = (self.hasher.clone(), Arc::clone(&self.enrichment));
         Some(Box::new(move |block| {
-            look::<D>(block, &hasher, &enrichment)
+            look::<D>(block, &hasher, &enrichment);
         }))
     }
 

@@ -52,7 +52,7 @@ impl ScoreConfig {
 }
 
 /// The two stages that scoring takes. The first looks at events, which takes a third of the time
-/// and needs no order: it works on one batch while the second scores the one before.
+/// and needs no order: that is done with a block as soon as it is parsed, while the second scores the batch before.
 pub struct Scoring {
     pub look: Box<dyn Stage>,
     pub tasks: Tasks,

@@ -436,3 +436,37 @@ fn severities_follow_the_scale() {
     }
     assert_eq!(n_of.len(), 4, "{n_of:?}");
 }
+
+/// Events are looked at where they were parsed, unless a strict run may take some out.
+#[test]
+fn strict_runs_score_as_others_do() {
+    let events = String::from_utf8(generated(20_000, 50, 1)).unwrap();
+    for detector in ["adaptive", "classic"] {
+        let args = [
+            "-q",
+            "--threshold=0.3",
+            "--min-events=5",
+            "--detector",
+            detector,
+        ];
+        let scored = |more: &[&str], input: &str| score(&[&args[..], more].concat(), input);
+        let expected = scored(&[], &events).expect_code(0);
+        assert!(expected.text().contains("\"anomaly\":"));
+        let strict = scored(&["--strict"], &events).expect_code(0);
+        assert!(strict.text() == expected.text(), "{detector}");
+        // What comes after a bad line was parsed with it, and shows nowhere.
+        let half = events.match_indices('\n').nth(10_000).unwrap().0 + 1;
+        let (before, after) = events.split_at(half);
+        let cut = scored(&["--strict"], &format!("{before}bad\n{after}")).expect_code(2);
+        let n_bytes: usize = expected
+            .text()
+            .split_inclusive('\n')
+            .take(10_001)
+            .map(str::len)
+            .sum();
+        assert!(
+            cut.text() == &expected.text()[..n_bytes],
+            "{detector}: cut off"
+        );
+    }
+}

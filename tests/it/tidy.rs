@@ -54,8 +54,14 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("crossbeam_channel::", &["engine.rs", "engine/parser.rs"]),
         (
             "prefetch_index::",
-            &["batch.rs", "detect/", "store/recent.rs", "store/bulk.rs"],
+            &[
+                "batch/view.rs",
+                "detect/",
+                "store/recent.rs",
+                "store/bulk.rs",
+            ],
         ),
+        ("simdutf8::", &["record/text.rs"]),
         ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
         ("serde_bytes::", &["store/"]),
         ("jiff::", &["time.rs"]),
