@@ -13,6 +13,8 @@ pub use silence::Silences;
 pub use table::Seen;
 pub use users::{UserKey, Users};
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::record::anomaly::Severity;
@@ -61,6 +63,16 @@ impl Raised {
 
 /// Steps in which states are fetched.
 pub const PREFETCH_STEPS: usize = 3;
+
+/// The first ones of an order in which no two are equal, sorted: so many at the most.
+fn first_of<T>(mut all: Vec<T>, n_max: usize, order: impl Fn(&T, &T) -> Ordering) -> Vec<T> {
+    if n_max < all.len() {
+        all.select_nth_unstable_by(n_max, &order);
+        all.truncate(n_max);
+    }
+    all.sort_unstable_by(order);
+    all
+}
 
 /// An event that is observed.
 pub trait Observed<'a> {

@@ -83,7 +83,7 @@ def main():
 def jobs_of(folder, events, few):
     """Every command with its events, by its name."""
     output, database = f"{folder}/out", f"{folder}/db"
-    one_core = "taskset -c 0 " if N_CORES > 1 else ""
+    one_core = f"taskset -c {min(os.sched_getaffinity(0))} " if N_CORES > 1 else ""
     score, classic = f"< {events} > {output}", "--detector classic"
     rival = rivals(events, output)
     jobs = {

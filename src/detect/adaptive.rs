@@ -31,7 +31,7 @@ pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 use super::{
     Detector, DetectorConfig, Explanation, Observed, Raised, RecordError, UserKey, Verdict,
 };
-use crate::record::anomaly::{Anomaly, BaselineState, write_context};
+use crate::record::anomaly::{Anomaly, BaselineState, KNOWN_IPS_MAX, write_context};
 use crate::record::{EventView, THREAT_SCORE_HIGH};
 use archetype::Component;
 pub use archetype::{Evidence, number as archetype_number};
@@ -294,7 +294,7 @@ impl Adaptive {
     }
 
     fn write_context(user: &User, now_s: u32, output: &mut Vec<u8>) {
-        let addresses = user.seen.ranked(Dimension::Address, now_s);
+        let addresses = user.seen.ranked(Dimension::Address, now_s, KNOWN_IPS_MAX);
         let known_ips = addresses.into_iter().map(features::show_address);
         let average = user.threat_score_sum / f64::from(user.n_threat_scores.max(1));
         write_context(user.n_failed.into(), known_ips, average, output);

@@ -15,7 +15,7 @@ use super::table::{Dimension, Table, tag};
 use super::{
     Detector, DetectorConfig, Explanation, Observed, Piece, Raised, RecordError, UserKey, Verdict,
 };
-use crate::record::anomaly::{Anomaly, BaselineState, write_context};
+use crate::record::anomaly::{Anomaly, BaselineState, KNOWN_IPS_MAX, write_context};
 use crate::record::text::shorten;
 use crate::record::{EventView, Values};
 use crate::time::hour_of_day;
@@ -441,7 +441,7 @@ impl Baseline {
     }
 
     fn write_context(&self, output: &mut Vec<u8>) {
-        let addresses = self.values.ranked(Dimension::Ip);
+        let addresses = self.values.ranked(Dimension::Ip, KNOWN_IPS_MAX);
         let known_ips = addresses.into_iter().map(|seen| &seen.value);
         let average = self.average_threat_score().unwrap_or(0.0);
         write_context(self.n_failed, known_ips, average, output);

@@ -6,6 +6,8 @@ use prefetch_index::prefetch_index;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
+use super::first_of;
+
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,17 +118,16 @@ impl Table {
         self.entries.push(seen);
     }
 
-    /// The values of a dimension, the most frequent first.
-    pub(crate) fn ranked(&self, dimension: Dimension) -> Vec<&Seen> {
-        let mut seen: Vec<&Seen> = self
+    /// The values of a dimension, the most frequent first: so many at the most.
+    pub(crate) fn ranked(&self, dimension: Dimension, n_max: usize) -> Vec<&Seen> {
+        let seen: Vec<&Seen> = self
             .tags
             .iter()
             .zip(&self.entries)
             .filter(|(tag, _)| *tag & DIMENSION_MASK == dimension as u32)
             .map(|(_, entry)| entry)
             .collect();
-        seen.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)));
-        seen
+        first_of(seen, n_max, |a, b| rank(a).cmp(&rank(b)))
     }
 
     /// Bytes on the heap, at the most: short values have none there.
@@ -240,8 +241,13 @@ mod tests {
         table.learn(None, tag(Dimension::Kind, "LOGIN"), "LOGIN", 1_000_000);
         assert!(table.entries.len() <= VALUES_MAX + 1);
         assert_eq!(table.count(home, "10.0.0.1"), 10_000);
-        assert_eq!(table.ranked(Dimension::Ip)[0].value, "10.0.0.1");
-        assert_eq!(table.ranked(Dimension::Kind).len(), 1);
+        let ranked = table.ranked(Dimension::Ip, usize::MAX);
+        assert_eq!(ranked[0].value, "10.0.0.1");
+        for n_max in [0, 1, 10, ranked.len(), ranked.len() + 1] {
+            let first = table.ranked(Dimension::Ip, n_max);
+            assert_eq!(first, ranked[..n_max.min(ranked.len())]);
+        }
+        assert_eq!(table.ranked(Dimension::Kind, 10).len(), 1);
     }
 
     #[test]

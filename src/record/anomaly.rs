@@ -137,7 +137,7 @@ impl Anomaly<'_> {
 }
 
 /// Addresses that a context names.
-const KNOWN_IPS_MAX: usize = 10;
+pub const KNOWN_IPS_MAX: usize = 10;
 
 /// Appends what an analyst needs to know of a baseline, as one JSON object: failed events, known
 /// addresses of which the first ones are named, the average threat score.

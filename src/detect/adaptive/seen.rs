@@ -6,6 +6,7 @@ use prefetch_index::prefetch_index;
 
 use super::features::{ABSENT, Dimension, Features, N_DIMENSIONS};
 use super::{LAMBDA, decay, math};
+use crate::detect::first_of;
 
 /// Most values of each dimension that are kept for a user.
 const VALUES_MAX: [usize; N_DIMENSIONS] = [32, 24, 16, 16, 16, 8, 12, 8, 8, 96, 16];
@@ -320,14 +321,15 @@ impl Seen {
         (start, usize::from(self.ends[dimension]))
     }
 
-    /// The keys of a dimension that are known, the weightiest first.
-    pub(super) fn ranked(&self, dimension: Dimension, now_s: u32) -> Vec<u64> {
+    /// The keys of a dimension that are known, the weightiest first: so many at the most.
+    pub(super) fn ranked(&self, dimension: Dimension, now_s: u32, n_max: usize) -> Vec<u64> {
         let (start, end) = self.bounds(dimension as usize);
-        let mut ranked: Vec<(f64, u64)> = (start..end)
+        let known: Vec<(f64, u64)> = (start..end)
             .filter(|&i| self.entries[i].is_known(now_s))
             .map(|i| (self.entries[i].weight_at(now_s), self.entries[i].key))
             .collect();
-        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let order = |a: &(f64, u64), b: &(f64, u64)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let ranked = first_of(known, n_max, order);
         ranked.into_iter().map(|(_, key)| key).collect()
     }
 
@@ -489,8 +491,10 @@ mod tests {
         }
         assert_eq!(seen.entries.len(), 32 + 96);
         assert!(is_known(&seen, 1, 2_000_000));
-        let ranked = seen.ranked(Dimension::Address, 2_000_000);
+        let ranked = seen.ranked(Dimension::Address, 2_000_000, usize::MAX);
         assert_eq!((ranked[0], ranked[1], ranked.len()), (1, 999_999, 32));
+        let first = seen.ranked(Dimension::Address, 2_000_000, 10);
+        assert_eq!(first, ranked[..10]);
         // What was replaced is no longer there, what came last is.
         assert!(
             seen.find(&address(999_980), 2_000_000)

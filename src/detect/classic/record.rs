@@ -55,7 +55,13 @@ impl Baseline {
     /// The baseline as plain values, the most frequent first.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let ranked = |dimension| self.values.ranked(dimension).into_iter().cloned().collect();
+        let ranked = |dimension| {
+            self.values
+                .ranked(dimension, usize::MAX)
+                .into_iter()
+                .cloned()
+                .collect()
+        };
         Summary {
             n_events: self.n_events,
             n_failed: self.n_failed,
