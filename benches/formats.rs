@@ -2,10 +2,13 @@
 //! a mapping over a general parser pays first, and next to our own lines of the same events.
 //! `cargo bench --bench formats`; rounds are interleaved, the best of each counts.
 
+mod blocks;
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
+use blocks::{blocks, take};
 use serde_json::{Value, json};
 use streamguard::batch::Block;
 use streamguard::generate::{GenerateConfig, generate};
@@ -97,26 +100,6 @@ fn compare(name: &str, native: &[u8], records: &str) {
             seconds / best[1]
         );
     }
-}
-
-/// Lines in blocks of the size in which the programs read them.
-fn blocks(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const BLOCK_BYTES: usize = 256 << 10;
-    let mut rest = lines;
-    std::iter::from_fn(move || {
-        let end = match rest.get(..BLOCK_BYTES) {
-            Some(first) => memchr::memrchr(b'\n', first)? + 1,
-            None => rest.len(),
-        };
-        let block = rest.split_off(..end)?;
-        (!block.is_empty()).then_some(block)
-    })
-}
-
-/// Takes lines into a block that was used before, as the programs do.
-fn take(block: &mut Block, lines: &[u8]) {
-    block.clear();
-    block.lines.extend_from_slice(lines);
 }
 
 fn okta(event: &Value) -> Value {

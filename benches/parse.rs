@@ -2,10 +2,13 @@
 //! into borrowed values. `cargo bench --bench parse [FILE]`; rounds are interleaved, the best of
 //! each counts. Ours also finds where members stand and bounds nesting.
 
+mod blocks;
+
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::time::Instant;
 
+use blocks::{blocks, take};
 use serde::Deserialize;
 use streamguard::batch::Block;
 use streamguard::generate::{GenerateConfig, generate};
@@ -36,7 +39,6 @@ struct Event<'a> {
 }
 
 const N_ROUNDS: usize = 15;
-const BLOCK_BYTES: usize = 256 << 10;
 
 fn main() {
     let file = std::env::args()
@@ -67,19 +69,12 @@ fn main() {
     for _ in 0..N_ROUNDS {
         let rounds: [&mut dyn FnMut() -> usize; 3] = [
             &mut || {
-                let mut n_events = 0;
-                let mut rest = &lines[..];
-                while !rest.is_empty() {
-                    // As the programs read them.
-                    let first = &rest[..rest.len().min(BLOCK_BYTES)];
-                    let end = memchr::memrchr(b'\n', first).map_or(rest.len(), |end| end + 1);
-                    block.clear();
-                    block.lines.extend_from_slice(&rest[..end]);
+                let each = blocks(&lines).map(|lines| {
+                    take(&mut block, lines);
                     block.parse(LINE_BYTES_MAX);
-                    n_events += block.events.len();
-                    rest = &rest[end..];
-                }
-                n_events
+                    block.events.len()
+                });
+                each.sum()
             },
             &mut || {
                 text.lines()

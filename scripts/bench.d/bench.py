@@ -49,7 +49,7 @@ def check_same_arithmetic(folder):
     sample = f"{folder}/sample.ndjson"
     subprocess.run(f"sg-gen --events {N_JQ_EVENTS} --users {N_JQ_EVENTS // 10} > {sample}", shell=True, check=True)
     ours = f"{folder}/ours.out"
-    minimum = 5
+    minimum = 5  # users have ten events each
     subprocess.run(f"sg-score -q --detector classic --threshold 0 --min-events {minimum} < {sample} > {ours}",
                    shell=True, check=True)
     expected = scores(ours, lambda event: event.get("anomaly", {}).get("anomaly_score"))

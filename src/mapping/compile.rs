@@ -204,7 +204,6 @@ impl Compiler {
             copied_bits: union_of(copied.flat_map(|extra| extra.rules.keys.bits())),
             ruled,
             metadata,
-            plans: next_list(),
         })
     }
 

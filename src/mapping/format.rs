@@ -36,11 +36,9 @@ pub(super) struct Format {
     pub(super) found: Vec<u16>,
     pub(super) fields: Fields,
     pub(super) metadata: Vec<Extra>,
-    /// The places of which members of it are copies, the numbers of the other members, and the number under which plans
-    /// for it are kept.
+    /// The places of which members of it are copies, and the numbers of the other members.
     pub(super) copied_bits: Box<[(u16, u64)]>,
     pub(super) ruled: Vec<u16>,
-    pub(super) plans: u32,
 }
 
 /// A member of metadata.

@@ -2,6 +2,7 @@
 //! after one look.
 
 /// The members of an object that are looked at, by their names.
+#[derive(Default)]
 pub(super) struct Names {
     entries: Vec<Entry>,
     /// A name is at the place that its hash says or behind it; an empty cell ends the search.
@@ -28,12 +29,6 @@ struct Cell {
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::new(&[], &[])
-    }
-}
 
 /// The place of a member and that of a member by which formats are told, each with whether its name is written so, and
 /// not only in other letters.
@@ -72,6 +67,9 @@ impl Names {
             }
         };
         let entries: Vec<Entry> = names.into_iter().map(entry).collect();
+        if entries.is_empty() {
+            return Self::default();
+        }
         // Three quarters are free, so that a search is short and ends.
         let n_bits = (entries.len() * 4).next_power_of_two().max(2).ilog2();
         let mut names = Self {
@@ -111,7 +109,7 @@ impl Names {
         let name = Cell::of(text, start, end);
         let mut is_folded = false;
         let mut at = self.start(&name);
-        while let Some(cell) = self.table.get(at & (self.table.len() - 1)) {
+        while let Some(cell) = self.table.get(at & self.table.len().wrapping_sub(1)) {
             if cell.number == 0 {
                 break;
             }

@@ -28,7 +28,7 @@ pub(super) struct Plans {
 
 struct Entry {
     hash: u64,
-    /// The format's number, at which of the places that are copied are values, and which of the other members may have
+    /// The number of the format's tree, at which of the places that are copied are values, and which of the other members may have
     /// one.
     key: Box<[u64]>,
     plan: Plan,
@@ -66,7 +66,7 @@ impl Plans {
         members: &mut Fields,
     ) {
         self.key.clear();
-        self.key.push(u64::from(format.plans));
+        self.key.push(u64::from(format.tree.number));
         let words = format.copied_bits.iter();
         self.key
             .extend(words.map(|&(word, mask)| view.slots.values(word, mask)));

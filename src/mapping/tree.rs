@@ -1,6 +1,7 @@
 //! The places that a mapping looks at, as a tree of the members on the way to them. `walk.rs` goes through it.
 
-use super::memo::next_list;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::names::Names;
 use super::path::Step;
 use super::slots::{Empty, Slot, Slots, Texts};
@@ -84,8 +85,9 @@ impl Node {
 
 impl Tree {
     pub(super) fn new(folds_case: bool, empty: Empty) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         Self {
-            number: next_list(),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             nodes: vec![Node::default()],
             folds_case,
             empty,

@@ -77,7 +77,6 @@ impl<T: Copy> Order<T> {
     ) -> Checked<T> {
         let (text, start) = (scanner.text().as_bytes(), scanner.at());
         if let Some((known, end)) = self.guess(cursor, text, start) {
-            self.n_guessed = self.n_guessed.saturating_add(1);
             scanner.move_to(end);
             return Ok(known);
         }
@@ -88,11 +87,12 @@ impl<T: Copy> Order<T> {
 
     /// What is known of the name that stands there, and where its value begins, if it is the one that is expected.
     #[inline]
-    fn guess(&self, cursor: &mut Cursor, text: &[u8], start: usize) -> Option<(T, usize)> {
+    fn guess(&mut self, cursor: &mut Cursor, text: &[u8], start: usize) -> Option<(T, usize)> {
         let link = self.links.get(cursor.expected as usize)?;
         if words(text.get(start..)?.first_chunk()?, link.mask) != link.text {
             return None;
         }
+        self.n_guessed = self.n_guessed.saturating_add(1);
         *cursor = Cursor {
             before: cursor.expected,
             expected: link.next,
@@ -181,7 +181,6 @@ mod tests {
             let text = format!("before{name}1,and more than is compared at once");
             match object.guess(&mut cursor, text.as_bytes(), 6) {
                 Some((guessed, end)) => {
-                    object.n_guessed += 1;
                     assert_eq!(guessed, place, "for {name}");
                     assert_eq!(end, 6 + name.len());
                     n_guessed += 1;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::ops::Range;
 
-/// Bytes as text, if they are UTF-8. The standard library takes five times as many instructions, as much as a tenth of what it
-/// takes to map a record.
+/// Bytes as text, if they are UTF-8. With the standard library it is 3% of what it takes to map a record, with this half of
+/// that.
 #[must_use]
 pub fn utf8(bytes: &[u8]) -> Option<&str> {
     simdutf8::basic::from_utf8(bytes).ok()

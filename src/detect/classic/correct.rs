@@ -38,11 +38,7 @@ impl Baseline {
         }
         let hour = &mut self.hours[features.hour];
         *hour = hour.saturating_sub(1);
-        for (tag, value) in [
-            (features.ip, event.source_ip),
-            (features.location, event.geo_location),
-            (Some(features.kind), Some(event.kind)),
-        ] {
+        for (tag, value) in features.tags_of(&event.into()) {
             if let Some((tag, value)) = tag.zip(value) {
                 self.values.unlearn(tag, value);
             }
