@@ -130,7 +130,14 @@ impl Compiler {
             has.extend(sign.is.keys().map(number).collect::<Result<Vec<_>, _>>()?);
             let is = sign.is.iter();
             let is = is.map(|(name, texts)| Ok((sign_place(number(name)?), texts.all())));
+            let exact = sign.has.iter().filter(|_| sign.exact);
+            let exact = exact.map(|name| {
+                let number = number(name)?;
+                let is_listed = names.names[usize::from(number)] == *name;
+                Ok((sign_place(number), is_listed))
+            });
             Ok(Sign {
+                exact: exact.collect::<anyhow::Result<_>>()?,
                 has,
                 lacks: numbers(&sign.lacks)?,
                 is: is.collect::<anyhow::Result<_>>()?,

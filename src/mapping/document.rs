@@ -85,6 +85,9 @@ pub(super) struct Sign {
     pub(super) is: BTreeMap<String, Texts>,
     #[serde(default)]
     pub(super) lacks: Vec<String>,
+    /// Whether the names of `has` count in just these letters.
+    #[serde(default)]
+    pub(super) exact: bool,
 }
 
 #[derive(Deserialize, Debug)]

@@ -86,6 +86,8 @@ pub(super) struct Sign {
     pub(super) has: Vec<u16>,
     pub(super) lacks: Vec<u16>,
     pub(super) is: Vec<(u16, Vec<String>)>,
+    /// Places of members whose letters count, and whether they are those of the list of all names.
+    pub(super) exact: Vec<(u16, bool)>,
 }
 
 impl Format {
@@ -94,6 +96,10 @@ impl Format {
         self.signs.iter().any(|sign| {
             sign.has.iter().all(|&number| slots.has_seen(number))
                 && !sign.lacks.iter().any(|&number| slots.has_seen(number))
+                && sign
+                    .exact
+                    .iter()
+                    .all(|(place, is_listed)| slots.get(*place).is_exact == *is_listed)
                 && sign.is.iter().all(|(place, wanted)| {
                     let slot = slots.get(*place);
                     let text = slot.is_scalar().then(|| texts.get(slot)).flatten();
