@@ -9,6 +9,7 @@ mod curve;
 mod device;
 mod episode;
 mod event;
+mod paced;
 mod place;
 mod population;
 mod random;
@@ -19,6 +20,7 @@ mod tests;
 mod user;
 
 use block::{Block, Plan};
+pub use paced::Paced;
 use rayon::prelude::*;
 use std::io::{self, Write};
 use std::mem::swap;

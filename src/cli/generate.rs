@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -9,7 +10,7 @@ use clap::Parser;
 
 use super::Ended;
 use super::kafka::ClusterArgs;
-use crate::generate::{GenerateConfig, generate};
+use crate::generate::{GenerateConfig, Paced, generate};
 use crate::io::kafka::{Acks, ByUser, Producer, topic_of};
 use crate::progress::Work;
 use crate::report;
@@ -58,6 +59,10 @@ pub struct GenArgs {
     #[arg(long, value_name = "WHERE", value_parser = parse_topic)]
     to: Option<String>,
 
+    /// Make so many a second, as a source that is live would, and not as many as it can
+    #[arg(long, value_name = "N")]
+    per_second: Option<NonZeroU32>,
+
     /// Brokers that must have an event before it counts as sent
     #[arg(long, value_enum, default_value_t = Acks::All, requires = "to")]
     acks: Acks,
@@ -69,6 +74,7 @@ pub struct GenArgs {
 const EXAMPLES: &str = "Examples:
   sg-gen --events 100000 --users 200 --seed 7 --labels labels.ndjson > events.ndjson
   sg-gen --events 1000000 --to kafka:events -b localhost:9092
+  sg-gen --per-second 2000 --to kafka:events -b localhost:9092
   sg-gen --events 1000000 | sg-score --emit anomalies | jq -c .anomaly.reasons
 
 Exit codes:
@@ -106,6 +112,9 @@ pub fn run(args: &GenArgs) -> anyhow::Result<Ended> {
             Box::new(ByUser(producer))
         }
     };
+    if let Some(per_second) = args.per_second {
+        output = Box::new(Paced::new(output, per_second));
+    }
     let work = Work::Things {
         what: "events",
         n_things: Some(args.events),

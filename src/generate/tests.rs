@@ -253,6 +253,21 @@ fn impossible_configurations_are_refused() {
 }
 
 #[test]
+fn a_rate_changes_no_byte_and_is_kept() {
+    let config = config(400, 20, 1, 1);
+    let mut expected = Vec::new();
+    generate(&config, &mut expected, None).unwrap();
+    let mut lines = Vec::new();
+    let start = std::time::Instant::now();
+    let per_second = std::num::NonZeroU32::new(1_000).unwrap();
+    let mut paced = super::Paced::new(&mut lines, per_second);
+    generate(&config, &mut paced, None).unwrap();
+    // The last of 400 is due after 399 ms; a machine may be slow, but never too early.
+    assert!(start.elapsed().as_millis() >= 380, "{:?}", start.elapsed());
+    assert!(lines == expected);
+}
+
+#[test]
 fn a_write_error_ends_the_run() {
     struct Full;
     impl std::io::Write for Full {
