@@ -23,7 +23,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
-use super::client::{Ear, partitions_of, reach};
+use super::client::{Ear, partitions_of, reach, unusable};
 use super::deliveries::Deliveries;
 use super::partition_of;
 use super::transaction::{Send, Writer, send_checkpoint};
@@ -154,8 +154,7 @@ impl Changelog {
     fn reader(&self) -> anyhow::Result<BaseConsumer<Ear>> {
         let config = self.cluster.config(&READER_SETTINGS);
         let ear = Ear::new(self.name, self.quiet);
-        BaseConsumer::from_config_and_context(&config, ear)
-            .context("Kafka cannot be used like this")
+        BaseConsumer::from_config_and_context(&config, ear).map_err(unusable)
     }
 
     /// The partition of the topic that a task's records are in.
@@ -169,8 +168,7 @@ impl Changelog {
         let mut config = self.cluster.config(&WRITER_SETTINGS);
         config.set("transactional.id", &id);
         let context = Deliveries::new(Ear::new(self.name, self.quiet));
-        let client = BaseProducer::from_config_and_context(&config, context)
-            .context("Kafka cannot be used like this")?;
+        let client = BaseProducer::from_config_and_context(&config, context).map_err(unusable)?;
         let listen = || client.poll(Duration::from_millis(5));
         let begin = |timeout| client.init_transactions(timeout);
         let ear = &client.context().ear;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -50,6 +50,17 @@ impl Cluster {
         }
         config
     }
+}
+
+/// What to say of settings that no client can have. A value may be a secret, even that of a name that is none.
+pub(super) fn unusable(error: KafkaError) -> anyhow::Error {
+    let error = match error {
+        KafkaError::ClientConfig(_, why, key, value) if !value.is_empty() => {
+            anyhow!("{key}: {}", why.replace(&value, "..."))
+        }
+        other => other.into(),
+    };
+    error.context("Kafka cannot be used like this")
 }
 
 /// A change in which partitions are read here.

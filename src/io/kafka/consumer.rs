@@ -14,7 +14,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::changelog::Changelog;
-use super::client::{Ear, Rebalance, partitions_of, reach};
+use super::client::{Ear, Rebalance, partitions_of, reach, unusable};
 use super::committer::{Committer, commit};
 use super::{Cluster, Subscription, source_of};
 use crate::batch::{Block, Medium, Origin};
@@ -150,8 +150,8 @@ pub fn open(
     } else if subscription.metrics.is_some() {
         config.set("statistics.interval.ms", TAIL_INTERVAL_MS);
     }
-    let consumer = BaseConsumer::from_config_and_context(&config, Ear::new(name, quiet))
-        .context("Kafka cannot be used like this")?;
+    let consumer =
+        BaseConsumer::from_config_and_context(&config, Ear::new(name, quiet)).map_err(unusable)?;
     let consumer = Arc::new(consumer);
     let ear = Arc::clone(consumer.context());
     if let Some(metrics) = &subscription.metrics {
@@ -517,16 +517,21 @@ impl Subscribed {
     }
 }
 
-/// A message is one line: line ends within it are white space, or it is no JSON.
+/// A message is one line: what ends lines between the parts of a JSON text becomes a blank. Within a string it may not
+/// be, and becomes what may not be there either.
 fn push_line(lines: &mut Vec<u8>, message: &[u8]) {
     let message = message.trim_ascii_end();
     let start = lines.len();
     lines.extend_from_slice(message);
     if memchr::memchr(b'\n', message).is_some() {
+        let (mut is_inside, mut is_escaped) = (false, false);
         for byte in &mut lines[start..] {
-            if *byte == b'\n' {
-                *byte = b' ';
+            match *byte {
+                b'\n' => *byte = if is_inside { b'\r' } else { b' ' },
+                b'"' => is_inside ^= !is_escaped,
+                _ => {}
             }
+            is_escaped = *byte == b'\\' && !is_escaped;
         }
     }
     lines.push(b'\n');

@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde::Deserialize;
 
 use super::Cluster;
-use super::client::{Ear, reach};
+use super::client::{Ear, reach, unusable};
 use super::deliveries::{Deliveries, Undelivered, is_about_message};
 use crate::shutdown::Shutdown;
 
@@ -69,8 +69,7 @@ impl Producer {
             Acks::One => config.set("acks", "1").set("enable.idempotence", "false"),
         };
         let context = Deliveries::new(Ear::new(name, quiet));
-        let producer = BaseProducer::from_config_and_context(&config, context)
-            .context("Kafka cannot be used like this")?;
+        let producer = BaseProducer::from_config_and_context(&config, context).map_err(unusable)?;
         let listen = || producer.poll(Duration::ZERO);
         let ask = |timeout| producer.client().fetch_metadata(Some(topic), timeout);
         let ear = &producer.context().ear;

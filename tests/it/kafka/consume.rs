@@ -165,13 +165,16 @@ fn what_is_no_event_is_kept_with_its_offset() {
     let good = [event("e1", "u", 1), event("e2", "u", 2)];
     let pretty =
         "{\n \"event_id\": \"e3\",\n \"user\": \"u\", \"timestamp\": 3, \"type\": \"T\"\n}\n";
-    let messages: [&[u8]; 7] = [
+    // Nobody's JSON: a line end within a string.
+    let broken = b"{\"event_id\":\"e4\",\"user\":\"a\\\"\nb\",\"timestamp\":3,\"type\":\"T\"}";
+    let messages: [&[u8]; 8] = [
         good[0].as_bytes(),
         b"nonsense",
         b"",
         pretty.as_bytes(),
         b"\xFF\xFE",
         b"two\nlines",
+        broken,
         good[1].as_bytes(),
     ];
     send_messages(
@@ -186,7 +189,7 @@ fn what_is_no_event_is_kept_with_its_offset() {
     assert_eq!(ran.text(), format!("{}\n{shown}\n{}\n", good[0], good[1]));
     assert!(
         ran.stderr
-            .contains("in 7 = out 3 + rejected 3 + filtered 1"),
+            .contains("in 8 = out 3 + rejected 4 + filtered 1"),
         "{}",
         ran.stderr
     );
@@ -206,7 +209,7 @@ fn what_is_no_event_is_kept_with_its_offset() {
         .iter()
         .map(|it| it["position"]["offset"].as_u64())
         .collect();
-    assert_eq!(places, [Some(1), Some(4), Some(5)]);
+    assert_eq!(places, [Some(1), Some(4), Some(5), Some(6)]);
     assert_eq!(letters[0]["source"], format!("kafka:{topic}/0"));
     assert_eq!(letters[0]["raw_b64"], "bm9uc2Vuc2U=");
     // A letter is no event: a program that reads letters rejects each, and keeps it as it is.

@@ -220,6 +220,14 @@ fn a_secure_cluster_knows_whom_it_lets_in() {
         "{}",
         running.stderr()
     );
+    // Names that are none, and values that cannot be: what stands for the secret is not repeated.
+    for text in ["sasl.pasword=hunter2\n", "security.protocol=hunter2\n"] {
+        std::fs::write(&config, text).unwrap();
+        let ran = run("sg-consume", &args, b"").expect_code(2);
+        let name = text.split('=').next().unwrap();
+        assert!(ran.stderr.contains(name), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    }
     std::fs::write(&config, "sasl.password hunter2").unwrap();
     let ran = run("sg-consume", &args, b"").expect_code(2);
     assert!(
