@@ -28,6 +28,7 @@ mod shelves;
 mod state;
 mod stretches;
 mod tasks;
+mod trouble;
 mod vectors;
 mod view;
 mod walk;
@@ -73,6 +74,7 @@ pub use writer::{Writer, WriterOptions};
 use crate::schema;
 use feed::Feed;
 use lock::{LOCK_TIMEOUT, Locks, PAUSE, is_written};
+use trouble::advice;
 
 /// Sizes that trade memory for speed.
 #[derive(Clone, Debug)]
@@ -424,33 +426,18 @@ fn set_packing(options: &mut Options, packing: DBCompressionType) {
 /// What to say when the store cannot be opened.
 fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => anyhow::anyhow!(
-            "database {shown} is damaged ({}): restore it from a backup, or make a new one and \
-             read the events again",
-            error.to_string().trim()
-        ),
-        rocksdb::ErrorKind::InvalidArgument if error.to_string().contains("olumn famil") => {
-            anyhow::anyhow!(
-                "database {shown} is not one of this release ({})",
-                error.to_string().trim()
-            )
-        }
-        _ => anyhow::anyhow!(
-            "cannot open the database {shown} ({}): if files are missing, restore it from a \
-             backup, or make a new one and read the events again",
-            error.to_string().trim()
-        ),
+    let text = error.to_string();
+    let text = text.trim();
+    if error.kind() == rocksdb::ErrorKind::InvalidArgument && text.contains("olumn famil") {
+        return anyhow::anyhow!("database {shown} is not one of this release ({text})");
     }
+    let advice = advice(error, RESTORE);
+    anyhow::anyhow!("cannot open the database {shown} ({text}): {advice}")
 }
 
 fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
-    let advice = if error.kind() == rocksdb::ErrorKind::Corruption {
-        "it is damaged; restore it from a backup, or make a new one and read the events again"
-    } else {
-        "mend the disk or the folder, then run the same command again"
-    };
+    let advice = advice(error, RESTORE);
     let error = error.to_string();
     anyhow::anyhow!(
         "cannot read the database {shown} ({}): {advice}",
@@ -460,9 +447,12 @@ fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
 
 fn write_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
+    let advice = advice(error, RESTORE);
+    let error = error.to_string();
     anyhow::anyhow!(
-        "cannot write to the database {shown} ({}): nothing of the last batch was kept; \
-         make room or mend it, then run the same command again",
-        error.to_string().trim()
+        "cannot write to the database {shown} ({}): nothing of the last batch was kept; {advice}",
+        error.trim()
     )
 }
+
+const RESTORE: &str = "restore it from a backup, or make a new one and read the events again";

@@ -332,7 +332,10 @@ fn score(args: &ScoreArgs) -> anyhow::Result<Ended> {
             // events has not fed them.
             if !outcome.is_stopped && !outcome.is_closed && !is_question && resume.is_none() {
                 state.commit(&Label::default(), sink.n_line_bytes())?;
-                state.flush()?;
+                // They are kept whether or not that succeeds: to run again would learn them twice.
+                if let Err(error) = state.flush() {
+                    say(NAME, &format!("{error:#}"));
+                }
             }
             outcome
         }

@@ -25,6 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use epochs::Label;
 
 use super::block_cache;
+use super::trouble::advice;
 use crate::batch::{Learned, Records};
 use crate::schema;
 use crate::schema::state as layout;
@@ -255,11 +256,18 @@ impl State {
     /// Brings all to files, which open faster than a log that has to be replayed.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If they cannot be written; what was committed is kept all the same.
     pub fn flush(&self) -> anyhow::Result<()> {
         let families = layout::FAMILIES.map(|name| self.family(name));
         let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
-        flushed.map_err(|error| write_error(&self.path, &error))
+        flushed.map_err(|error| {
+            anyhow::anyhow!(
+                "cannot bring the log of {} to files ({}): baselines are kept in it; make room or \
+                 mend it before the next run",
+                self.path.display(),
+                error.to_string().trim()
+            )
+        })
     }
 
     fn walk(
@@ -511,29 +519,18 @@ fn damaged(path: &Path) -> String {
 /// What to say when the database cannot be opened.
 fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
-    let error_text = error.to_string();
-    let error_text = error_text.trim();
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => {
-            anyhow::anyhow!("the state folder {shown} is damaged ({error_text}): {RESTORE}")
-        }
-        rocksdb::ErrorKind::InvalidArgument if error_text.contains("olumn famil") => {
-            anyhow::anyhow!("the state folder {shown} is not one of this release ({error_text})")
-        }
-        _ => anyhow::anyhow!(
-            "cannot open the state folder {shown} ({error_text}): make room or mend it; if files \
-             are missing, {RESTORE}"
-        ),
+    let text = error.to_string();
+    let text = text.trim();
+    if error.kind() == rocksdb::ErrorKind::InvalidArgument && text.contains("olumn famil") {
+        return anyhow::anyhow!("the state folder {shown} is not one of this release ({text})");
     }
+    let advice = advice(error, RESTORE);
+    anyhow::anyhow!("cannot open the state folder {shown} ({text}): {advice}")
 }
 
 fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
-    let advice = if error.kind() == rocksdb::ErrorKind::Corruption {
-        RESTORE
-    } else {
-        "mend the disk or the folder, then run the same command again"
-    };
+    let advice = advice(error, RESTORE);
     let error = error.to_string();
     anyhow::anyhow!(
         "cannot read the state folder {shown} ({}): {advice}",
@@ -543,9 +540,11 @@ fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
 
 fn write_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     let shown = path.display();
+    let advice = advice(error, RESTORE);
+    let error = error.to_string();
     anyhow::anyhow!(
         "cannot save baselines in {shown} ({}): they stay what they were at the last checkpoint; \
-         make room or mend it, then run the same command again",
-        error.to_string().trim()
+         {advice}",
+        error.trim()
     )
 }
