@@ -15,6 +15,7 @@ mod keeping;
 mod live;
 mod lock;
 mod merge;
+mod neighbours;
 mod outbox;
 mod peer;
 mod pipe;

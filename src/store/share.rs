@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ const SOCKET: &str = "streamguard.sock";
 const SESSIONS_MAX: usize = 64;
 /// How often it is looked for what a backup has left that was killed.
 const CLEARING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked for small files that can be merged.
+const MERGING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long questions that are being asked may go on when the program is at its end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -34,8 +36,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Shared {
     state: Arc<State>,
     accepting: Option<JoinHandle<()>>,
-    /// Clears up after backups until its sender has gone.
-    clearing: Option<(Sender<()>, JoinHandle<()>)>,
+    /// What is done now and then, until its sender has gone.
+    chores: Vec<(Sender<()>, JoinHandle<()>)>,
     listener: Arc<UnixListener>,
     path: PathBuf,
 }
@@ -90,7 +92,15 @@ impl Shared {
         Some(Self {
             state,
             accepting: Some(accepting),
-            clearing: Some(clear_up(store)),
+            chores: vec![
+                chore(store, CLEARING_INTERVAL, |store, _| {
+                    store.clear_checkpoint();
+                }),
+                chore(store, MERGING_INTERVAL, |store, is_over| {
+                    // Whoever writes will be told of what is wrong.
+                    let _ = store.merge_neighbours(is_over);
+                }),
+            ],
             listener,
             path,
         })
@@ -99,8 +109,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some((sender, thread)) = self.clearing.take() {
-            drop(sender);
+        let (senders, threads): (Vec<_>, Vec<_>) = self.chores.drain(..).unzip();
+        drop(senders);
+        for thread in threads {
             let _ = thread.join();
         }
         let state = &self.state;
@@ -182,13 +193,18 @@ impl State {
     }
 }
 
-/// Begins to remove what backups leave that are killed.
-fn clear_up(store: &Arc<Store>) -> (Sender<()>, JoinHandle<()>) {
+/// Does something again and again; it is told how to find out that it is over.
+fn chore(
+    store: &Arc<Store>,
+    interval: Duration,
+    work: impl Fn(&Store, &dyn Fn() -> bool) + Send + 'static,
+) -> (Sender<()>, JoinHandle<()>) {
     let (sender, receiver) = channel::<()>();
     let store = Arc::clone(store);
     let thread = thread::spawn(move || {
-        while receiver.recv_timeout(CLEARING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            store.clear_checkpoint();
+        let is_over = || receiver.try_recv() == Err(TryRecvError::Disconnected);
+        while receiver.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            work(&store, &is_over);
         }
     });
     (sender, thread)
