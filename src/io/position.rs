@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files::{STDIN, is_compressed};
@@ -31,6 +32,8 @@ pub enum Position {
 pub struct PartitionPosition {
     /// The cluster's own id: another cluster may have a topic of the same name.
     pub cluster: String,
+    /// What Kafka can count, as with all numbers that are read here.
+    #[serde(deserialize_with = "read_number")]
     pub offset: u64,
 }
 
@@ -38,8 +41,10 @@ pub struct PartitionPosition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {
     /// Number of the line, from 1.
+    #[serde(deserialize_with = "read_line")]
     pub line: u64,
     /// Offset of its first byte, after decompression.
+    #[serde(deserialize_with = "read_number")]
     pub offset: u64,
     /// Length of the head that `head_sha256` covers, in bytes of the file.
     pub head_bytes: u64,
@@ -50,6 +55,20 @@ pub struct FilePosition {
     /// Length of the file.
     #[serde(default)]
     pub file_bytes: u64,
+}
+
+/// A number that can be counted on from, and that Kafka has a word for: a higher one is damaged.
+pub(super) fn read_number<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(value)?;
+    i64::try_from(number).map_err(D::Error::custom)?;
+    Ok(number)
+}
+
+fn read_line<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    match read_number(value)? {
+        0 => Err(D::Error::custom("lines are counted from 1")),
+        line => Ok(line),
+    }
 }
 
 impl Position {
@@ -271,6 +290,23 @@ fn hash(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An offset of this kind became a negative one on its way to Kafka: everything was read again, and
+    /// nobody was told.
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let is_read = |json: &str| serde_json::from_str::<Position>(json).is_ok();
+        let partition = |offset: u64| format!(r#"{{"cluster":"c","offset":{offset}}}"#);
+        let file = |line: u64, offset: u64| {
+            format!(r#"{{"line":{line},"offset":{offset},"head_bytes":1,"head_sha256":"aa"}}"#)
+        };
+        let last = u64::MAX >> 1;
+        assert!(is_read(&partition(0)) && is_read(&partition(last)));
+        assert!(is_read(&file(1, 0)) && is_read(&file(last, last)));
+        assert!(!is_read(&partition(last + 1)) && !is_read(&partition(u64::MAX)));
+        assert!(!is_read(&file(0, 0)) && !is_read(&file(u64::MAX, 0)));
+        assert!(!is_read(&file(1, last + 1)));
+    }
 
     #[test]
     fn a_file_is_known_by_its_head() {

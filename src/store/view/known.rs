@@ -173,12 +173,18 @@ impl View<'_> {
             let Some(source) = key.strip_prefix(prefix) else {
                 break;
             };
-            positions.push((
-                String::from_utf8(source.to_vec())?,
-                serde_json::from_slice(&value)?,
-            ));
+            let source = String::from_utf8(source.to_vec())?;
+            let position = self.read_position(&source, &value)?;
+            positions.push((source, position));
         }
         Ok(positions)
+    }
+
+    fn read_position(&self, source: &str, value: &[u8]) -> anyhow::Result<Position> {
+        serde_json::from_slice(value).with_context(|| {
+            let shown = self.path.display();
+            format!("how far {source} was read is damaged in {shown}: restore it from a backup")
+        })
     }
 
     /// Walks the anomalies of one severity between two times, both included.
@@ -211,7 +217,7 @@ impl View<'_> {
         let value = self.value(schema::META, schema::position_key(task).as_bytes())?;
         Ok(match value {
             None => None,
-            Some(value) => match serde_json::from_slice(&value)? {
+            Some(value) => match self.read_position(task, &value)? {
                 Position::Partition(position) => Some(position),
                 Position::File(_) => None,
             },
