@@ -305,6 +305,13 @@ impl Store {
         self.db.cf_handle(name).expect("all families are opened")
     }
 
+    /// Puts an entry there, whatever it is.
+    #[cfg(test)]
+    pub(crate) fn put(&self, family: &str, key: &[u8], value: &[u8]) {
+        let put = self.db.put_cf(self.family(family), key, value);
+        put.expect("it can be written");
+    }
+
     fn get(&self, family: &str, key: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
         self.db
             .get_cf(self.family(family), key)

@@ -13,6 +13,11 @@ use super::{Order, Store};
 use crate::record::anomaly::{AnomalyRecord, IncidentRecord};
 use crate::schema;
 
+/// Nobody is told of so many: a higher number is a damaged one, and above it there is room to count on.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+/// Alerts that are taken out one by one.
+const REMOVED_MAX: u64 = 1_000;
+
 /// Which anomalies are alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Alerting {
@@ -198,8 +203,13 @@ impl Progress {
         state.targets[target].1 = number;
         let numbers = state.targets.iter().map(|(_, number)| *number);
         let all_have = numbers.min().unwrap_or(0);
-        for number in state.removed + 1..=all_have {
-            writes.delete_cf(meta, schema::alert_key(number));
+        if all_have.saturating_sub(state.removed) > REMOVED_MAX {
+            let range = [state.removed + 1, all_have + 1].map(schema::alert_key);
+            writes.delete_range_cf(meta, &range[0], &range[1]);
+        } else {
+            for number in state.removed + 1..=all_have {
+                writes.delete_cf(meta, schema::alert_key(number));
+            }
         }
         state.removed = all_have.max(state.removed);
         self.store.write(writes, false)
@@ -298,8 +308,7 @@ impl Store {
         while let Some((key, value)) = walk.next_entry()?
             && key.starts_with(schema::META_ALERT_PREFIX.as_bytes())
         {
-            if schema::split_alert_key(&key).is_none() || schema::split_event_key(&value).is_none()
-            {
+            if read_alert_key(&key).is_none() || schema::split_event_key(&value).is_none() {
                 verified.find(format!("{}: is not an alert on an event", show(&key)));
             }
         }
@@ -316,7 +325,7 @@ impl Store {
         let mut alerts = Vec::new();
         while alerts.len() < n_max
             && let Some((key, event_key)) = walk.next_entry()?
-            && let Some(number) = schema::split_alert_key(&key)
+            && let Some(number) = read_alert_key(&key)
         {
             alerts.push((number, event_key));
         }
@@ -327,8 +336,12 @@ impl Store {
     fn last_alert(&self) -> anyhow::Result<u64> {
         let from = schema::alert_key(u64::MAX);
         let mut walk = self.walk(schema::META, from.as_bytes(), Order::NewestFirst);
-        let entry = walk.next_entry()?;
-        Ok(entry.map_or(0, |(key, _)| schema::split_alert_key(&key).unwrap_or(0)))
+        match walk.next_entry()? {
+            Some((key, _)) if key.starts_with(schema::META_ALERT_PREFIX.as_bytes()) => {
+                read_alert_key(&key).context("which alerts wait is damaged: run sg-store verify")
+            }
+            _ => Ok(0),
+        }
     }
 
     /// Targets and the numbers of the last alerts that they have.
@@ -341,11 +354,64 @@ impl Store {
         {
             let number = std::str::from_utf8(&value).ok();
             let number = number.and_then(|number| number.parse().ok());
+            let number = number.filter(|number| *number <= NUMBER_MAX);
             targets.push((
                 String::from_utf8(target.to_vec())?,
                 number.context("how far a target of alerts has come is not readable")?,
             ));
         }
         Ok(targets)
+    }
+}
+
+/// The number in the key of an alert, if it can be one.
+fn read_alert_key(key: &[u8]) -> Option<u64> {
+    schema::split_alert_key(key).filter(|number| *number <= NUMBER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Access, Tuning};
+
+    /// The number after it was 0, whose alert is before those that everybody has: nobody was told.
+    #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        let event = b"000000000000001:e";
+        let target = |number: &str| (schema::alert_target_key("t"), number.to_owned());
+        let alert = |number| (schema::alert_key(number), "000000000000001:e".to_owned());
+        for (key, value) in [
+            target("18446744073709551615"),
+            target("9223372036854775808"),
+            alert(u64::MAX),
+            alert(NUMBER_MAX + 1),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let store = Store::open(folder.path(), Access::Write, &Tuning::default());
+            let store = Arc::new(store.expect("it opens"));
+            store.put(schema::META, schema::alert_key(1).as_bytes(), event);
+            store.put(schema::META, key.as_bytes(), value.as_bytes());
+            let opened = store.open_outbox(Alerting::Anomalies, &["t".to_owned()]);
+            assert!(opened.is_err(), "{key}");
+            let verified = store.verify().expect("it can be read");
+            assert_eq!(verified.n_findings, 1, "{key}: {:?}", verified.findings);
+        }
+    }
+
+    /// A number far ahead kept whoever had been told of it from ever coming back.
+    #[test]
+    fn any_number_of_alerts_is_taken_out_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default());
+        let store = Arc::new(store.expect("it opens"));
+        let targets = ["t".to_owned()];
+        let opened = store.open_outbox(Alerting::Anomalies, &targets);
+        let progress = opened.expect("it opens").progress;
+        for number in [1, NUMBER_MAX] {
+            let key = schema::alert_key(number);
+            store.put(schema::META, key.as_bytes(), b"000000000000001:e");
+        }
+        progress.pass(0, NUMBER_MAX).expect("it can be written");
+        assert_eq!(store.alerts_after(0, 9).expect("it can be read"), []);
     }
 }
