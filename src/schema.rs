@@ -167,13 +167,21 @@ fn push_time_prefix(key: &mut Vec<u8>, timestamp_ms: i64) {
 pub fn split_event_key(key: &[u8]) -> Option<(i64, &str)> {
     let key = std::str::from_utf8(key).ok()?;
     let (timestamp, rest) = key.split_at_checked(TIMESTAMP_DIGITS)?;
-    Some((timestamp.parse().ok()?, rest.strip_prefix(':')?))
+    Some((read_digits(timestamp)?, rest.strip_prefix(':')?))
 }
 
-/// The event id in what [`push_event_key`] has appended.
+/// A number that is written with nothing but digits: a sign can be read as part of one, too.
+fn read_digits<T: std::str::FromStr>(digits: &str) -> Option<T> {
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// The event id in what [`push_event_key`] has appended; nothing in what is too short for that.
 #[must_use]
 pub fn event_id_of_key(key: &[u8]) -> &[u8] {
-    &key[TIMESTAMP_DIGITS + 1..]
+    key.get(TIMESTAMP_DIGITS + 1..).unwrap_or_default()
 }
 
 /// Appends the key of `by_id`.
@@ -217,11 +225,11 @@ pub fn push_user_prefix(key: &mut Vec<u8>, user: &str, timestamp_ms: i64) {
     key.extend_from_slice(&timestamp_ms.to_be_bytes());
 }
 
-/// What sorts behind all `by_user` keys that begin with `user`: no time's first byte is that high.
+/// What sorts behind all `by_user` or `by_id` keys that begin with a hash: no time's first byte is that high.
 #[must_use]
-pub fn user_end(user: [u8; 8]) -> [u8; 9] {
+pub fn hash_end(hash: [u8; 8]) -> [u8; 9] {
     let mut end = [0xFF; 9];
-    end[..8].copy_from_slice(&user);
+    end[..8].copy_from_slice(&hash);
     end
 }
 
@@ -303,6 +311,10 @@ pub fn split_baseline_key(key: &[u8]) -> Option<(&str, &str)> {
     let (task, user) = match key.split_first() {
         Some((&TASK_MARK, rest)) => {
             let end = rest.iter().position(|byte| *byte == TASK_MARK)?;
+            // The task without a name has no marks.
+            if end == 0 {
+                return None;
+            }
             (&rest[..end], &rest[end + 1..])
         }
         _ => (&[][..], key),
@@ -360,7 +372,7 @@ pub fn alert_key(number: u64) -> String {
 #[must_use]
 pub fn split_alert_key(key: &[u8]) -> Option<u64> {
     let digits = key.strip_prefix(META_ALERT_PREFIX.as_bytes())?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    read_digits(std::str::from_utf8(digits).ok()?)
 }
 
 /// The name in `meta` of a note on analyses.
@@ -399,30 +411,37 @@ pub fn stretch_ms(stretch: i64) -> (i64, i64) {
     (stretch << STRETCH_BITS, (stretch + 1) << STRETCH_BITS)
 }
 
+/// Digits of the number of a stretch.
+const STRETCH_DIGITS: usize = 10;
+
 /// The name in `meta` of the sum of a stretch: they sort by time.
 #[must_use]
 pub fn vector_sum_key(stretch: i64) -> Vec<u8> {
-    format!("{META_VECTORS_PREFIX}{stretch:010}").into_bytes()
+    format!("{META_VECTORS_PREFIX}{stretch:0STRETCH_DIGITS$}").into_bytes()
 }
 
 /// The stretch in what [`vector_sum_key`] has made, or none if it is another name.
 #[must_use]
 pub fn split_vector_sum_key(key: &[u8]) -> Option<i64> {
-    let digits = key.strip_prefix(META_VECTORS_PREFIX.as_bytes())?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    read_stretch(key.strip_prefix(META_VECTORS_PREFIX.as_bytes())?)
+}
+
+/// More digits would be no time in milliseconds any more.
+fn read_stretch(digits: &[u8]) -> Option<i64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    read_digits(digits).filter(|_| digits.len() == STRETCH_DIGITS)
 }
 
 /// The name in `meta` of the record of a stretch: they sort by time.
 #[must_use]
 pub fn stretch_key(stretch: i64) -> Vec<u8> {
-    format!("{META_STRETCH_PREFIX}{stretch:010}").into_bytes()
+    format!("{META_STRETCH_PREFIX}{stretch:0STRETCH_DIGITS$}").into_bytes()
 }
 
 /// The stretch in what [`stretch_key`] has made, or none if it is another name.
 #[must_use]
 pub fn split_stretch_key(key: &[u8]) -> Option<i64> {
-    let digits = key.strip_prefix(META_STRETCH_PREFIX.as_bytes())?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    read_stretch(key.strip_prefix(META_STRETCH_PREFIX.as_bytes())?)
 }
 
 /// What keys have of an event id or of a user.
@@ -495,8 +514,8 @@ mod tests {
             "\u{10FFFF}",
         );
         let alice = *user.first_chunk().expect("a hash comes first");
-        assert!(last[..] < user_end(alice)[..] && user_end(alice)[..] > user[..]);
-        assert_eq!(user_end(alice)[..8], alice);
+        assert!(last[..] < hash_end(alice)[..] && hash_end(alice)[..] > user[..]);
+        assert_eq!(hash_end(alice)[..8], alice);
         let mut severity = Vec::new();
         push_severity_key(&mut severity, Severity::High, 7, "evt");
         assert_eq!(split_severity_key(&severity), Some((7, "evt")));
@@ -507,6 +526,26 @@ mod tests {
             );
         }
         assert_eq!(severity_of_byte(0), None);
+    }
+
+    /// Each of these was read as a key once: a sign as a digit, a task without a name, a stretch whose time
+    /// no number holds. Whoever walked from the end of that task came to the same key again.
+    #[test]
+    fn what_is_no_key_of_ours_is_not_read_as_one() {
+        assert_eq!(split_event_key(b"+00000000000000:evt"), None);
+        assert_eq!(split_event_key(b"-00000000000001:evt"), None);
+        assert_eq!(event_id_of_key(b"000000000000001"), b"");
+        assert_eq!(split_baseline_key(b"\xFF\xFFalice"), None);
+        assert_eq!(split_baseline_key(b"\xFF"), None);
+        for digits in ["99999999999", "+000000001", "1", "9223372036854775807"] {
+            let vectors = format!("{META_VECTORS_PREFIX}{digits}");
+            assert_eq!(split_vector_sum_key(vectors.as_bytes()), None, "{digits}");
+            let stretch = format!("{META_STRETCH_PREFIX}{digits}");
+            assert_eq!(split_stretch_key(stretch.as_bytes()), None, "{digits}");
+        }
+        let last = split_stretch_key(&stretch_key(9_999_999_999)).expect("it has ten digits");
+        assert!(stretch_ms(last).0 < stretch_ms(last).1);
+        assert_eq!(split_alert_key(b"alert:+0000000000000000001"), None);
     }
 
     #[test]

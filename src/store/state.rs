@@ -208,7 +208,9 @@ impl State {
             let Some(task) = found else {
                 return Ok(tasks);
             };
-            from = schema::task_end(&task);
+            let end = schema::task_end(&task);
+            ensure!(from < end, damaged(&self.path));
+            from = end;
             tasks.push(task);
         }
     }

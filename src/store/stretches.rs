@@ -195,13 +195,14 @@ impl StretchWalk<'_> {
         let Some((key, value)) = self.0.next_entry()? else {
             return Ok(None);
         };
-        let Some(number) = schema::split_stretch_key(&key) else {
+        if !key.starts_with(schema::META_STRETCH_PREFIX.as_bytes()) {
             return Ok(None);
-        };
-        let stretch = Stretch::read(&value);
+        }
+        let number = schema::split_stretch_key(&key);
+        let stretch = number.zip(Stretch::read(&value));
         let stretch =
             stretch.with_context(|| format!("{} is damaged: run sg-store verify", show(&key)))?;
-        Ok(Some((number, stretch)))
+        Ok(Some(stretch))
     }
 }
 

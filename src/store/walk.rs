@@ -198,7 +198,7 @@ impl<'a> UserWalk<'a> {
     /// Goes to the first user behind `user`.
     pub(super) fn skip_to_after(&mut self, user: [u8; 8]) {
         match &mut self.0 {
-            UserWay::Local { iterator, .. } => iterator.seek(schema::user_end(user)),
+            UserWay::Local { iterator, .. } => iterator.seek(schema::hash_end(user)),
             UserWay::Remote { last, .. } => *last = Some(user),
         }
     }
@@ -216,7 +216,7 @@ impl<'a> UserWalk<'a> {
                     return Ok(None);
                 };
                 let user = *user;
-                iterator.seek(schema::user_end(user));
+                iterator.seek(schema::hash_end(user));
                 Ok(Some(user))
             }
             UserWay::Remote {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{Order, View};
 use crate::engine::TaskState;
@@ -100,7 +100,9 @@ impl View<'_> {
                 return Ok(tasks);
             };
             let (task, _) = schema::split_baseline_key(&key).context("a baseline has no name")?;
-            from = schema::task_end(task);
+            let end = schema::task_end(task);
+            ensure!(from < end, "a baseline has no name");
+            from = end;
             tasks.push(task.to_owned());
         }
     }
@@ -239,5 +241,40 @@ impl View<'_> {
     pub fn is_restoring(&self, task: &str) -> anyhow::Result<bool> {
         let key = schema::restoring_key(task);
         Ok(self.value(schema::META, key.as_bytes())?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Access, Store, Tuning};
+
+    /// Whoever asked for the tasks came to the same key for ever.
+    #[test]
+    fn a_baseline_without_a_name_ends_a_walk_through_tasks() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default());
+        let store = store.expect("it opens");
+        for task in ["", "kafka:t/3"] {
+            store.put(schema::BASELINES, &schema::baseline_key(task, "u"), b"r");
+        }
+        let tasks = store.view().tasks().expect("they can be read");
+        assert_eq!(tasks, ["", "kafka:t/3"]);
+        store.put(schema::BASELINES, b"\xFF\xFFu", b"r");
+        assert!(store.view().tasks().is_err());
+    }
+
+    #[test]
+    fn a_position_that_cannot_be_is_told_with_its_source() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default());
+        let store = store.expect("it opens");
+        let key = schema::position_key("kafka:t/3");
+        let value = r#"{"cluster":"c","offset":9223372036854775808}"#;
+        store.put(schema::META, key.as_bytes(), value.as_bytes());
+        let view = store.view();
+        let why = view.positions().expect_err("it is damaged");
+        assert!(format!("{why:#}").contains("how far kafka:t/3 was read is damaged"));
+        assert!(view.task_position("kafka:t/3").is_err());
     }
 }
