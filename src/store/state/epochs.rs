@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ const LINE_BYTES_KEPT: u64 = 32 << 20;
 const EPOCHS_MIN: u64 = 2;
 /// What a checkpoint itself takes in the stream: so epochs without lines come to an end, too.
 const MARKER_BYTES: u64 = 64;
+/// Nobody commits so often: a higher number is a damaged one, and below it there is room to count on.
+const EPOCH_MAX: u64 = u64::MAX >> 1;
 
 /// What a state was kept for: a checkpoint that is on its way into a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,16 @@ pub(super) struct Epochs {
     pub(super) is_changed: bool,
 }
 
+impl Epochs {
+    /// Whether the numbers can be those of one history.
+    fn are_sound(&self) -> bool {
+        let mut began = self.began.values();
+        self.last <= EPOCH_MAX
+            && (1..=self.last + 1).contains(&self.oldest)
+            && began.all(|began| (1..=self.last).contains(began))
+    }
+}
+
 impl State {
     /// The label of the last commit. A commit under the same one goes with it if it is rolled back to.
     #[must_use]
@@ -82,9 +94,12 @@ impl State {
         let epoch = epochs.last + 1;
         let (meta, undo) = (self.family(layout::META), self.family(layout::UNDO));
         let mut writes = WriteBatch::default();
+        let line_bytes_total = (epochs.line_bytes_total)
+            .checked_add(n_line_bytes)
+            .and_then(|total| total.checked_add(MARKER_BYTES));
         let committed = Committed {
             label: label.clone(),
-            line_bytes_total: epochs.line_bytes_total + n_line_bytes + MARKER_BYTES,
+            line_bytes_total: line_bytes_total.with_context(|| damaged(&self.path))?,
         };
         let record = serde_json::to_vec(&committed)?;
         writes.put_cf(meta, layout::epoch_key(epoch), record);
@@ -137,7 +152,8 @@ impl State {
         let mut oldest = epochs.oldest;
         while oldest + EPOCHS_MIN <= epoch {
             let end = self.committed(oldest)?.line_bytes_total;
-            if line_bytes_total - end < LINE_BYTES_KEPT {
+            let since = line_bytes_total.checked_sub(end);
+            if since.with_context(|| damaged(&self.path))? < LINE_BYTES_KEPT {
                 break;
             }
             oldest += 1;
@@ -286,6 +302,7 @@ impl State {
         }
         let status = iterator.status();
         status.map_err(|error| read_error(&self.path, &error))?;
+        ensure!(epochs.are_sound(), damaged(&self.path));
         Ok(epochs)
     }
 

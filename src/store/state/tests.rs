@@ -368,6 +368,51 @@ fn an_interrupted_rollback_is_finished() {
     assert_eq!((n_undo(&state), state.label()), (2, label("db", 2)));
 }
 
+/// Numbers that no history has: they were counted on from, and wrapped around.
+#[test]
+fn numbers_that_cannot_be_are_damage() {
+    let is_damaged = |key: &[u8], value: &[u8], is_seen_at_once: bool| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = with_epochs(folder.path(), 5, 1);
+        let put = state.db.put_cf(state.family(layout::META), key, value);
+        put.expect("it can be written");
+        drop(state);
+        let opened = State::open(folder.path());
+        assert_eq!(opened.is_err(), is_seen_at_once, "{key:?}");
+        let committed = opened.and_then(|state| state.commit(&label("db", 6), 64 << 20));
+        let why = committed.expect_err("it is damaged");
+        assert!(format!("{why:#}").contains("is damaged: "), "{why:#}");
+    };
+    let number = |number: u64| number.to_be_bytes();
+    let of_bytes = |n_bytes: u64| {
+        format!(r#"{{"database":"db","checkpoint":1,"line_bytes_total":{n_bytes}}}"#).into_bytes()
+    };
+    for epoch in [u64::MAX, u64::MAX - 1] {
+        is_damaged(&layout::epoch_key(epoch), &of_bytes(1), true);
+    }
+    for oldest in [0, 7, u64::MAX] {
+        is_damaged(layout::META_OLDEST.as_bytes(), &number(oldest), true);
+    }
+    for began in [0, 6, u64::MAX] {
+        is_damaged(&layout::began_key("other"), &number(began), true);
+    }
+    is_damaged(&layout::epoch_key(5), &of_bytes(u64::MAX), false);
+    is_damaged(&layout::epoch_key(1), &of_bytes(u64::MAX), false);
+}
+
+/// Whoever asked for the tasks came to the same key for ever.
+#[test]
+fn a_key_that_is_not_ours_is_damage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = with_epochs(folder.path(), 1, 1);
+    assert_eq!(state.tasks().expect("they can be read"), [""]);
+    let baselines = state.family(layout::BASELINES);
+    let put = state.db.put_cf(baselines, b"\xFF\xFFu", [0; 9]);
+    put.expect("it can be written");
+    let why = state.tasks().expect_err("it is damaged");
+    assert!(format!("{why:#}").contains("is damaged: "), "{why:#}");
+}
+
 #[test]
 fn other_versions_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
