@@ -20,6 +20,8 @@ const EVENTS_BYTES_MAX: usize = 4 << 20;
 const ANOMALIES_BYTES_MAX: usize = 1 << 20;
 /// Events of one answer.
 const NEWS_MAX: usize = 1_000;
+/// No program stores so many: a higher number is a damaged one, and above it there is room to count on.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// What a program that ends leaves in the database's folder.
 const FILE: &str = "streamguard.news";
 
@@ -153,7 +155,9 @@ impl Stored {
     /// What the last program has left in a folder, if it has.
     pub(super) fn left_in(folder: &Path) -> Option<Self> {
         let bytes = fs::read(folder.join(FILE)).ok()?;
-        postcard::from_bytes(&bytes).ok()
+        let left: Self = postcard::from_bytes(&bytes).ok()?;
+        // What is damaged is as if there were none.
+        (left.events.is_sound() && left.anomalies.is_sound()).then_some(left)
     }
 
     /// What tells one of these from the next.
@@ -210,6 +214,13 @@ impl Chunk {
         (chunk, n_before)
     }
 
+    /// Whether each key is where it is said to be.
+    fn is_sound(&self) -> bool {
+        let mut ends = self.keys.iter().map(|(end, _)| *end);
+        ends.clone().is_sorted()
+            && ends.next_back().map(|end| end as usize) == Some(self.bytes.len())
+    }
+
     fn key(&self, i: usize) -> &[u8] {
         let start = if i == 0 {
             0
@@ -221,6 +232,20 @@ impl Chunk {
 }
 
 impl Lane {
+    /// Whether it is one that [`Lane::add`] can have made.
+    fn is_sound(&self) -> bool {
+        let mut next = 1;
+        let mut n_bytes = 0;
+        for chunk in &self.chunks {
+            if !chunk.is_sound() || chunk.first < next || chunk.first > NUMBER_MAX {
+                return false;
+            }
+            next = chunk.first + chunk.keys.len() as u64;
+            n_bytes += chunk.bytes.len();
+        }
+        (next - 1..=NUMBER_MAX).contains(&self.last) && n_bytes == self.n_bytes
+    }
+
     fn add(&mut self, (mut chunk, n_before): (Chunk, u64), n_bytes_max: usize) {
         self.last += n_before;
         if chunk.keys.is_empty() {
@@ -244,7 +269,8 @@ impl Lane {
         };
         for chunk in &self.chunks {
             let end = chunk.first + chunk.keys.len() as u64;
-            if end <= after + 1 {
+            // Whoever asks may name any number.
+            if end <= after.saturating_add(1) {
                 continue;
             }
             let from = chunk.first.max(news.last + 1);
@@ -332,6 +358,42 @@ mod tests {
         }
         assert_eq!(n_told + n_skipped, u64::from(n_remembered) + 200);
         assert!(n_skipped >= 100 && n_told >= 100);
+    }
+
+    /// A file that was damaged made the program panic that read it.
+    #[test]
+    fn what_is_left_damaged_is_as_if_there_were_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let is_read = |spoil: &dyn Fn(&mut Lane)| {
+            let feed = Feed::default();
+            add(&feed, 0..30);
+            add(&feed, 30..60);
+            spoil(&mut feed.lock().events);
+            feed.leave(folder.path()).expect("it can be written");
+            Stored::left_in(folder.path()).is_some()
+        };
+        assert!(is_read(&|_| {}));
+        assert!(is_read(&|lane| lane.last += 5));
+        assert!(!is_read(&|lane| lane.chunks[0].keys[3].0 = 7));
+        assert!(!is_read(&|lane| lane.chunks[0].keys[29].0 = 999));
+        assert!(!is_read(&|lane| lane.chunks[1].bytes.truncate(10)));
+        assert!(!is_read(&|lane| lane.chunks[1].keys.clear()));
+        assert!(!is_read(&|lane| lane.chunks[0].first = 0));
+        assert!(!is_read(&|lane| lane.chunks[1].first = u64::MAX));
+        assert!(!is_read(&|lane| lane.chunks[1].first = 7));
+        assert!(!is_read(&|lane| lane.last = 59));
+        assert!(!is_read(&|lane| lane.last = u64::MAX));
+        assert!(!is_read(&|lane| lane.n_bytes = 1));
+    }
+
+    #[test]
+    fn any_number_can_be_asked_with() {
+        let feed = Feed::default();
+        add(&feed, 0..30);
+        for after in [u64::MAX, u64::MAX - 1, 31] {
+            let news = feed.after(Some(after), false, Duration::ZERO);
+            assert_eq!((news.keys.len(), news.n_skipped, news.last), (0, 0, after));
+        }
     }
 
     #[test]
