@@ -35,11 +35,20 @@ struct Ends {
     from_session: Receiver<Vec<u8>>,
 }
 
+/// One of the sessions there can be, given up however its thread ends, or if it never begins.
+struct Place(Arc<Mutex<HashMap<String, Arc<Guest>>>>, String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0).remove(&self.1);
+    }
+}
+
 impl Guests {
     /// Begins to answer about one of the databases; the session's name, or none if there are too many.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system gives no random bytes, or no thread.
     pub fn begin(
         &self,
         lives: &Arc<Vec<Live>>,
@@ -66,13 +75,15 @@ impl Guests {
             program: program.to_owned(),
             pid: std::process::id(),
         };
-        let (lives, all, named) = (Arc::clone(lives), Arc::clone(&self.0), name.clone());
-        thread::spawn(move || {
+        let lives = Arc::clone(lives);
+        let place = Place(Arc::clone(&self.0), name.clone());
+        thread::Builder::new().spawn(move || {
             let mut wire = GuestWire { asked, answer };
+            // Given up before the wire is: whoever hears of the end finds a place.
+            let _place = place;
             let control = Control::default();
             session::serve(&lives[number], &mut wire, writer, &control, Asker::Guest);
-            lock(&all).remove(&named);
-        });
+        })?;
         Ok(Some(name))
     }
 
@@ -119,5 +130,24 @@ impl Wire for GuestWire {
 
     fn set_patience(&mut self, _: Option<Duration>) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each such session took a place for good: after 64 of them nobody could ask.
+    #[test]
+    fn a_session_that_panics_gives_up_its_place() {
+        let guests = Guests::default();
+        // There is no database to be asked.
+        let lives = Arc::new(Vec::new());
+        for _ in 0..=SESSIONS_MAX {
+            let begun = guests.begin(&lives, 0, "test").expect("it begins");
+            let name = begun.expect("there is a place");
+            assert_eq!(guests.exchange(&name, Vec::new()), None);
+        }
+        assert!(lock(&guests.0).is_empty());
     }
 }
