@@ -29,7 +29,7 @@ use super::partition_of;
 use super::transaction::{Send, Writer, send_checkpoint};
 use crate::batch::{Learned, Origin, Records};
 use crate::engine::{Logged, TaskStore};
-use crate::io::position::{PartitionPosition, Position};
+use crate::io::position::{PartitionPosition, Position, read_number};
 use crate::schema;
 use crate::shutdown::Shutdown;
 
@@ -69,6 +69,7 @@ pub(super) const SHARED: &[u8] = b"shared";
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub(super) cluster: String,
+    #[serde(deserialize_with = "read_number")]
     pub(super) offset: u64,
     /// Parts of the record of what users share.
     pub(super) shared_parts: usize,
@@ -223,13 +224,14 @@ impl Changelog {
             return Ok(is_in_topic.then_some(checkpoint.shared_parts));
         }
         self.store.begin_restore(task, log_end.is_none())?;
+        let is_whole = log_end.is_none();
         let mut store = |records: &mut Vec<(Vec<u8>, Vec<u8>)>| {
             self.store.restore(records)?;
             records.clear();
             Ok(())
         };
         let range = log_end.unwrap_or(low)..high;
-        let checkpoint = self.read(task, range, Some(&mut store))?;
+        let checkpoint = self.read(task, range, Some((&mut store, is_whole)))?;
         let checkpoint = checkpoint.context("what was in the changelog is gone")?;
         let position = PartitionPosition {
             cluster: checkpoint.cluster,
@@ -240,12 +242,12 @@ impl Changelog {
     }
 
     /// Reads a task's records from a range of the topic, and gives the last checkpoint in it. Records go
-    /// to `store`, if there is one.
+    /// to `store`, if there is one; with whether the range is all that there is of the task.
     fn read(
         &self,
         task: &str,
         range: Range<i64>,
-        mut store: Option<&mut Store<'_>>,
+        mut store: Option<(&mut Store<'_>, bool)>,
     ) -> anyhow::Result<Option<Checkpoint>> {
         if range.is_empty() {
             return Ok(None);
@@ -276,12 +278,14 @@ impl Changelog {
                     let value = message.payload().unwrap_or_default();
                     if let Some(name) = key.strip_prefix(&end_key[..]) {
                         if name == POSITION {
-                            checkpoint = Some(serde_json::from_slice(value)?);
+                            let read = serde_json::from_slice(value);
+                            checkpoint = Some(read.with_context(|| self.damaged(task))?);
                         } else if let Some(part) = name.strip_prefix(SHARED) {
-                            let part = part.try_into().context("a part has no number")?;
+                            let part = part.try_into().with_context(|| self.damaged(task))?;
                             shared.insert(u32::from_be_bytes(part), value.to_owned());
                         }
                     } else if key.starts_with(&prefix) && store.is_some() {
+                        ensure!(is_record(key, value), self.damaged(task));
                         n_bytes += key.len() + value.len();
                         records.push((key.to_owned(), value.to_owned()));
                     }
@@ -296,7 +300,7 @@ impl Changelog {
                 Some(Err(error)) => reader.context().tell_trouble(&error.to_string()),
             }
             if n_bytes > RESTORE_BYTES
-                && let Some(store) = &mut store
+                && let Some((store, _)) = &mut store
             {
                 store(&mut records)?;
                 n_bytes = 0;
@@ -305,17 +309,23 @@ impl Changelog {
         let Some(checkpoint) = checkpoint else {
             return Ok(None);
         };
-        if let Some(store) = &mut store {
-            let parts = shared
-                .into_iter()
-                .filter(|(i, _)| (*i as usize) < checkpoint.shared_parts);
-            let shared: Vec<u8> = parts.flat_map(|(_, part)| part).collect();
+        if let Some((store, is_whole)) = &mut store {
+            let shared = join_parts(shared, checkpoint.shared_parts, *is_whole);
+            let shared = shared.with_context(|| self.damaged(task))?;
             if !shared.is_empty() {
                 records.push((schema::baseline_key(task, schema::SHARED_BASELINE), shared));
             }
             store(&mut records)?;
         }
         Ok(Some(checkpoint))
+    }
+
+    fn damaged(&self, task: &str) -> String {
+        format!(
+            "topic {} does not hold what {task} has learned as it was written: restore the topic, or \
+             begin anew with another --changelog and another database",
+            self.topic
+        )
     }
 
     /// Writes all that is here of a task, which the topic does not have.
@@ -387,3 +397,54 @@ impl Changelog {
 
 /// Takes records that are to be kept here.
 type Store<'a> = dyn FnMut(&mut Vec<(Vec<u8>, Vec<u8>)>) -> anyhow::Result<()> + 'a;
+
+/// Whether a record is one of a user, as we write them.
+fn is_record(key: &[u8], value: &[u8]) -> bool {
+    let user = schema::split_baseline_key(key).map(|(_, user)| user);
+    user.is_some_and(|user| user != schema::SHARED_BASELINE) && !value.is_empty()
+}
+
+/// What users share, of its parts; none if some are missing. What was not written since the range began is
+/// here already, unless the range is all that there is.
+fn join_parts(parts: BTreeMap<u32, Vec<u8>>, n_parts: usize, is_whole: bool) -> Option<Vec<u8>> {
+    // Those behind were of a longer record, before.
+    let parts = parts.into_iter().filter(|(i, _)| (*i as usize) < n_parts);
+    let parts: Vec<Vec<u8>> = parts.map(|(_, part)| part).collect();
+    let is_complete = parts.len() == n_parts || parts.is_empty() && !is_whole;
+    (is_complete && !parts.iter().any(Vec::is_empty)).then(|| parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_we_have_not_written_are_not_restored() {
+        let key = |user: &[u8]| [&schema::task_prefix("kafka:t/3")[..], user].concat();
+        assert!(is_record(&key("ål".as_bytes()), b"r"));
+        for (user, value) in [(&b"u"[..], &b""[..]), (b"", b"r"), (b"u\xFE", b"r")] {
+            assert!(!is_record(&key(user), value), "{user:?}");
+        }
+    }
+
+    /// What was left of it was taken for the record.
+    #[test]
+    fn a_shared_record_has_all_its_parts() {
+        let check = |parts: &[(u32, &str)], n_parts, is_whole, expected: Option<&str>| {
+            let parts = parts.iter().map(|(i, part)| (*i, part.as_bytes().to_vec()));
+            let joined = join_parts(parts.collect(), n_parts, is_whole);
+            assert_eq!(joined, expected.map(|text| text.as_bytes().to_vec()));
+        };
+        let all = [(0, "a"), (1, "b"), (2, "c")];
+        check(&all, 3, true, Some("abc"));
+        check(&all, 2, false, Some("ab"));
+        check(&all, 4, false, None);
+        check(&all[1..], 3, true, None);
+        check(&[(0, "a"), (2, "c")], 3, false, None);
+        check(&[(0, "a"), (1, "")], 2, false, None);
+        check(&[], 3, false, Some(""));
+        check(&[], 3, true, None);
+        check(&[], 0, true, Some(""));
+        check(&all, 0, true, Some(""));
+    }
+}
