@@ -11,9 +11,9 @@ use serde_bytes::{ByteBuf, Bytes};
 use super::feed::News;
 
 /// Changes with anything below.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 /// Bytes of a question at the most.
-pub(super) const ASK_BYTES_MAX: usize = 1 << 20;
+pub const ASK_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an answer at the most: a value has no limit of its own.
 pub(super) const ANSWER_BYTES_MAX: usize = 1 << 30;
 
@@ -24,6 +24,7 @@ pub(super) enum Ask<'a> {
     Look,
     /// It is not looked at any more for now.
     Rest,
+    /// The values of these keys, of as many as have room in an answer, but of one at least.
     #[serde(borrow)]
     Values(Vec<(u8, &'a Bytes)>),
     Walk {

@@ -14,9 +14,9 @@ use crate::schema;
 /// Who looks at the database and says nothing for so long is given up: what it sees cannot be cleared away
 /// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of entries in one answer, if there are several.
+/// Bytes of entries or values in one answer, if there are several.
 const ENTRIES_BYTES_MAX: usize = 256 << 10;
-/// Entries in one answer.
+/// Entries or values in one answer.
 const ENTRIES_MAX: u32 = 4_096;
 /// How long a question for news waits.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -174,14 +174,20 @@ fn look<'a>(
 fn answer_of(view: &View<'_>, ask: &Ask<'_>, asker: Asker) -> anyhow::Result<Answer> {
     match ask {
         Ask::Values(keys) => {
-            let mut values = Vec::with_capacity(keys.len());
-            for (number, key) in keys {
+            let mut values = Vec::new();
+            let mut n_bytes = 0;
+            // Whoever wants the rest asks again: one question can name half a million keys.
+            for (number, key) in keys.iter().take(ENTRIES_MAX as usize) {
+                if n_bytes >= ENTRIES_BYTES_MAX {
+                    break;
+                }
                 let family = family(*number)?;
                 let value = if asker.may_see(family, key) {
                     view.value(family, key)?
                 } else {
                     None
                 };
+                n_bytes += value.as_ref().map_or(0, Vec::len);
                 values.push(value.map(ByteBuf::from));
             }
             Ok(Answer::Values(values))
@@ -245,4 +251,87 @@ fn answer_of(view: &View<'_>, ask: &Ask<'_>, asker: Asker) -> anyhow::Result<Ans
 fn family(number: u8) -> anyhow::Result<&'static str> {
     let name = schema::FAMILIES.get(usize::from(number)).copied();
     name.ok_or_else(|| anyhow::anyhow!("there is no such family"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::store::remote::{Borrowed, Remote};
+    use crate::store::view::Source;
+    use crate::store::{Access, Store, Tuning};
+
+    /// Bytes of each value.
+    const VALUE_BYTES: usize = 100_000;
+
+    fn stored(folder: &Path, n_values: usize) -> (Arc<Store>, Vec<Vec<u8>>) {
+        let store = Store::open(folder, Access::Write, &Tuning::default()).expect("it opens");
+        let keys: Vec<Vec<u8>> = (0..n_values).map(|i| format!("{i:08}").into()).collect();
+        for (i, key) in keys.iter().enumerate() {
+            store.put(schema::EVENTS, key, &vec![i as u8; VALUE_BYTES]);
+        }
+        (Arc::new(store), keys)
+    }
+
+    /// A question of 1 MiB could name half a million keys, each of a value of many MiB.
+    #[test]
+    fn an_answer_holds_no_more_values_than_have_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, keys) = stored(folder.path(), 1);
+        let view = store.view();
+        let n_values = |key: &[u8], n_keys: usize| {
+            let family = crate::store::remote::family_number(schema::EVENTS);
+            let ask = Ask::Values(vec![(family, serde_bytes::Bytes::new(key)); n_keys]);
+            match answer_of(&view, &ask, Asker::Guest).expect("it is answered") {
+                Answer::Values(values) => values.len(),
+                answer => panic!("{answer:?}"),
+            }
+        };
+        assert_eq!(n_values(&keys[0], 2), 2);
+        assert_eq!(n_values(&keys[0], 300), 3);
+        assert_eq!(n_values(b"none", 300_000), ENTRIES_MAX as usize);
+    }
+
+    #[test]
+    fn who_asks_for_more_values_than_have_room_gets_them_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, mut keys) = stored(folder.path(), 20);
+        keys.insert(10, b"none".to_vec());
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        let live = Live::of(store, "test");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let control = Control::default();
+                serve(
+                    &live,
+                    &mut far,
+                    WriterInfo::default(),
+                    &control,
+                    Asker::Neighbour,
+                );
+            });
+            let mut remote = Remote::open(Box::new(near), "db".to_owned()).expect("it answers");
+            assert!(matches!(remote.ask(&Ask::Look), Ok(Answer::Looking { .. })));
+            let idle = Mutex::default();
+            let view = View {
+                path: folder.path(),
+                source: Source::Remote(Borrowed::new(remote, &idle)),
+                as_of_ms: 0,
+                writer: None,
+            };
+            let named: Vec<_> = keys.iter().map(|key| (schema::EVENTS, &key[..])).collect();
+            let values = view.values(&named).expect("they can be read");
+            let expected = keys
+                .iter()
+                .map(|key| live.view().ok()?.value(schema::EVENTS, key).ok()?);
+            assert!(values.iter().cloned().eq(expected));
+            assert_eq!(values.iter().flatten().count(), 20);
+            assert!(view.values(&[]).expect("it is nothing").is_empty());
+            drop(view);
+            idle.lock().expect("it is free").clear();
+        });
+    }
 }

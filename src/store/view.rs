@@ -133,17 +133,22 @@ impl View<'_> {
             let value = |(family, key): &(&str, &[u8])| self.value(family, key);
             return keys.iter().map(value).collect();
         };
-        let keys = keys.iter();
-        let keys = keys.map(|(family, key)| (family_number(family), serde_bytes::Bytes::new(key)));
-        match remote.ask(&Ask::Values(keys.collect()))? {
-            Answer::Values(values) => {
-                let values = values.into_iter();
-                Ok(values
-                    .map(|value| value.map(serde_bytes::ByteBuf::into_vec))
-                    .collect())
+        let mut values = Vec::with_capacity(keys.len());
+        // An answer holds as many as have room in it.
+        while values.len() < keys.len() {
+            let left = &keys[values.len()..];
+            let named = left.iter();
+            let named =
+                named.map(|(family, key)| (family_number(family), serde_bytes::Bytes::new(key)));
+            match remote.ask(&Ask::Values(named.collect()))? {
+                Answer::Values(more) if (1..=left.len()).contains(&more.len()) => {
+                    let more = more.into_iter();
+                    values.extend(more.map(|value| value.map(serde_bytes::ByteBuf::into_vec)));
+                }
+                _ => return Err(unexpected()),
             }
-            _ => Err(unexpected()),
         }
+        Ok(values)
     }
 
     /// Walks a family from `from` on, in its order or against it. Against it, the walk begins
