@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
@@ -232,6 +233,7 @@ fn router(
             let detail = "the method does not go with this path: see Allow";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
+        .layer(DefaultBodyLimit::max(guard::BODY_BYTES_MAX))
         .layer(from_fn_with_state(state(), guard::admit))
         .layer(from_fn(guard::tell_browsers))
         .layer(from_fn_with_state(state(), access::log));

@@ -62,7 +62,7 @@ pub use merge::Merge;
 pub use outbox::{Alerting, Bell, Opened, Outbox, Progress, Waiting};
 pub use peer::{PEER_PATH, Peer};
 pub use pipe::Pipe;
-pub use protocol::{Wire, WriterInfo};
+pub use protocol::{ASK_BYTES_MAX as FRAME_BYTES_MAX, Wire, WriterInfo};
 pub use scratch::{SCRATCH_BYTES, Scratch};
 pub use share::Shared;
 pub use state::{EachBaseline, Label, STATE_BYTES, State};

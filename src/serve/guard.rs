@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::HttpBody as _;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -15,13 +15,15 @@ use axum::response::{IntoResponse, Response};
 use super::Service;
 use super::access::Client;
 use super::keys::{Holder, Role};
+use super::peer;
 use super::problem::Problem;
 use super::rate::asker;
+use crate::store::FRAME_BYTES_MAX;
 
 /// How long a request may take until its answer begins.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// Bytes of a body at the most: no request needs one.
-const BODY_BYTES_MAX: u64 = 16 << 10;
+/// Bytes of a body at the most, but for the frames of a peer: no other request needs one.
+pub(super) const BODY_BYTES_MAX: usize = 16 << 10;
 
 /// What browsers are told of every answer. Nothing is loaded from elsewhere, and nobody shows us in a frame.
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -93,12 +95,23 @@ pub(super) async fn admit(
         let detail = "this is another host: name it with --host-name if it is this one";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
-    if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        let detail = format!("a body has {BODY_BYTES_MAX} bytes at the most");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    // One that does not say how long it is is counted as it is read, if anybody reads it.
+    let path = request.extensions().get::<MatchedPath>();
+    let n_bytes_max = if path.is_some_and(|path| peer::takes_frames(path.as_str())) {
+        FRAME_BYTES_MAX
+    } else {
+        BODY_BYTES_MAX
+    };
+    if request.body().size_hint().lower() > n_bytes_max as u64 {
+        return Err(too_long(n_bytes_max));
     }
     let answer = tokio::time::timeout(TIME_MAX, next.run(request)).await;
     answer.map_err(|_| Problem::unavailable("the answer takes too long"))
+}
+
+pub(super) fn too_long(n_bytes_max: usize) -> Problem {
+    let detail = format!("a body has {n_bytes_max} bytes at the most");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
 /// Adds what browsers are told.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -13,8 +14,9 @@ use tokio::sync::Semaphore;
 
 use super::Service;
 use super::api::query;
+use super::guard;
 use super::problem::Problem;
-use crate::store::{Guests, PEER_PATH};
+use crate::store::{FRAME_BYTES_MAX, Guests, PEER_PATH};
 
 /// Frames that are answered at once.
 pub(super) const AT_ONCE: usize = 16;
@@ -38,8 +40,15 @@ impl Peers {
 pub(super) fn routes() -> (Router<Service>, Router<Service>) {
     let begin = Router::new().route(PEER_PATH, post(begin));
     let path = format!("{PEER_PATH}/{{session}}");
-    let go_on = Router::new().route(&path, post(exchange).delete(end));
+    let go_on = Router::new()
+        .route(&path, post(exchange).delete(end))
+        .route_layer(DefaultBodyLimit::max(FRAME_BYTES_MAX));
     (begin, go_on)
+}
+
+/// Whether what comes to a path are frames.
+pub(super) fn takes_frames(path: &str) -> bool {
+    path.starts_with(PEER_PATH) && path != PEER_PATH
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,8 +83,12 @@ async fn begin(State(service): State<Service>, uri: Uri) -> Result<Json<Begun>, 
 async fn exchange(
     State(service): State<Service>,
     Path(session): Path<String>,
-    frame: Bytes,
+    frame: Result<Bytes, BytesRejection>,
 ) -> Result<Vec<u8>, Problem> {
+    let frame = frame.map_err(|rejected| match rejected.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => guard::too_long(FRAME_BYTES_MAX),
+        _ => Problem::bad("the frame has not come whole"),
+    })?;
     let turn = Arc::clone(&service.peers.turns).acquire_owned().await;
     let guests = Arc::clone(&service.peers.guests);
     let answered = tokio::task::spawn_blocking(move || {

@@ -148,3 +148,38 @@ fn answers_have_a_size() {
             .all(|(found, line)| found == line.trim_end())
     );
 }
+
+/// A body that did not say how long it was passed as one of no bytes.
+#[test]
+fn a_body_is_bounded_whether_or_not_its_length_is_announced() {
+    let (_folder, served) = served(&[]);
+    let status = |path: &str, n_bytes: usize, is_announced: bool| {
+        let length = if is_announced {
+            format!("Content-Length: {n_bytes}\r\n\r\n")
+        } else {
+            format!("Transfer-Encoding: chunked\r\n\r\n{n_bytes:x}\r\n")
+        };
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let end: &[u8] = if is_announced { b"" } else { b"\r\n0\r\n\r\n" };
+        let bytes = [
+            head.as_bytes(),
+            length.as_bytes(),
+            &vec![b'a'; n_bytes],
+            end,
+        ]
+        .concat();
+        let mut stream = connect(&served);
+        // It may be refused before all of it was sent.
+        let _ = stream.write_all(&bytes);
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    for is_announced in [true, false] {
+        // A frame of a peer is as long as a question can be; this session has ended.
+        assert_eq!(status("/api/peer/none", 100_000, is_announced), "404");
+        assert_eq!(status("/api/peer/none", (1 << 20) + 1, is_announced), "413");
+    }
+    assert_eq!(status("/api/peer", 20_000, true), "413");
+    assert_eq!(status("/api/events", 20_000, true), "413");
+}
