@@ -110,18 +110,60 @@ fn target(known: &Known, path: Option<&MatchedPath>, uri: &Uri) -> String {
     shorten(&without_keys(&target), TARGET_CHARS_MAX).into_owned()
 }
 
-/// `text` with nothing but the beginning of what may be a key.
+/// `text` with nothing but the beginning of what may be a key, however that is escaped.
 fn without_keys(text: &str) -> String {
-    let mut pieces = text.split(PREFIX);
-    let mut output = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let is_part =
-            |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
-        output.push_str(PREFIX);
-        output.push_str("...");
-        output.push_str(piece.trim_start_matches(is_part));
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    let mut output = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut is_key = false;
+    while let Some((character, behind)) = meant(rest) {
+        if let Some(behind) = behind_prefix(rest) {
+            output.push_str(PREFIX);
+            output.push_str("...");
+            is_key = true;
+            rest = behind;
+            continue;
+        }
+        is_key &= is_part(character);
+        if !is_key {
+            output.push_str(&rest[..rest.len() - behind.len()]);
+        }
+        rest = behind;
     }
     output
+}
+
+/// What is behind the beginning of a key, if the text starts with one.
+fn behind_prefix(text: &str) -> Option<&str> {
+    let mut rest = text;
+    for expected in PREFIX.chars() {
+        let (character, behind) = meant(rest)?;
+        if character != expected {
+            return None;
+        }
+        rest = behind;
+    }
+    Some(rest)
+}
+
+/// The first character as somebody may read it who knows of escapes, and what is behind it.
+fn meant(text: &str) -> Option<(char, &str)> {
+    let escape = |text: &str| u8::from_str_radix(text.get(..2)?, 16).ok();
+    let mut characters = text.chars();
+    let first = characters.next()?;
+    if first == '%' {
+        let mut code = characters.as_str();
+        // A percent sign may be escaped itself, however often.
+        while let Some(behind) = code.strip_prefix("25")
+            && escape(behind).is_some()
+        {
+            code = behind;
+        }
+        if let Some(byte) = escape(code) {
+            return Some((char::from(byte), &code[2..]));
+        }
+    }
+    Some((first, characters.as_str()))
 }
 
 #[cfg(test)]
@@ -135,5 +177,13 @@ mod tests {
         check("/sgk_abc-DEF_1/x", "/sgk_.../x");
         check("/a?user=sgk_1&ip=sgk_2", "/a?user=sgk_...&ip=sgk_...");
         check("sgk_sgk_1", "sgk_...sgk_...");
+        // As clients escape them.
+        check("/a?user=sgk%5Fab%2dC_1&x=%20", "/a?user=sgk_...&x=%20");
+        check("/%73%67%6B%5f%61b/x", "/sgk_.../x");
+        check("/sgk%255Fabc%2F1%", "/sgk_...%2F1%");
+        check("/sgk%25255Fabc", "/sgk_...");
+        check("/a%5Fb%zz%2", "/a%5Fb%zz%2");
+        check("/%25252525", "/%25252525");
+        check("/%\u{e4}5f%5\u{e4}", "/%\u{e4}5f%5\u{e4}");
     }
 }
