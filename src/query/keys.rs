@@ -7,6 +7,9 @@ use crate::record::anomaly::Severity;
 use crate::schema;
 use crate::store::{Order, View, Walk};
 
+/// Entries that a walk passes over until it looks whether the question is to go on.
+const STEPS_UNCHECKED: usize = 1_024;
+
 /// Event keys in order of time.
 pub(super) struct Keys<'a> {
     parts: Parts<'a>,
@@ -99,7 +102,7 @@ impl<'a> Keys<'a> {
             for ahead in &mut self.walks {
                 if ahead.next.is_none() && !ahead.has_ended {
                     let high = self.highs[ahead.part].as_mut();
-                    ahead.next = ahead.step(self.filter, high)?;
+                    ahead.next = ahead.step(self.parts, self.filter, high)?;
                     ahead.has_ended = ahead.next.is_none();
                 }
             }
@@ -211,10 +214,16 @@ impl<'a> Ahead<'a> {
     /// out of the range of time.
     fn step(
         &mut self,
+        parts: Parts<'_>,
         filter: &Filter,
         mut high: Option<&mut High<'a>>,
     ) -> anyhow::Result<Option<Next>> {
+        let mut n_steps: usize = 0;
         while let Some((key, value)) = self.walk.next_entry()? {
+            n_steps += 1;
+            if n_steps.is_multiple_of(STEPS_UNCHECKED) {
+                parts.check()?;
+            }
             let split = match self.kind {
                 Kind::Events => return Ok(Some((key, Some(value)))),
                 Kind::Anomalies | Kind::Analyses => return Ok(Some((key, None))),
@@ -280,5 +289,42 @@ fn is_past(filter: &Filter, timestamp_ms: i64) -> bool {
     match filter.order {
         Order::OldestFirst => timestamp_ms > filter.until_ms,
         Order::NewestFirst => timestamp_ms < filter.since_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::{Stop, Stopped};
+    use crate::store::{Access, Store, Tuning};
+
+    /// A user who has very many events, and no anomaly, held a question up far beyond its time.
+    #[test]
+    fn a_walk_that_finds_nothing_ends_when_the_question_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default());
+        let store = store.expect("it opens");
+        for timestamp_ms in 0..2_000 {
+            let mut key = Vec::new();
+            schema::push_user_key(&mut key, "u", timestamp_ms, "e");
+            store.put(schema::BY_USER, &key, &[0]);
+        }
+        let views = [store.view()];
+        let filter = Filter {
+            user: Some("u".to_owned()),
+            ..Filter::default()
+        };
+        let step = |stop: &Stop| {
+            let parts = Parts::of(&views).until(stop);
+            let mut keys = Keys::open(parts, Wanted::Anomalies, &filter).expect("it opens");
+            let [ahead] = &mut keys.walks[..] else {
+                panic!("it is one walk");
+            };
+            ahead.step(parts, &filter, None)
+        };
+        let stop = Stop::within(std::time::Duration::from_secs(3_600));
+        assert!(step(&stop).expect("it has time").is_none());
+        stop.request();
+        assert!(step(&stop).is_err_and(|error| error.is::<Stopped>()));
     }
 }
