@@ -35,7 +35,7 @@ fn main() {
     let mut times_ms = Vec::new();
     let mut answers = Vec::new();
     for id in ids.lines() {
-        let event = query::event(parts, id).expect("it can be asked for").pop();
+        let event = query::newest_event(parts, id).expect("it can be asked for");
         let event = event.expect("there is such an event");
         let embedding = stored_embedding(&event).expect("it has a vector");
         let filter = Filter {
@@ -43,13 +43,14 @@ fn main() {
             ..Filter::default()
         };
         let start = Instant::now();
-        let found = similar(parts, &mut indexed, &embedding, Some(&event.key), &filter);
+        let mut alike = Vec::new();
+        let but = Some(&event.key[..]);
+        let asked = similar(parts, &mut indexed, &embedding, but, &filter, |it| {
+            alike.push(it.score);
+            Ok(true)
+        });
         times_ms.push(start.elapsed().as_secs_f64() * 1e3);
-        let alike: Vec<f64> = found
-            .expect("it is answered")
-            .iter()
-            .map(|it| it.score)
-            .collect();
+        asked.expect("it is answered");
         answers.push((event.key, embedding, alike));
     }
 

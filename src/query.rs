@@ -153,12 +153,16 @@ pub fn search(
     Ok(None)
 }
 
-/// The matching anomalies with the highest scores, the highest first; of equals the riskiest, then
-/// the newest.
+/// Calls `each` with the matching anomalies with the highest scores, the highest first, until it returns
+/// false; of equals the riskiest, then the newest.
 ///
 /// # Errors
-/// If a database cannot be read.
-pub fn top_anomalies(parts: Parts<'_>, filter: &Filter) -> anyhow::Result<Vec<Found>> {
+/// If a database cannot be read, or as `each` says.
+pub fn top_anomalies(
+    parts: Parts<'_>,
+    filter: &Filter,
+    mut each: impl FnMut(Found) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let mut best: BinaryHeap<Reverse<(u64, u64, Vec<u8>)>> = BinaryHeap::new();
     let all = Filter {
         limit: usize::MAX,
@@ -174,11 +178,15 @@ pub fn top_anomalies(parts: Parts<'_>, filter: &Filter) -> anyhow::Result<Vec<Fo
         }
         Ok(true)
     })?;
-    let mut found = Vec::new();
     for Reverse((_, _, key)) in best.into_sorted_vec() {
-        found.extend(parts.find(key)?);
+        parts.check()?;
+        if let Some(found) = parts.find(key)?
+            && !each(found)?
+        {
+            break;
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// A number that orders like a score or risk, which may be below 0, where bits order backwards.
@@ -189,23 +197,19 @@ fn rank(score: f64) -> u64 {
     if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
 
-/// The events with that id, with the verdicts on them.
+/// Calls `each` with the events with that id in order, with the verdicts on them, until it returns false.
 ///
 /// # Errors
-/// If a database cannot be read.
-pub fn event(parts: Parts<'_>, event_id: &str) -> anyhow::Result<Vec<Found>> {
-    first_events(parts, event_id, usize::MAX)
-}
-
-/// The same, the oldest ones if there are more than `limit`.
-///
-/// # Errors
-/// If a database cannot be read.
-pub fn first_events(parts: Parts<'_>, event_id: &str, limit: usize) -> anyhow::Result<Vec<Found>> {
-    let mut events = Vec::new();
-    for key in parts.keys_of_id(event_id)?.into_iter().take(limit) {
+/// If a database cannot be read, or as `each` says.
+pub fn events_of_id(
+    parts: Parts<'_>,
+    event_id: &str,
+    order: Order,
+    mut each: impl FnMut(Found) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    parts.keys_of_id(event_id, order, |key| {
         let Some(mut found) = parts.find(key)? else {
-            continue;
+            return Ok(true);
         };
         found.feedback = parts.feedback(&found.key)?;
         found.feedback_json = match &found.feedback {
@@ -213,9 +217,21 @@ pub fn first_events(parts: Parts<'_>, event_id: &str, limit: usize) -> anyhow::R
             // Or the event's own word would pass for an analyst's.
             None => has_own_feedback(&found).then(|| b"null".to_vec()),
         };
-        events.push(found);
-    }
-    Ok(events)
+        each(found)
+    })
+}
+
+/// The newest event with that id: it may have been used at several times.
+///
+/// # Errors
+/// If a database cannot be read.
+pub fn newest_event(parts: Parts<'_>, event_id: &str) -> anyhow::Result<Option<Found>> {
+    let mut newest = None;
+    events_of_id(parts, event_id, Order::NewestFirst, |found| {
+        newest = Some(found);
+        Ok(false)
+    })?;
+    Ok(newest)
 }
 
 /// Whether the event came with a field of the name that its verdict is shown by.
@@ -282,4 +298,85 @@ fn matches(found: &Found, wanted: Wanted, filter: &Filter) -> bool {
         && filter
             .severity
             .is_none_or(|min| severity.is_some_and(|severity| severity >= min))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::{Access, Store, Tuning};
+
+    /// Puts an anomaly at each of these times.
+    fn stored(folder: &Path, event_id: &str, times_ms: &[i64]) -> Store {
+        let store = Store::open(folder, Access::Write, &Tuning::default()).expect("it opens");
+        for timestamp in times_ms {
+            let start = format!(r#"{{"event_id":"{event_id}","user":"u","timestamp":{timestamp},"#);
+            let event = format!(r#"{start}"type":"T"}}"#);
+            let score = *timestamp as f64 / 1e4;
+            let anomaly = format!(r#"{start}"anomaly_score":{score},"severity":"high"}}"#);
+            let mut key = Vec::new();
+            schema::push_event_key(&mut key, *timestamp, event_id);
+            store.put(schema::EVENTS, &key, event.as_bytes());
+            store.put(schema::ANOMALIES, &key, anomaly.as_bytes());
+            key.clear();
+            schema::push_id_key(&mut key, event_id, *timestamp);
+            store.put(schema::BY_ID, &key, b"");
+        }
+        store
+    }
+
+    fn timestamp_ms(found: &Found) -> i64 {
+        found.block.view(&found.block.events[0]).timestamp_ms
+    }
+
+    /// Events of one id, or of the highest scores, were all in memory before the first of them was looked
+    /// at, however long that took.
+    #[test]
+    fn no_more_is_read_than_is_taken() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let stores = [
+            stored(folders[0].path(), "e", &[1, 2, 3, 5]),
+            stored(folders[1].path(), "e", &[2, 4]),
+        ];
+        let views = stores.each_ref().map(Store::view);
+        let stop = Stop::within(std::time::Duration::from_secs(3_600));
+        let parts = Parts::of(&views).until(&stop);
+        let of_id = |order, n_taken: usize| {
+            let mut times_ms = Vec::new();
+            let asked = events_of_id(parts, "e", order, |found| {
+                times_ms.push(timestamp_ms(&found));
+                Ok(times_ms.len() < n_taken)
+            });
+            asked.map(|()| times_ms)
+        };
+        let all = of_id(Order::OldestFirst, 9).expect("it can be read");
+        assert_eq!(all, [1, 2, 3, 4, 5]);
+        let all = of_id(Order::NewestFirst, 9).expect("it can be read");
+        assert_eq!(all, [5, 4, 3, 2, 1]);
+        assert_eq!(
+            of_id(Order::NewestFirst, 2).expect("it can be read"),
+            [5, 4]
+        );
+        let newest = newest_event(parts, "e").expect("it can be read");
+        assert_eq!(newest.as_ref().map(timestamp_ms), Some(5));
+        assert!(newest_event(parts, "f").expect("it can be read").is_none());
+
+        let mut top = Vec::new();
+        let mut take = |found: Found| {
+            top.push(timestamp_ms(&found));
+            Ok(top.len() < 3)
+        };
+        top_anomalies(parts, &Filter::default(), &mut take).expect("it can be read");
+        assert_eq!(top, [5, 4, 3]);
+
+        let mut n_read = 0;
+        let stopped = events_of_id(parts, "e", Order::OldestFirst, |_| {
+            n_read += 1;
+            stop.request();
+            Ok(true)
+        });
+        assert!(stopped.is_err_and(|error| error.is::<Stopped>()));
+        assert_eq!(n_read, 1);
+    }
 }

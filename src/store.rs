@@ -68,7 +68,7 @@ pub use share::Shared;
 pub use state::{EachBaseline, Label, STATE_BYTES, State};
 pub use stretches::{Stretch, StretchWalk};
 pub use vectors::{VectorSum, VectorSums};
-pub use view::{Entry, Order, View};
+pub use view::{Entry, IdWalk, Order, View};
 pub use walk::{UserWalk, Walk};
 pub use writer::{Writer, WriterOptions};
 

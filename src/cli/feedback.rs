@@ -14,7 +14,7 @@ use super::store::{DatabaseArgs, NAME};
 use crate::query::{self, Found, Parts};
 use crate::record::feedback::{Feedback, Judgement, parse_name, parse_note};
 use crate::report::{say, warn};
-use crate::store::{Access, Store, Tuning};
+use crate::store::{Access, Order, Store, Tuning};
 use crate::time::now_ms;
 use baselines::Baselines;
 
@@ -136,12 +136,16 @@ fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usiz
     let mut events = BTreeMap::new();
     let mut n_missing = 0;
     for event_id in event_ids {
-        let found = query::event(parts, event_id)?;
-        if found.is_empty() {
+        let mut is_missing = true;
+        query::events_of_id(parts, event_id, Order::OldestFirst, |event| {
+            is_missing = false;
+            events.insert(event.key.clone(), event);
+            Ok(true)
+        })?;
+        if is_missing {
             n_missing += 1;
             warn(NAME, &format!("there is no event {event_id}"));
         }
-        events.extend(found.into_iter().map(|event| (event.key.clone(), event)));
     }
     Ok((events.into_values().collect(), n_missing))
 }

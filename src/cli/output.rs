@@ -32,7 +32,7 @@ pub(super) use feedback::FeedbackWriter;
 pub(super) use incidents::print_incidents;
 pub(super) use keys::print_keys;
 pub(super) use profile::print_profile;
-pub(super) use similar::print_similar;
+pub(super) use similar::SimilarWriter;
 pub(super) use stats::print_stats;
 pub(super) use tail::TailWriter;
 

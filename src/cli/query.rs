@@ -273,9 +273,15 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<Ended> {
                 filter.cursor.is_none(),
                 "--cursor goes with --sort time: use --limit"
             );
-            let found = query::top_anomalies(parts, &filter.filter(LIMIT)?)?;
-            print_all(&found, format, Wanted::Anomalies)?;
-            Ok(found_or_not(found.len() as u64))
+            let mut writer = FoundWriter::new(format, Wanted::Anomalies);
+            let mut n_found = 0;
+            query::top_anomalies(parts, &filter.filter(LIMIT)?, |found| {
+                n_found += 1;
+                writer.write(&found)?;
+                Ok(true)
+            })?;
+            writer.finish()?;
+            Ok(found_or_not(n_found))
         }
         Question::Analyses(filter) => {
             ensure!(
@@ -455,15 +461,23 @@ fn feedback(
 
 /// One event, with its anomaly and the verdict on it.
 fn event(parts: Parts<'_>, event_id: &str, format: Format) -> anyhow::Result<Ended> {
-    let found = query::event(parts, event_id)?;
-    print_all(&found, format, Wanted::Events)?;
-    if found.is_empty() {
+    let mut writer = FoundWriter::new(format, Wanted::Events);
+    let mut n_found = 0;
+    let mut verdicts = Vec::new();
+    query::events_of_id(parts, event_id, Order::OldestFirst, |found| {
+        n_found += 1;
+        writer.write(&found)?;
+        verdicts.extend(found.feedback);
+        Ok(true)
+    })?;
+    writer.finish()?;
+    if n_found == 0 {
         tell_of_nothing(&format!("there is no event {event_id}"));
         return Ok(Ended::Partly);
     }
     if format == Format::Table {
         let mut writer = FeedbackWriter::new(format)?;
-        for feedback in found.iter().filter_map(|found| found.feedback.as_ref()) {
+        for feedback in &verdicts {
             writer.write(feedback)?;
         }
         writer.finish()?;
@@ -483,14 +497,6 @@ fn profile(parts: Parts<'_>, user: &str, format: Format) -> anyhow::Result<Ended
         print_json(&serde_json::to_string(&profile)?)?;
     }
     Ok(Ended::Done)
-}
-
-fn print_all(found: &[query::Found], format: Format, wanted: Wanted) -> anyhow::Result<()> {
-    let mut writer = FoundWriter::new(format, wanted);
-    for found in found {
-        writer.write(found)?;
-    }
-    writer.finish()
 }
 
 /// A person has to be told; a program has the exit code.

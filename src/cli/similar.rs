@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Ended;
 use super::embed::{EndpointArgs, Provider};
-use super::output::{Format, print_similar};
+use super::output::{Format, SimilarWriter};
 use super::query::{NAME, WhichArgs};
 use crate::embed::{Embedding, LOCAL_MODEL, embed_text};
 use crate::query::similar::{Indexes, local_embedding, sentence, similar, stored_embedding};
@@ -42,13 +42,18 @@ pub(super) fn run(parts: Parts<'_>, args: &SimilarArgs, format: Format) -> anyho
     );
     let filter = args.which.filter(LIMIT)?;
     // An id that was used at several times: the newest.
-    let event = query::event(parts, &args.query)?.pop();
+    let event = query::newest_event(parts, &args.query)?;
     let embedding = args.embedding(event.as_ref())?;
     let mut indexes = Indexes::default();
     let but = event.as_ref().map(|event| &event.key[..]);
-    let found = similar(parts, &mut indexes, &embedding, but, &filter)?;
-    let n_found = found.len();
-    print_similar(found, format)?;
+    let mut writer = SimilarWriter::new(format);
+    let mut n_found = 0;
+    similar(parts, &mut indexes, &embedding, but, &filter, |similar| {
+        n_found += 1;
+        writer.write(similar)?;
+        Ok(true)
+    })?;
+    writer.finish()?;
     if n_found > 0 {
         return Ok(Ended::Done);
     }

@@ -84,12 +84,13 @@ pub fn incidents(parts: Parts<'_>, filter: &Filter) -> anyhow::Result<(Vec<Incid
 
 /// When the anomaly was that an incident began with, which does not have to match the question.
 fn first_ms(parts: Parts<'_>, incident: &str) -> anyhow::Result<Option<i64>> {
-    let events = super::event(parts, incident)?;
-    let is_first = |found: &&Found| {
-        records(found).is_some_and(|(_, of)| of.id == incident && of.state == "opened")
-    };
-    let first = events.iter().find(is_first).and_then(records);
-    Ok(first.map(|(anomaly, _)| anomaly.timestamp))
+    let mut first_ms = None;
+    super::events_of_id(parts, incident, Order::OldestFirst, |found| {
+        let first = records(&found).filter(|(_, of)| of.id == incident && of.state == "opened");
+        first_ms = first.map(|(anomaly, _)| anomaly.timestamp);
+        Ok(first_ms.is_none())
+    })?;
+    Ok(first_ms)
 }
 
 fn records(found: &Found) -> Option<(&AnomalyRecord, &IncidentRecord)> {

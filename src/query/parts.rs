@@ -12,7 +12,7 @@ use super::{Found, Stop, rank};
 use crate::record::StageField;
 use crate::record::feedback::Feedback;
 use crate::schema;
-use crate::store::{FeedbackWalk, View, parse_event};
+use crate::store::{FeedbackWalk, Order, View, parse_event};
 
 /// The databases that are asked. No answer depends on their order.
 #[derive(Clone, Copy)]
@@ -74,15 +74,39 @@ impl<'a> Parts<'a> {
         Ok(chosen.map(|found| Found { key, ..found }))
     }
 
-    /// The keys of the events with that id, the oldest first.
-    pub(super) fn keys_of_id(self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
-        let mut keys = Vec::new();
+    /// Calls `each` with the keys of events with that id in order, once however many have it, until it
+    /// returns false.
+    pub(super) fn keys_of_id(
+        self,
+        event_id: &str,
+        order: Order,
+        mut each: impl FnMut(Vec<u8>) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let mut walks = Vec::new();
         for view in self.views {
-            keys.extend(view.keys_of_id(event_id)?);
+            let mut walk = view.walk_id(event_id, order);
+            let next = walk.next_key()?;
+            walks.push((walk, next));
         }
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(keys)
+        loop {
+            self.check()?;
+            let nexts = walks.iter().filter_map(|(_, next)| next.as_ref());
+            let first = match order {
+                Order::OldestFirst => nexts.min(),
+                Order::NewestFirst => nexts.max(),
+            };
+            let Some(first) = first.cloned() else {
+                return Ok(());
+            };
+            for (walk, next) in &mut walks {
+                if next.take_if(|next| *next == first).is_some() {
+                    *next = walk.next_key()?;
+                }
+            }
+            if !each(first)? {
+                return Ok(());
+            }
+        }
     }
 
     /// The newest verdict on the event with that key.

@@ -127,19 +127,20 @@ fn subject(found: &Found) -> Subject<'_> {
     Subject::new(event, found.block.view(event), found.anomaly.as_ref())
 }
 
-/// The events that are most alike, the most alike first, of equals the newest. `limit` of the filter says
-/// how many; the event with the key `but` is not among them. Vectors of other models or dimensions are
-/// not looked at.
+/// Calls `each` with the events that are most alike, the most alike first, of equals the newest, until it
+/// returns false. `limit` of the filter says how many; the event with the key `but` is not among them.
+/// Vectors of other models or dimensions are not looked at.
 ///
 /// # Errors
-/// If a database cannot be read.
+/// If a database cannot be read, or as `each` says.
 pub fn similar(
     parts: Parts<'_>,
     indexes: &mut Indexes,
     embedding: &Embedding,
     but: Option<&[u8]>,
     filter: &Filter,
-) -> anyhow::Result<Vec<Similar>> {
+    mut each: impl FnMut(Similar) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let question = Question {
         parts,
         embedding,
@@ -147,20 +148,17 @@ pub fn similar(
         filter,
         limit: filter.limit.min(SIMILAR_MAX),
     };
-    if filter.user.is_some() || filter.severity.is_some() || filter.min_score.is_some() {
-        return question.compare_all();
+    // Events are read again for the answer: all of them at once may be more than memory holds.
+    for key in question.keys(indexes)? {
+        parts.check()?;
+        if let Some(found) = parts.find(key)?
+            && let Some(score) = question.score(&found)
+            && !each(Similar { score, found })?
+        {
+            break;
+        }
     }
-    indexes.refresh(parts)?;
-    if let Ok(found) = question.ask(indexes)? {
-        return Ok(found);
-    }
-    indexes.distrust();
-    indexes.refresh(parts)?;
-    if let Ok(found) = question.ask(indexes)? {
-        return Ok(found);
-    }
-    // The disk does not keep what is written to it.
-    question.compare_all()
+    Ok(())
 }
 
 struct Question<'a> {
@@ -183,8 +181,27 @@ impl Question<'_> {
         is_comparable.then(|| self.embedding.vector.cosine(&other.vector))
     }
 
+    /// The keys of the answers, in order.
+    fn keys(&self, indexes: &mut Indexes) -> anyhow::Result<Vec<Vec<u8>>> {
+        let filter = self.filter;
+        if filter.user.is_some() || filter.severity.is_some() || filter.min_score.is_some() {
+            return self.compare_all();
+        }
+        indexes.refresh(self.parts)?;
+        if let Ok(keys) = self.ask(indexes)? {
+            return Ok(keys);
+        }
+        indexes.distrust();
+        indexes.refresh(self.parts)?;
+        if let Ok(keys) = self.ask(indexes)? {
+            return Ok(keys);
+        }
+        // The disk does not keep what is written to it.
+        self.compare_all()
+    }
+
     /// Compares with every event that the filter lets pass.
-    fn compare_all(&self) -> anyhow::Result<Vec<Similar>> {
+    fn compare_all(&self) -> anyhow::Result<Vec<Vec<u8>>> {
         let all = Filter {
             limit: usize::MAX,
             after: None,
@@ -200,19 +217,12 @@ impl Question<'_> {
             }
             Ok(true)
         })?;
-        let mut answer = Vec::new();
-        for Reverse((_, key)) in best.into_sorted_vec() {
-            if let Some(found) = self.parts.find(key)?
-                && let Some(score) = self.score(&found)
-            {
-                answer.push(Similar { score, found });
-            }
-        }
-        Ok(answer)
+        let best = best.into_sorted_vec().into_iter();
+        Ok(best.map(|Reverse((_, key))| key).collect())
     }
 
     /// Looks at more and more candidates until there are enough answers among them, or all were looked at.
-    fn ask(&self, indexes: &Indexes) -> anyhow::Result<Result<Vec<Similar>, Damaged>> {
+    fn ask(&self, indexes: &Indexes) -> anyhow::Result<Result<Vec<Vec<u8>>, Damaged>> {
         let mut n_compared = N_COMPARED.max(self.limit * N_COMPARED_EACH);
         loop {
             let mut heads = Vec::new();
@@ -235,15 +245,16 @@ impl Question<'_> {
     }
 
     /// Takes the best candidates of all databases until no other can be among the answers.
-    fn answer(&self, mut heads: Vec<Head<'_>>) -> anyhow::Result<Result<Vec<Similar>, Damaged>> {
+    fn answer(&self, mut heads: Vec<Head<'_>>) -> anyhow::Result<Result<Vec<Vec<u8>>, Damaged>> {
         // Other vectors than ours were rounded to be compared: somebody behind may be before.
         let n_more = match &self.embedding.vector {
             crate::embed::Vector::I8(_) => 0,
             crate::embed::Vector::F32(_) => self.limit + 64,
         };
-        let mut answer: Vec<Similar> = Vec::new();
+        let mut answer: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut known = BTreeSet::new();
         while answer.len() < self.limit + n_more {
+            self.parts.check()?;
             let next = match next_of(&mut heads) {
                 Ok(None) => break,
                 Ok(Some(next)) => next,
@@ -269,17 +280,13 @@ impl Question<'_> {
             if matches(&found, Wanted::Events, self.filter)
                 && let Some(score) = self.score(&found)
             {
-                answer.push(Similar { score, found });
+                answer.push((rank(score), found.key));
             }
         }
-        answer.sort_by(|a, b| {
-            let rank = |it: &Similar| Reverse(rank(it.score));
-            rank(a)
-                .cmp(&rank(b))
-                .then_with(|| b.found.key.cmp(&a.found.key))
-        });
+        // The most alike first, of equals the newest.
+        answer.sort_unstable_by(|a, b| b.cmp(a));
         answer.truncate(self.limit);
-        Ok(Ok(answer))
+        Ok(Ok(answer.into_iter().map(|(_, key)| key).collect()))
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use rocksdb::{ReadOptions, Snapshot};
 
+pub use known::IdWalk;
+
 use super::protocol::{Answer, Ask, WriterInfo};
 use super::remote::{Borrowed, family_number, unexpected};
 use super::walk::{UserWalk, Walk};

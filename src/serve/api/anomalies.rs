@@ -272,7 +272,9 @@ where
 {
     let found = service.questions.ask(move |parts| {
         let page = if by_score {
-            first::<T>(query::top_anomalies(parts, &filter)?.iter().map(T::of))?
+            first::<T>(|take| {
+                query::top_anomalies(parts, &filter, |found| Ok(take(T::of(&found)?)))
+            })?
         } else {
             page::<T>(parts, Wanted::Anomalies, &filter, |_| true)?
         };

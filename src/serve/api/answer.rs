@@ -141,24 +141,20 @@ pub(super) fn page<T: OfFound>(
     Ok(Page { items, next })
 }
 
-/// The first of what was found, as many as an answer can hold.
+/// The first of what `find` finds, as many as an answer can hold: what takes an item says whether it takes
+/// another one, so that no more than that is ever in memory.
 pub(super) fn first<T: Shown>(
-    items: impl Iterator<Item = anyhow::Result<T>>,
+    find: impl FnOnce(&mut dyn FnMut(T) -> bool) -> anyhow::Result<()>,
 ) -> anyhow::Result<Page<T>> {
-    let mut first = Vec::new();
+    let mut items = Vec::new();
     let mut n_bytes = 0;
-    for item in items {
-        let item = item?;
+    find(&mut |item| {
         n_bytes += item.item().n_bytes();
-        first.push(item);
-        if n_bytes > ANSWER_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(Page {
-        items: first,
-        next: None,
-    })
+        items.push(item);
+        n_bytes <= ANSWER_BYTES_MAX
+    })?;
+    let next = None;
+    Ok(Page { items, next })
 }
 
 /// Something that is shown as a program has written it.
@@ -373,5 +369,25 @@ impl PartialSchema for Alike {
 impl ToSchema for Alike {
     fn schemas(schemas: &mut Schemas) {
         AlikeFields::schemas(schemas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_an_answer_holds() {
+        let long = || Item::of(format!("\"{}\"", "a".repeat(1 << 20)).into_bytes());
+        let mut n_found = 0;
+        let page = first::<Event>(|take| {
+            while take(Event(long()?)) {
+                n_found += 1;
+            }
+            Ok(())
+        });
+        // The last one is what is above the limit.
+        assert_eq!(page.expect("it is JSON").items.len(), n_found + 1);
+        assert_eq!(n_found, 3);
     }
 }

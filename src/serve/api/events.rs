@@ -122,8 +122,13 @@ async fn one(
     Named(id): Named,
 ) -> Result<Json<List<Event>>, Problem> {
     let events = service.questions.ask(move |parts| {
-        let found = query::first_events(parts, &id, LIMIT_MAX as usize)?;
-        first::<Event>(found.iter().map(Event::of))
+        first::<Event>(|take| {
+            let mut n_left = LIMIT_MAX;
+            query::events_of_id(parts, &id, Order::OldestFirst, |found| {
+                n_left -= 1;
+                Ok(take(Event::of(&found)?) && n_left > 0)
+            })
+        })
     });
     let (events, as_of) = events.await?;
     if events.is_empty() {

@@ -94,8 +94,7 @@ async fn alike(
         let event = match &id {
             // An id that was used at several times: the newest.
             Some(id) => Some(
-                query::event(parts, id)?
-                    .pop()
+                query::newest_event(parts, id)?
                     .ok_or_else(|| anyhow!(Problem::not_found("there is no event of that id")))?,
             ),
             None => None,
@@ -108,8 +107,11 @@ async fn alike(
             })?,
         };
         let but = event.as_ref().map(|event| &event.key[..]);
-        let found = similar(parts, &mut indexes, &embedding, but, &filter)?;
-        first::<Alike>(found.into_iter().map(Alike::of))
+        first::<Alike>(|take| {
+            similar(parts, &mut indexes, &embedding, but, &filter, |similar| {
+                Ok(take(Alike::of(similar)?))
+            })
+        })
     });
     Ok(Json(List::page(found.await?)))
 }

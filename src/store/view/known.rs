@@ -12,6 +12,31 @@ use crate::schema;
 use crate::stage::EachUser;
 use crate::store::{Counters, Walk};
 
+/// A walk through the keys of events with an id.
+pub struct IdWalk<'a> {
+    walk: Walk<'a>,
+    prefix: [u8; 8],
+    event_id: String,
+}
+
+impl IdWalk<'_> {
+    /// The next key, or none at the end. There need not be such an event: another id may have the same hash.
+    ///
+    /// # Errors
+    /// If the store cannot be read on.
+    pub fn next_key(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        let entry = self.walk.next_entry()?;
+        Ok(entry
+            .filter(|(index_key, _)| index_key.starts_with(&self.prefix))
+            .map(|(index_key, _)| {
+                let timestamp_ms = schema::split_id_key(&index_key).unwrap_or(0);
+                let mut key = Vec::new();
+                schema::push_event_key(&mut key, timestamp_ms, &self.event_id);
+                key
+            }))
+    }
+}
+
 impl View<'_> {
     /// What the store holds.
     ///
@@ -35,30 +60,19 @@ impl View<'_> {
         Ok(counters)
     }
 
-    /// The keys of the events with that id; more than one if it was used at several times.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn keys_of_id(&self, event_id: &str) -> anyhow::Result<Vec<Vec<u8>>> {
+    /// Walks the keys of events with that id; more than one if it was used at several times.
+    #[must_use]
+    pub fn walk_id(&self, event_id: &str, order: Order) -> IdWalk<'_> {
         let prefix = schema::id_prefix(event_id);
-        let mut keys = Vec::new();
-        let mut walk = self.walk(schema::BY_ID, &prefix, Order::OldestFirst);
-        while let Some((index_key, _)) = walk.next_entry()? {
-            if !index_key.starts_with(&prefix) {
-                break;
-            }
-            let mut key = Vec::new();
-            schema::push_event_key(
-                &mut key,
-                schema::split_id_key(&index_key).unwrap_or(0),
-                event_id,
-            );
-            // Another id may have the same hash.
-            if self.value(schema::EVENTS, &key)?.is_some() {
-                keys.push(key);
-            }
+        let walk = match order {
+            Order::OldestFirst => self.walk(schema::BY_ID, &prefix, order),
+            Order::NewestFirst => self.walk(schema::BY_ID, &schema::hash_end(prefix), order),
+        };
+        IdWalk {
+            walk,
+            prefix,
+            event_id: event_id.to_owned(),
         }
-        Ok(keys)
     }
 
     /// The first of all event keys.
