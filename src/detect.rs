@@ -15,6 +15,7 @@ pub use users::{UserKey, Users};
 
 use std::cmp::Ordering;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::record::anomaly::Severity;
@@ -157,6 +158,15 @@ pub trait Detector: Send + Sync + 'static {
     /// # Errors
     /// If the record is of another version or damaged.
     fn read_shared(&mut self, record: &[u8]) -> Result<Self::Deltas, RecordError>;
+}
+
+/// What a record holds. Bytes that follow it are none of ours.
+pub(crate) fn read_whole<T: DeserializeOwned>(record: &[u8]) -> Result<T, RecordError> {
+    match postcard::take_from_bytes(record) {
+        Ok((found, [])) => Ok(found),
+        Ok(_) => Err(RecordError::Damaged("more bytes than it has".to_owned())),
+        Err(error) => Err(RecordError::Damaged(error.to_string())),
+    }
 }
 
 /// Why a saved baseline cannot be used.

@@ -30,6 +30,7 @@ pub use user::{RECORD_BYTES_MAX, RECORD_VERSION, User};
 
 use super::{
     Detector, DetectorConfig, Explanation, Observed, Raised, RecordError, UserKey, Verdict,
+    read_whole,
 };
 use crate::record::anomaly::{Anomaly, BaselineState, KNOWN_IPS_MAX, write_context};
 use crate::record::{EventView, THREAT_SCORE_HIGH};
@@ -415,13 +416,13 @@ impl Detector for Adaptive {
     }
 
     fn read_shared(&mut self, record: &[u8]) -> Result<Deltas, RecordError> {
-        let damaged = |why: String| RecordError::Damaged(why);
+        let damaged = |why: &str| RecordError::Damaged(why.to_owned());
         let (&version, rest) = record
             .split_first()
-            .ok_or_else(|| damaged("record is empty".to_owned()))?;
-        let shared = match version {
-            SHARED_VERSION => postcard::from_bytes(rest),
-            SHARED_VERSION_BEFORE => postcard::from_bytes::<SharedBefore>(rest).map(Shared::from),
+            .ok_or_else(|| damaged("record is empty"))?;
+        let shared: Shared = match version {
+            SHARED_VERSION => read_whole(rest)?,
+            SHARED_VERSION_BEFORE => Shared::from(read_whole::<SharedBefore>(rest)?),
             _ => {
                 return Err(RecordError::Version {
                     found: version,
@@ -429,14 +430,16 @@ impl Detector for Adaptive {
                 });
             }
         };
-        let shared = shared.map_err(|error| damaged(error.to_string()))?;
         if !shared.clock.is_whole() {
-            return Err(damaged("impossible times".to_owned()));
+            return Err(damaged("impossible times"));
+        }
+        if shared.n_epoch_events > EPOCH_EVENTS_MAX {
+            return Err(damaged("an epoch with too many events"));
         }
         self.population = shared
             .population
             .restored(&shared.deltas)
-            .ok_or_else(|| damaged("impossible counts".to_owned()))?;
+            .ok_or_else(|| damaged("impossible counts"))?;
         self.clock = shared.clock;
         self.n_epoch_events = shared.n_epoch_events;
         Ok(shared.deltas)
@@ -496,5 +499,21 @@ mod tests {
             (other.clock.epoch(), other.n_epoch_events),
             (Some(1_000), 7)
         );
+    }
+
+    #[test]
+    fn what_users_share_is_read_whole_or_not_at_all() {
+        let config = DetectorConfig::standard(DetectorKind::Adaptive);
+        let mut detector = Adaptive::new(config);
+        let mut record = detector.write_shared(&Deltas::default());
+        assert!(detector.read_shared(&record).is_ok());
+        record.push(0);
+        assert!(detector.read_shared(&record).is_err(), "there is more");
+        detector.n_epoch_events = EPOCH_EVENTS_MAX;
+        let record = detector.write_shared(&Deltas::default());
+        assert!(detector.read_shared(&record).is_ok());
+        detector.n_epoch_events = u64::MAX;
+        let record = detector.write_shared(&Deltas::default());
+        assert!(detector.read_shared(&record).is_err());
     }
 }

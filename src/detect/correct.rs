@@ -2,7 +2,7 @@
 //! records, and nothing of where they are kept.
 
 use super::adaptive::{self, Adaptive};
-use super::classic::Baseline;
+use super::classic::{Baseline, Classic};
 use super::{Detector, DetectorConfig, DetectorKind, RecordError};
 use crate::record::EventView;
 use crate::record::feedback::Judgement;
@@ -31,7 +31,12 @@ impl Corrector {
     /// If that record is of another version or damaged.
     pub fn new(kind: DetectorKind, shared: &[u8]) -> Result<Self, RecordError> {
         match kind {
-            DetectorKind::Classic => Ok(Self::Classic),
+            DetectorKind::Classic => {
+                if !shared.is_empty() {
+                    Classic::new(DetectorConfig::standard(kind)).read_shared(shared)?;
+                }
+                Ok(Self::Classic)
+            }
             DetectorKind::Adaptive => {
                 let mut adaptive = Adaptive::new(DetectorConfig::standard(kind));
                 if !shared.is_empty() {
@@ -72,5 +77,19 @@ impl Corrector {
             }
         }
         Ok(corrected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was imported, and the run that found it there did not begin.
+    #[test]
+    fn what_all_share_is_read_as_a_run_reads_it() {
+        for kind in [DetectorKind::Adaptive, DetectorKind::Classic] {
+            assert!(Corrector::new(kind, b"").is_ok());
+            assert!(Corrector::new(kind, b"x").is_err(), "{kind:?}");
+        }
     }
 }

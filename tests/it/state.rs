@@ -435,6 +435,8 @@ fn an_import_of_impossible_counts_changes_nothing() {
     };
     check(&|baseline| baseline["n_events"] = 1.into());
     check(&|baseline| baseline["n_failed"] = 1_000_000.into());
+    check(&|baseline| baseline["first_ms"] = i64::MIN.into());
+    check(&|baseline| baseline["last_ms"] = 1_000_000_000_000_000_i64.into());
     check(&|baseline| baseline["hours"][3] = 4_000_000_000_u32.into());
     check(&|baseline| baseline["recent_failures"] = u32::MAX.into());
     check(&|baseline| baseline["ips"][0]["n_events"] = 4_000_000_000_u32.into());
@@ -442,6 +444,11 @@ fn an_import_of_impossible_counts_changes_nothing() {
         let twice = baseline["ips"][0].clone();
         baseline["ips"].as_array_mut().unwrap().push(twice);
     });
+    // Users share nothing with this detector, and a run that finds something does not begin.
+    let shared = r#"{"user":"","detector":"classic","version":1,"record_b64":"eA=="}"#;
+    let ran = import(&state, shared.as_bytes()).expect_code(2);
+    assert!(ran.stderr.contains("line 1 "), "{}", ran.stderr);
+    assert!(export(&state).stdout == bytes);
 }
 
 /// An import and a verdict go with the checkpoint that they follow: a pipe that goes on there keeps them.

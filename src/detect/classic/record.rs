@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Baseline, N_RECENT};
-use crate::detect::RecordError;
 use crate::detect::table::{Dimension, Seen, Table, VALUES_BYTES_MAX, VALUES_MAX};
+use crate::detect::{RecordError, read_whole};
+use crate::record::TIMESTAMP_MS_MAX;
 
 /// Version of the records that [`Baseline::write_record`] writes.
 pub const RECORD_VERSION: u8 = 1;
@@ -47,9 +48,7 @@ impl Baseline {
                 known: RECORD_VERSION,
             });
         }
-        let summary: Summary = postcard::from_bytes(record)
-            .map_err(|error| RecordError::Damaged(error.to_string()))?;
-        Self::from_summary(summary)
+        Self::from_summary(read_whole(record)?)
     }
 
     /// The baseline as plain values, the most frequent first.
@@ -124,6 +123,9 @@ impl Summary {
         if !is_possible {
             return Err(format!("counts beyond those of {total} events"));
         }
+        if !(0..=self.last_ms).contains(&self.first_ms) || self.last_ms > TIMESTAMP_MS_MAX {
+            return Err("times that no events have".to_owned());
+        }
         for (name, seen) in [
             ("ips", &self.ips),
             ("locations", &self.locations),
@@ -142,5 +144,37 @@ impl Summary {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_end_where_they_end() {
+        let mut record = Vec::new();
+        Baseline::default().write_record(&mut record);
+        assert!(Baseline::from_record(&record).is_ok());
+        record.push(0);
+        assert!(Baseline::from_record(&record).is_err());
+    }
+
+    #[test]
+    fn times_are_those_that_events_may_have() {
+        let check = |first_ms: i64, last_ms: i64, expected: bool| {
+            let summary = Summary {
+                first_ms,
+                last_ms,
+                ..Baseline::default().summary()
+            };
+            assert_eq!(Baseline::from_summary(summary).is_ok(), expected);
+        };
+        check(0, TIMESTAMP_MS_MAX, true);
+        check(5, 5, true);
+        check(6, 5, false);
+        check(-1, 5, false);
+        check(0, TIMESTAMP_MS_MAX + 1, false);
+        check(i64::MIN, i64::MIN, false);
     }
 }
