@@ -17,8 +17,10 @@ use super::{EPOCH_MS, priors};
 
 /// Counts are kept in millionths.
 const MICRO: f64 = 1e6;
-/// More millionths than can be counted in an age.
+/// Millionths from which on all sums are halved, after 4.5 billion events: below it they are exact as `f64`, too.
 const MICRO_MAX: i64 = 1 << 52;
+/// Millionths up to which sums are read. Earlier versions counted on.
+const READ_MAX: i64 = 1 << 61;
 /// Event types that are told apart; more are counted, but not one by one.
 const TYPES_MAX: usize = 1_024;
 /// Users from whom on a value counts as used by peers.
@@ -34,6 +36,8 @@ const FAILING_H: f64 = 24.0;
 const SURE_H: f64 = 1.0;
 /// Surge changes of one millisecond that are applied one by one; more of them change nothing.
 const SURGE_STEPS_MAX: u32 = 1_000;
+/// A level of failures that no number of them reaches.
+const SURGE_MAX: f64 = 1e18;
 
 /// In millionths, rounded.
 pub(super) fn micro(weight: f64) -> i64 {
@@ -77,6 +81,12 @@ impl Peers {
     fn are_enough(&self) -> bool {
         self.users[PEERS_MIN - 1] != 0
     }
+
+    /// Whether there is one, none stands twice, and all stand in order.
+    fn are_whole(&self) -> bool {
+        let is_before = |a: &u64, b: &u64| *b == 0 || a.wrapping_sub(1) < b.wrapping_sub(1);
+        self.users[0] != 0 && self.users.is_sorted_by(is_before)
+    }
 }
 
 impl Default for Deltas {
@@ -116,7 +126,7 @@ impl Deltas {
     /// user within an hour weighs ten times the others.
     pub(super) fn add_surge(&mut self, since_ms: u32, is_first: bool) {
         let (n_failures, tenths) = self.surge.entry(since_ms).or_default();
-        *n_failures += 1;
+        *n_failures = n_failures.saturating_add(1);
         *tenths += if is_first { 10 } else { 1 };
     }
 
@@ -146,7 +156,7 @@ impl Deltas {
         }
         for (since_ms, (n_failures, tenths)) in std::mem::take(&mut other.surge) {
             let sums = self.surge.entry(since_ms).or_default();
-            sums.0 += n_failures;
+            sums.0 = sums.0.saturating_add(n_failures);
             sums.1 += tenths;
         }
         self.calibration.absorb(&mut other.calibration);
@@ -155,10 +165,18 @@ impl Deltas {
 
     fn is_whole(&self) -> bool {
         let mut sums = self.cells.iter().chain(self.types.values());
+        let is_surge = |(&since_ms, &(n_failures, tenths)): (&u32, &(u32, u64))| {
+            let n_failures = u64::from(n_failures);
+            i64::from(since_ms) < EPOCH_MS
+                && n_failures > 0
+                && (n_failures..=10 * n_failures).contains(&tenths)
+        };
         self.cells.len() == N_POPULATION_CELLS
             && self.calibration.is_whole()
             && sums.all(|sum| (0..MICRO_MAX).contains(sum))
+            && self.peers.values().all(Peers::are_whole)
             && self.failing.values().all(|at_h| at_h.is_finite())
+            && self.surge.iter().all(is_surge)
     }
 }
 
@@ -336,8 +354,27 @@ impl Population {
             let at_h = epoch_h + f64::from(since_ms) / 3.6e6;
             self.add_surge(at_h.min(latest_h), n_failures, tenths);
         }
+        self.halve();
         let end = self.calibration.add(&mut deltas.calibration);
         self.refresh(end);
+    }
+
+    /// Halves all sums while one of them is too great: what users share are shares, which stay.
+    fn halve(&mut self) {
+        let is_great = |sum: &i64| *sum >= MICRO_MAX;
+        while is_great(&self.types_total)
+            || self.cells.iter().any(is_great)
+            || self.types.values().any(is_great)
+        {
+            self.types_total /= 2;
+            for sum in self.types.values_mut() {
+                *sum /= 2;
+            }
+            for cell in &mut self.cells {
+                // None is ever 0.
+                *cell -= *cell / 2;
+            }
+        }
     }
 
     fn close_failing(&mut self, failing: BTreeMap<(u64, u64), f64>, epoch_h: f64, sure_h: f64) {
@@ -405,16 +442,22 @@ impl Population {
     pub(super) fn restored(mut self, deltas: &Deltas) -> Option<Self> {
         let failures = self.failing.values().flat_map(|failing| &failing.users);
         let is_whole = self.cells.len() == N_POPULATION_CELLS
-            && self.cells.iter().all(|cell| (1..MICRO_MAX).contains(cell))
-            && (0..MICRO_MAX).contains(&self.types_total)
-            && self.types.values().all(|sum| (0..MICRO_MAX).contains(sum))
-            && [self.surge, self.surge_usual, self.surge_at_h, self.purged_h]
+            && self.cells.iter().all(|cell| (1..READ_MAX).contains(cell))
+            && (0..READ_MAX).contains(&self.types_total)
+            && self.types.values().all(|sum| (0..READ_MAX).contains(sum))
+            && self.types.len() <= TYPES_MAX
+            && self.peers.values().all(Peers::are_whole)
+            && [self.surge, self.surge_usual]
+                .iter()
+                .all(|level| (0.0..SURGE_MAX).contains(level))
+            && [self.surge_at_h, self.purged_h]
                 .iter()
                 .all(|number| number.is_finite())
             && failures.into_iter().all(|(_, at_h)| at_h.is_finite())
             && self.calibration.is_whole()
             && deltas.is_whole();
         is_whole.then(|| {
+            self.halve();
             self.refresh(calibration::N_BINS);
             self
         })
@@ -430,4 +473,86 @@ pub(super) fn surprise(level: f64, usual: f64) -> f64 {
 fn newest_failing(users: &mut Vec<(u64, f64)>) {
     users.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     users.truncate(FAILING_USERS_MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An epoch in which something of everything has happened.
+    fn deltas() -> Deltas {
+        let mut deltas = Deltas::default();
+        deltas.add_cell(0, micro(0.5));
+        deltas.add_type(7, micro(1.0));
+        deltas.add_peer(9, 3);
+        deltas.add_peer(9, 2);
+        deltas.add_failing(5, 2, 1.0);
+        deltas.add_surge(17, true);
+        deltas.add_risk(100);
+        deltas
+    }
+
+    /// The population as the next program reads it.
+    fn stored(population: &Population, deltas: &Deltas) -> Option<Population> {
+        let record = postcard::to_stdvec(population).expect("memory takes every write");
+        let read: Population = postcard::from_bytes(&record).expect("it is ours");
+        read.restored(deltas)
+    }
+
+    /// After 4.5 billion events a program wrote what it could not read again.
+    #[test]
+    fn there_is_no_end_to_events() {
+        let mut population = Population::new();
+        let mut deltas = deltas();
+        for (sums, n_halved) in [(MICRO_MAX - 1, 1), (READ_MAX - MICRO_MAX, 9)] {
+            population.types_total = sums;
+            population.types.insert(7, sums);
+            population.cells[0] = sums;
+            let rare = population.cells[1];
+            if sums < MICRO_MAX {
+                population.close_epoch(&mut deltas, 1.0, 1.0);
+            }
+            let read = stored(&population, &Deltas::default()).expect("it is ours");
+            let halved = (0..n_halved).fold(rare, |cell, _| cell - cell / 2);
+            assert_eq!(read.cells[1], halved);
+            assert!((MICRO_MAX / 2..MICRO_MAX).contains(&read.types_total));
+            assert!((MICRO_MAX / 2..MICRO_MAX).contains(&read.cells[0]));
+            let again = stored(&read, &Deltas::default()).expect("it is ours");
+            assert_eq!(again.cells, read.cells, "it is halved once");
+            population = read;
+        }
+    }
+
+    #[test]
+    fn what_no_events_lead_to_is_refused() {
+        let population = Population::new();
+        assert!(stored(&population, &deltas()).is_some());
+        let check = |spoil: fn(&mut Population, &mut Deltas)| {
+            let (mut population, mut deltas) = (Population::new(), deltas());
+            spoil(&mut population, &mut deltas);
+            assert!(stored(&population, &deltas).is_none());
+        };
+        check(|population, _| population.cells[3] = 0);
+        check(|population, _| population.types_total = READ_MAX);
+        check(|population, _| population.surge = -1.0);
+        check(|population, _| population.surge_usual = f64::NAN);
+        for users in [[0, 0, 5], [0; 3], [5, 5, 0], [6, 5, 0]] {
+            let mut population = Population::new();
+            population.peers.insert(1, Peers { users });
+            assert!(stored(&population, &Deltas::default()).is_none());
+        }
+        check(|_, deltas| deltas.peers.extend([(1, Peers::default())]));
+        check(|_, deltas| deltas.surge.extend([(EPOCH_MS as u32, (1, 1))]));
+        check(|_, deltas| deltas.surge.extend([(0, (0, 0))]));
+        check(|_, deltas| deltas.surge.extend([(0, (1, u64::MAX))]));
+        check(|_, deltas| deltas.cells[0] = MICRO_MAX);
+        // As many as there may be, and one more.
+        let mut deltas = deltas();
+        deltas.surge.insert(0, (u32::MAX, u64::from(u32::MAX)));
+        assert!(stored(&population, &deltas).is_some());
+        deltas.add_surge(0, false);
+        let mut others = Deltas::default();
+        others.absorb(&mut deltas.clone());
+        others.absorb(&mut deltas);
+    }
 }
