@@ -59,7 +59,7 @@ impl Counts {
     }
 
     fn add_events(&mut self, bin: usize, n_events: u32) {
-        self.bins[bin] += n_events;
+        self.bins[bin] = self.bins[bin].saturating_add(n_events);
         self.range = self.range.start.min(bin)..self.range.end.max(bin + 1);
     }
 }
@@ -131,7 +131,7 @@ impl Calibration {
         for bin in range {
             let more = take(&mut events.bins[bin]);
             self.counts[bin] += f64::from(more);
-            self.n_events += u64::from(more);
+            self.n_events = self.n_events.saturating_add(u64::from(more));
         }
         let n_steps = self.n_events / STEP - n_before;
         for _ in 0..n_steps.min(10_000) {
@@ -172,7 +172,10 @@ impl Calibration {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.counts.len() == N_BINS && self.counts.iter().all(|count| (0.0..1e18).contains(count))
+        self.counts.len() == N_BINS
+            && self.counts.iter().all(|count| (0.0..1e18).contains(count))
+            // It begins with pseudo-events, and decays by what is added: of nothing there are no shares.
+            && self.counts.iter().sum::<f64>() >= 1.0
     }
 }
 
@@ -213,6 +216,30 @@ mod tests {
             assert_eq!(Some(&from_all), from_before);
         }
         assert!(calibration.n_events > STEP, "counts have decayed once");
+    }
+
+    /// A share of nothing was no number, and so was everybody's score.
+    #[test]
+    fn there_are_shares_of_something() {
+        let whole = Calibration::new();
+        assert!(whole.is_whole());
+        for counts in [vec![0.0; N_BINS], vec![-1.0; N_BINS], vec![1.0; N_BINS - 1]] {
+            let calibration = Calibration {
+                counts,
+                ..whole.clone()
+            };
+            assert!(!calibration.is_whole());
+        }
+        // Numbers that only others have written stay where they are.
+        let mut events = Counts::from(vec![u32::MAX; N_BINS]);
+        events.add(7);
+        let mut full = Calibration {
+            n_events: u64::MAX,
+            ..whole
+        };
+        full.add(&mut events);
+        let score = full.tail(None, 0).score(3.0);
+        assert!((0.0..=1.0).contains(&score), "{score}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::EPOCH_MS;
+use crate::record::TIMESTAMP_MS_MAX;
 
 /// Users whose word is kept, and who have to agree.
 const USERS_MAX: usize = 3;
@@ -66,6 +67,16 @@ impl Words {
         self.0.len() == USERS_MAX
     }
 
+    /// Whether they are those of so many users, each once and in order.
+    fn are_whole(&self) -> bool {
+        let is_first =
+            |(i, word): (usize, &Word)| self.0[..i].iter().all(|other| other.user != word.user);
+        self.0.len() <= USERS_MAX
+            && self.0.is_sorted_by(|a, b| a.epoch >= b.epoch)
+            && self.0.iter().enumerate().all(is_first)
+            && self.0.iter().all(|word| is_of_event(word.epoch))
+    }
+
     fn first(&self) -> Option<i64> {
         self.0.first().map(|word| word.epoch)
     }
@@ -87,6 +98,11 @@ impl Words {
     }
 }
 
+/// Whether an event may have taken place then.
+fn is_of_event(epoch: i64) -> bool {
+    (0..=TIMESTAMP_MS_MAX / EPOCH_MS).contains(&epoch)
+}
+
 /// Events in a row that say the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Run {
@@ -100,7 +116,7 @@ impl Run {
         if !self.words.0.iter().all(is_same) {
             self.clear();
         }
-        self.n_events += 1;
+        self.n_events = self.n_events.saturating_add(1);
         self.words.add(word);
     }
 
@@ -139,11 +155,11 @@ impl Clock {
 
     /// Whether it may have been written by us.
     pub(super) fn is_whole(&self) -> bool {
-        let words = [&self.leaders, &self.ahead.words, &self.behind.words];
-        let epochs = words.into_iter().flat_map(|words| &words.0);
-        let mut epochs = epochs.map(|word| word.epoch).chain(self.epoch);
-        words.iter().all(|words| words.0.len() <= USERS_MAX)
-            && epochs.all(|epoch| epoch.unsigned_abs() <= i64::MAX as u64 / EPOCH_MS as u64)
+        let runs = [&self.ahead, &self.behind];
+        runs.iter().all(|run| run.n_events <= EVENTS_OF_FEW_MIN)
+            && runs.iter().all(|run| run.words.are_whole())
+            && self.leaders.are_whole()
+            && self.epoch.is_none_or(is_of_event)
     }
 
     /// When the current epoch began, in milliseconds since 1970.
@@ -181,7 +197,8 @@ impl Clock {
         self.is_settled = self.next.is_none()
             && self.leaders.are_all_there()
             && self.leaders.last() == self.epoch
-            && self.ahead.n_events + self.behind.n_events == 0;
+            && self.ahead.n_events == 0
+            && self.behind.n_events == 0;
         self.next.is_some()
     }
 
@@ -265,5 +282,37 @@ impl Clock {
         self.latest = self.latest.max(self.epoch);
         self.leaders = std::mem::take(&mut self.behind).words;
         self.leaders.first()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_no_events_have_set_is_not_whole() {
+        let words = |words: &[(u64, i64)]| {
+            let words = words.iter();
+            Words(words.map(|&(user, epoch)| Word { user, epoch }).collect())
+        };
+        let is_whole = |leaders: &[(u64, i64)], n_events: u32| {
+            let mut clock = Clock::at(9);
+            clock.leaders = words(leaders);
+            clock.behind.n_events = n_events;
+            let is_whole = clock.is_whole();
+            if is_whole {
+                clock.hear(1, 9);
+                clock.hear(2, 0);
+            }
+            is_whole
+        };
+        assert!(is_whole(&[(1, 9), (2, 9), (3, 8)], 64));
+        assert!(!is_whole(&[(1, 9), (2, 9), (3, 8)], u32::MAX));
+        assert!(!is_whole(&[(1, 8), (2, 9)], 0), "not in order");
+        assert!(!is_whole(&[(1, 9), (1, 8)], 0), "a user twice");
+        assert!(!is_whole(&[(1, 9), (2, 9), (3, 8), (4, 7)], 0));
+        assert!(!is_whole(&[(1, i64::MAX)], 0) && !is_whole(&[(1, -1)], 0));
+        assert!(!Clock::at(i64::MAX / EPOCH_MS).is_whole());
+        assert!(Clock::new().is_whole());
     }
 }
