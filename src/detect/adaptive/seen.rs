@@ -346,6 +346,20 @@ impl Seen {
         &self.entries
     }
 
+    /// Whether all was seen by then, each value is one, and none of a dimension stands twice.
+    pub(super) fn is_possible(&self, last_s: u32) -> bool {
+        let is_possible = |dimension: usize, i: usize| {
+            let entry = self.entries[i];
+            entry.weight >= 0.0
+                && entry.last_s <= last_s
+                && self.position(dimension, entry.key) == Some(i)
+        };
+        (0..N_DIMENSIONS).all(|dimension| {
+            let (start, end) = self.bounds(dimension);
+            (start..end).all(|i| is_possible(dimension, i))
+        })
+    }
+
     /// Takes over entries as [`Self::ends`] and [`Self::entries`] gave them; none if no history can
     /// have led to them.
     pub(super) fn from_parts(ends: [u16; N_DIMENSIONS], entries: Vec<Entry>) -> Option<Self> {

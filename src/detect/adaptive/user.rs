@@ -5,8 +5,9 @@ use prefetch_index::prefetch_index;
 use super::cells::{Histogram, N_USER_CELLS};
 use super::features::N_DIMENSIONS;
 use super::seen::{ENTRIES_MAX, Entry, Seen};
-use super::{decay, growth};
+use super::{decay, growth, hours};
 use crate::detect::RecordError;
+use crate::record::TIMESTAMP_MS_MAX;
 
 /// Event types that are remembered of a user.
 pub(super) const TYPES_MAX: usize = 24;
@@ -275,6 +276,47 @@ impl User {
         }
     }
 
+    /// Whether events, and verdicts on them, can lead to it. By other states an event may have a risk that is no
+    /// number, and those who come later are measured by it.
+    fn is_possible(&self) -> bool {
+        let until_last = 0.0..=self.last_h;
+        let times_h = [self.first_h, self.origin_h, self.last_failure_h];
+        let places_h = self.places.iter().flatten().map(|place| place.at_h);
+        let is_gap = if self.gap_end_h >= 0.0 {
+            until_last.contains(&self.gap_end_h)
+        } else {
+            self.gap_end_h.total_cmp(&NEVER_H).is_eq()
+        };
+        let amounts = [
+            self.failures,
+            self.volume,
+            self.new_resources,
+            self.bytes,
+            self.evidence,
+            self.gap_h,
+            self.types_weight,
+            self.threat_score_sum,
+        ];
+        let weights = self.cells.iter().chain(&self.hours);
+        let mut weights = weights.chain(&self.types.weights);
+        // Counts end where they have no more room, and sums go on.
+        let is_counted = self.n_threat_scores == u32::MAX
+            || self.threat_score_sum <= f64::from(self.n_threat_scores);
+        self.n_events > 0
+            && self.n_events >= self.n_failed.max(self.n_threat_scores)
+            && is_counted
+            && self.last_h <= hours(TIMESTAMP_MS_MAX)
+            && times_h
+                .into_iter()
+                .chain(places_h)
+                .all(|at_h| until_last.contains(&at_h))
+            && self.first_h <= self.origin_h
+            && is_gap
+            && amounts.iter().all(|amount| *amount >= 0.0)
+            && weights.all(|weight| *weight >= 0.0)
+            && self.seen.is_possible(self.seconds(self.last_h))
+    }
+
     /// Reads what [`Self::write_record`] has written.
     ///
     /// # Errors
@@ -344,8 +386,14 @@ impl User {
         if n_types > TYPES_MAX {
             return None;
         }
+        let mut before = None;
         for _ in 0..n_types {
-            user.types.insert(reader.u64()?, reader.f32()?);
+            let kind = reader.u64()?;
+            if before.is_some_and(|before| kind <= before) {
+                return None;
+            }
+            before = Some(kind);
+            user.types.insert(kind, reader.f32()?);
         }
         let mut ends = [0; N_DIMENSIONS];
         for end in &mut ends {
@@ -362,8 +410,7 @@ impl User {
             });
         }
         user.seen = Seen::from_parts(ends, entries)?;
-        let keys = &user.types.keys[..n_types];
-        let is_whole = reader.0.is_empty() && keys.is_sorted_by(|a, b| a < b);
+        let is_whole = reader.0.is_empty() && user.is_possible();
         is_whole.then_some(user)
     }
 }
@@ -455,5 +502,101 @@ impl Reader<'_> {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::features::ABSENT;
+    use super::*;
+
+    /// The record of a user with one event of each kind, and where nothing is as it was.
+    fn user() -> User {
+        let mut user = User::new(480_000.0);
+        (user.last_h, user.origin_h) = (481_000.0, 480_500.0);
+        (user.n_events, user.n_failed, user.n_threat_scores) = (9, 2, 3);
+        (user.gap_h, user.gap_end_h) = (20.0, 480_900.0);
+        user.last_failure_h = 480_100.0;
+        user.threat_score_sum = 3.0;
+        user.places[0] = Some(Place {
+            city: 1,
+            country: 2,
+            at_h: 481_000.0,
+        });
+        user.learn_type(7, 1.0);
+        user.learn_type(3, 1.0);
+        let entry = |key, last_s| Entry {
+            key,
+            weight: 1.0,
+            last_s,
+            age_s: 9,
+        };
+        let mut ends = [2; N_DIMENSIONS];
+        ends[N_DIMENSIONS - 1] = 3;
+        let entries = vec![entry(5, 0), entry(6, 3_600_000), entry(5, 1)];
+        user.seen = Seen::from_parts(ends, entries).expect("they are within limits");
+        user
+    }
+
+    fn read(user: &User) -> Option<User> {
+        let mut record = Vec::new();
+        user.write_record(&mut record);
+        User::from_record(&record).ok()
+    }
+
+    #[test]
+    fn a_state_that_no_events_lead_to_is_refused() {
+        let whole = user();
+        assert_eq!(read(&whole), Some(whole.clone()));
+        let mut old = whole.clone();
+        old.set_back(480_000.5);
+        assert_eq!(read(&old), Some(old), "with a clock that was set back");
+        let spoilt: [fn(&mut User); 20] = [
+            |user| user.origin_h = 1e9,
+            |user| user.first_h = -1.0,
+            |user| user.last_h = 1e9,
+            |user| user.last_failure_h = 481_001.0,
+            |user| user.gap_end_h = -5.0,
+            |user| user.gap_h = -1.0,
+            |user| user.volume = -1.5,
+            |user| user.bytes = -0.5,
+            |user| user.evidence = -1.0,
+            |user| user.types_weight = -1.0,
+            |user| user.threat_score_sum = 3.5,
+            |user| user.n_events = 0,
+            |user| user.n_failed = 10,
+            |user| user.n_threat_scores = 10,
+            |user| user.cells[3] = -1.0,
+            |user| user.hours[3] = -1.0,
+            |user| user.types.weights[1] = -1.0,
+            |user| user.types.keys.swap(0, 1),
+            |user| user.types.keys[0] = 7,
+            |user| {
+                user.places[0] = Some(Place {
+                    at_h: -1.0,
+                    ..user.places[0].expect("it is there")
+                })
+            },
+        ];
+        for (i, spoil) in spoilt.into_iter().enumerate() {
+            let mut user = whole.clone();
+            spoil(&mut user);
+            assert_eq!(read(&user), None, "number {i}");
+        }
+        // Of what was seen: nothing, the same twice, later than the last event, less than nothing.
+        let spoilt: [fn(&mut Entry); 4] = [
+            |entry| entry.key = ABSENT,
+            |entry| entry.key = 5,
+            |entry| entry.last_s = 3_600_001,
+            |entry| entry.weight = -1.0,
+        ];
+        for (i, spoil) in spoilt.into_iter().enumerate() {
+            let mut entries = whole.seen.entries().to_vec();
+            spoil(&mut entries[1]);
+            let mut user = whole.clone();
+            user.seen =
+                Seen::from_parts(*whole.seen.ends(), entries).expect("so many there may be");
+            assert_eq!(read(&user), None, "entry {i}");
+        }
     }
 }
