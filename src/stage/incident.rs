@@ -7,9 +7,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detect::{Raised, RecordError};
-use crate::record::EventView;
+use crate::detect::{Raised, RecordError, read_whole};
+use crate::record::anomaly::Severity;
 use crate::record::text::{push_integer, push_json_string};
+use crate::record::{EventView, TIMESTAMP_MS_MAX};
 
 /// Users whose accounts somebody guesses at within the time, each an incident of its own, from which
 /// on it is one campaign.
@@ -21,6 +22,11 @@ const ENTRIES_MAX: usize = 1 << 16;
 /// Users of an incident whose first success is news, so that an address that many share is not news
 /// all day.
 const SUCCESSES_MAX: u8 = 64;
+
+/// Long before any anomaly.
+const NEVER_MS: i64 = i64::MIN / 2;
+/// More incidents than there will ever be.
+const N_OPENED_MAX: u64 = 1 << 53;
 
 /// Version of the record, and what tells it from a detector's. Of the version before only the length
 /// is read: what went on then begins anew.
@@ -115,7 +121,7 @@ impl Incidents {
             guessed: Vec::new(),
             campaign: None,
             n_opened: 0,
-            purged_ms: i64::MIN / 2,
+            purged_ms: NEVER_MS,
         }
     }
 
@@ -261,6 +267,23 @@ impl Incidents {
         self.going_on.retain(|number, _| live.contains(number));
     }
 
+    /// Whether anomalies can have led to them.
+    fn are_whole(&self) -> bool {
+        let is_time = |at_ms: &i64| (0..=TIMESTAMP_MS_MAX).contains(at_ms);
+        let links = self.by_user.values().chain(self.by_address.values());
+        let mut links = links.chain(&self.campaign);
+        let mut guessed = self.guessed.iter();
+        // They are numbered one by one.
+        let last = self.going_on.keys().next_back();
+        self.n_opened <= N_OPENED_MAX
+            && last.is_none_or(|last| *last < self.n_opened)
+            && links
+                .all(|link| is_time(&link.last_ms) && self.going_on.contains_key(&link.incident))
+            && guessed.all(|(_, last_ms)| is_time(last_ms))
+            && (is_time(&self.purged_ms) || self.purged_ms == NEVER_MS)
+            && self.going_on.values().all(Incident::is_whole)
+    }
+
     /// Appends what an anomaly that was just folded is to its incident, as one JSON object.
     pub(super) fn write(&self, alert: &Alert<'_>, news: News, output: &mut Vec<u8>) {
         let link = self.by_user.get(&alert.user);
@@ -297,13 +320,8 @@ pub(super) fn read(record: &[u8]) -> Result<(Option<Incidents>, &[u8]), RecordEr
     if !is_known {
         return Ok((None, rest));
     }
-    let incidents: Incidents = postcard::from_bytes(of_incidents).map_err(|_| damaged())?;
-    let links = incidents
-        .by_user
-        .values()
-        .chain(incidents.by_address.values());
-    let mut links = links.chain(&incidents.campaign);
-    if !links.all(|link| incidents.going_on.contains_key(&link.incident)) {
+    let incidents: Incidents = read_whole(of_incidents).map_err(|_| damaged())?;
+    if !incidents.are_whole() {
         return Err(damaged());
     }
     Ok((Some(incidents), rest))
@@ -344,6 +362,12 @@ impl Incident {
         news
     }
 
+    fn is_whole(&self) -> bool {
+        self.severity <= Severity::Critical as u8
+            && self.n_successes <= SUCCESSES_MAX
+            && (1..=self.n_alerts).contains(&self.n_users)
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self {
@@ -382,7 +406,6 @@ fn address_key(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::anomaly::Severity;
 
     const MINUTE_MS: i64 = 60_000;
 
@@ -489,6 +512,38 @@ mod tests {
         let (incidents, rest) = read(&record).expect("it was ours");
         assert!(incidents.is_none());
         assert_eq!(rest, b"detector");
+    }
+
+    #[test]
+    fn a_record_that_no_anomalies_lead_to_is_refused() {
+        let mut whole = Incidents::new(60 * MINUTE_MS);
+        for i in 0..9 {
+            whole.fold(&guess(i, i as u64, 1_000 + i as u64));
+        }
+        let is_read = |incidents: &Incidents| read(&incidents.record()).is_ok();
+        assert!(is_read(&whole) && is_read(&Incidents::new(1)));
+        let spoilt: [fn(&mut Incidents); 10] = [
+            |it| it.n_opened = u64::MAX,
+            |it| it.n_opened -= 1,
+            |it| it.purged_ms = i64::MIN,
+            |it| it.guessed[0].1 = i64::MIN,
+            |it| it.campaign.as_mut().expect("it is there").last_ms = i64::MAX,
+            |it| it.by_user.get_mut(&1).expect("it is there").last_ms = i64::MIN,
+            |it| it.by_address.get_mut(&1_001).expect("it is there").last_ms = -1,
+            |it| it.by_user.get_mut(&1).expect("it is there").incident = 99,
+            |it| it.going_on.get_mut(&1).expect("it is there").severity = 9,
+            |it| it.going_on.get_mut(&1).expect("it is there").n_users = 9,
+        ];
+        for (i, spoil) in spoilt.into_iter().enumerate() {
+            let mut incidents = whole.clone();
+            spoil(&mut incidents);
+            assert!(!is_read(&incidents), "number {i}");
+        }
+        let mut record = whole.record();
+        record.push(0);
+        let n_bytes = record.len() as u32 - 5;
+        record[1..5].copy_from_slice(&n_bytes.to_le_bytes());
+        assert!(read(&record).is_err(), "there is more");
     }
 
     #[test]
