@@ -55,8 +55,8 @@ impl Reader<'_> {
 
     fn text<'a>(&mut self, line: &'a str) -> Checked<Line<'a>> {
         if line.starts_with('#') {
-            if let Some(header) = Header::after(self.header.as_deref(), line) {
-                self.header = Some(Arc::new(header));
+            if let Some(header) = Header::after(self.header.as_ref(), line) {
+                self.header = Some(header);
                 return Ok(Line::Blank);
             }
         } else if let Some(json) = self.header.as_ref().and_then(|header| header.object(line)) {

@@ -27,13 +27,10 @@ impl Ahead {
     pub fn after(&self, line: &[u8]) -> Self {
         let line = std::str::from_utf8(line).unwrap_or_default();
         let line = line.strip_suffix('\n').unwrap_or(line);
-        let after = Header::after(self.header.as_deref(), line);
-        after.map_or_else(
-            || self.clone(),
-            |header| Self {
-                header: Some(Arc::new(header)),
-            },
-        )
+        let header = Header::after(self.header.as_ref(), line);
+        Self {
+            header: header.or_else(|| self.header.clone()),
+        }
     }
 }
 
@@ -43,7 +40,8 @@ pub(super) struct Headers {
     headers: HashMap<Arc<str>, Arc<Header>>,
 }
 
-/// What lines at the start of a table say.
+/// What lines at the start of a table say. A line that says little of it copies little: each may come as often as
+/// its writer likes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     separator: String,
@@ -51,13 +49,10 @@ pub(super) struct Header {
     empty: String,
     unset: String,
     path: String,
-    columns: Vec<Column>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Column {
-    name: String,
-    kind: String,
+    /// Of each column.
+    names: Arc<[String]>,
+    /// Of the first columns; all others hold strings.
+    kinds: Arc<[String]>,
 }
 
 impl Headers {
@@ -81,9 +76,9 @@ impl Headers {
         for start in first.into_iter().chain(others) {
             let end = memchr::memchr(b'\n', &lines[start..]).map_or(lines.len(), |n| start + n);
             if let Ok(line) = std::str::from_utf8(&lines[start..end])
-                && let Some(header) = Header::after(after.as_deref(), line)
+                && let Some(header) = Header::after(after.as_ref(), line)
             {
-                after = Some(Arc::new(header));
+                after = Some(header);
             }
         }
         match after {
@@ -134,25 +129,26 @@ fn head_of(block: &Block) -> Option<Arc<Header>> {
             }
         }
     }
-    header.map(Arc::new)
+    header
 }
 
 impl Header {
     /// What holds after a line that begins with `#`; none if it says nothing of tables.
-    pub(super) fn after(before: Option<&Self>, line: &str) -> Option<Self> {
+    pub(super) fn after(before: Option<&Arc<Self>>, line: &str) -> Option<Arc<Self>> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.len() > HEADER_BYTES_MAX {
             return None;
         }
         if let Some(separator) = line.strip_prefix("#separator ") {
-            return Some(Self {
+            return Some(Arc::new(Self {
                 separator: self::separator(separator)?,
                 set_separator: ",".to_owned(),
                 empty: "(empty)".to_owned(),
                 unset: "-".to_owned(),
                 path: String::new(),
-                columns: Vec::new(),
-            });
+                names: Arc::default(),
+                kinds: Arc::default(),
+            }));
         }
         let before = before?;
         let (what, rest) = line.split_once(&*before.separator)?;
@@ -161,9 +157,9 @@ impl Header {
             "#set_separator" | "#empty_field" | "#unset_field" | "#path" | "#fields" | "#types"
         );
         if !is_known {
-            return matches!(what, "#open" | "#close").then(|| before.clone());
+            return matches!(what, "#open" | "#close").then(|| Arc::clone(before));
         }
-        let mut header = before.clone();
+        let mut header = Self::clone(before);
         let short = |word: &str| (word.len() <= WORD_BYTES_MAX).then(|| word.to_owned());
         let mut words = rest.split(&*header.separator).map(short);
         match what {
@@ -172,37 +168,33 @@ impl Header {
             "#unset_field" => header.unset = words.next()??,
             "#path" => header.path = words.next()??,
             "#fields" => {
-                let columns = words.take(COLUMNS_MAX).map(|name| {
-                    let kind = "string".to_owned();
-                    Some(Column { name: name?, kind })
-                });
-                header.columns = columns.collect::<Option<_>>()?;
+                header.names = words.take(COLUMNS_MAX).collect::<Option<_>>()?;
+                header.kinds = Arc::default();
             }
-            _ => {
-                for (column, kind) in header.columns.iter_mut().zip(words) {
-                    column.kind = kind?;
-                }
-            }
+            _ => header.kinds = words.take(header.names.len()).collect::<Option<_>>()?,
         }
-        Some(header)
+        Some(Arc::new(header))
     }
 
     /// The object of a line, whose columns are its members; none if the line has other columns.
     pub(super) fn object(&self, line: &str) -> Option<String> {
-        if self.columns.is_empty() || line.split(&*self.separator).count() != self.columns.len() {
+        if self.names.is_empty() || line.split(&*self.separator).count() != self.names.len() {
             return None;
         }
         let mut json = Vec::with_capacity(line.len() * 2);
         json.extend_from_slice(b"{\"_path\":");
         push_json_string(&mut json, &self.path);
-        for (column, text) in self.columns.iter().zip(line.split(&*self.separator)) {
+        let kinds = self.kinds.iter().map(String::as_str);
+        let kinds = kinds.chain(std::iter::repeat("string"));
+        let columns = self.names.iter().zip(kinds);
+        for ((name, kind), text) in columns.zip(line.split(&*self.separator)) {
             if text == self.unset {
                 continue;
             }
             json.push(b',');
-            push_json_string(&mut json, &column.name);
+            push_json_string(&mut json, name);
             json.push(b':');
-            match column.kind.split_once('[') {
+            match kind.split_once('[') {
                 Some(("set" | "vector" | "list", kind)) => {
                     let kind = kind.strip_suffix(']').unwrap_or(kind);
                     json.push(b'[');
@@ -216,7 +208,7 @@ impl Header {
                     }
                     json.push(b']');
                 }
-                _ => self.push_value(&column.kind, text, &mut json),
+                _ => self.push_value(kind, text, &mut json),
             }
         }
         json.push(b'}');
@@ -285,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    fn header(lines: &[&str]) -> Header {
+    fn header(lines: &[&str]) -> Arc<Header> {
         let mut header = None;
         for line in lines {
             header = Header::after(header.as_ref(), line).or(header);
@@ -346,6 +338,37 @@ mod tests {
             found,
             json!({"_path": "ldap", "objects": [r"\x28empty)"], "name": r"\x2d"})
         );
+    }
+
+    /// Each line copied all columns, of which there may be 1,024.
+    #[test]
+    fn a_line_copies_nothing_that_it_does_not_say() {
+        let before = header(&[
+            "#separator \\x09",
+            "#path\tssh",
+            "#fields\tts\tuid\tok",
+            "#types\ttime\tstring\tbool",
+        ]);
+        let after = |line: &str| Header::after(Some(&before), line).expect("it is known");
+        for line in ["#open\t2025-01-01-00-00-00", "#close\tx"] {
+            assert!(Arc::ptr_eq(&after(line), &before), "{line}");
+        }
+        let shares = |header: &Header, kinds: bool| {
+            Arc::ptr_eq(&header.names, &before.names)
+                && Arc::ptr_eq(&header.kinds, &before.kinds) == kinds
+        };
+        assert!(shares(&after("#path\tdns"), true));
+        assert!(shares(&after("#unset_field\t?"), true));
+        // Columns of which it says nothing hold strings.
+        let types = after("#types\ttime");
+        assert!(shares(&types, false));
+        let object = types.object("1\t2\tT").expect("a row");
+        assert!(
+            object.ends_with(r#""ts":1,"uid":"2","ok":"T"}"#),
+            "{object}"
+        );
+        let more = "#types\ttime\tint\tbool\tint\tint";
+        assert_eq!(after(more).kinds.len(), 3);
     }
 
     #[test]
