@@ -45,13 +45,18 @@ pub struct Text {
 
 impl Text {
     const ARENA: u32 = 1 << 31;
+    /// Bytes in which it can be.
+    pub(crate) const BUFFER_BYTES_MAX: usize = Self::ARENA as usize - 1;
     /// No text: an absent field. An empty string counts as absent too.
     pub const NONE: Self = Self { start: 0, len: 0 };
 
     /// Text at `start..start + len` of the lines of a block.
+    ///
+    /// # Panics
+    /// If it ends beyond what offsets can say.
     #[must_use]
     pub fn in_lines(start: usize, len: usize) -> Self {
-        debug_assert!(start + len < Self::ARENA as usize);
+        assert!(start + len < Self::ARENA as usize);
         Self {
             start: start as u32,
             len: len as u32,
@@ -59,9 +64,12 @@ impl Text {
     }
 
     /// Text at `start..start + len` of the arena of a block.
+    ///
+    /// # Panics
+    /// If it ends beyond what offsets can say.
     #[must_use]
     pub fn in_arena(start: usize, len: usize) -> Self {
-        debug_assert!(start + len < Self::ARENA as usize);
+        assert!(start + len < Self::ARENA as usize);
         Self {
             start: start as u32 | Self::ARENA,
             len: len as u32,

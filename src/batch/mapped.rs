@@ -1,7 +1,7 @@
 //! What the lines of a block are mapped to.
 
 use super::{Block, Medium, Reject};
-use crate::record::{self, Checked, Event, Fields, Orders, Reason, StageFields, Text, text};
+use crate::record::{self, Checked, Code, Event, Fields, Orders, Reason, StageFields, Text, text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
 #[derive(Default)]
@@ -104,6 +104,10 @@ impl Mapped {
         let start = self.lines.len();
         let mut fields = Fields::default();
         let written = write(&mut self.lines, &mut fields).and_then(|()| {
+            if self.lines.len() > Text::BUFFER_BYTES_MAX {
+                let message = "what it becomes is too long";
+                return Err(Reason::of_line(Code::OutOfRange, message));
+            }
             let line = &self.lines[start..];
             let line = text::utf8(line).expect("it is made of texts");
             record::event_of(line, start, &fields, &mut self.arena)

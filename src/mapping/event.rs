@@ -121,14 +121,17 @@ pub(super) fn push_member(
     Some(value)
 }
 
-/// A table gives text, also for a number.
+/// A table gives text, also for a number. Blanks around it are none of it.
 fn make_number(output: &mut Vec<u8>, at: usize) {
     let inside = output[at..].strip_prefix(b"\"");
     let inside = inside.and_then(|text| text.strip_suffix(b"\""));
-    let is_number = |text: &[u8]| serde_json::from_slice::<serde_json::Number>(text).is_ok();
-    if inside.is_some_and(is_number) {
-        output.pop();
-        output.remove(at);
+    let Some(inside) = inside.map(<[u8]>::trim_ascii) else {
+        return;
+    };
+    if serde_json::from_slice::<serde_json::Number>(inside).is_ok() {
+        let number = inside.to_vec();
+        output.truncate(at);
+        output.extend_from_slice(&number);
     }
 }
 

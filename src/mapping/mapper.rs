@@ -28,6 +28,9 @@ const REJECTS_MAX: usize = 1_000;
 /// What may be written for a record: so many times its bytes, and some more.
 const GROWTH_MAX: usize = 16;
 const GROWTH_BYTES: usize = 8 << 10;
+/// What may be written for a line. With the few lines that come with a long one in a block it is less than the
+/// 31 bits that offsets have.
+const LINE_WRITTEN_MAX: usize = 512 << 20;
 
 /// Maps all lines of a block.
 pub(super) fn map_block(
@@ -153,6 +156,8 @@ pub(super) struct Mapper<'m, 'a> {
     first_record: u32,
     /// How many times the same was written already.
     repeat: u32,
+    /// See [`LINE_WRITTEN_MAX`].
+    written_max: usize,
 }
 
 /// What a record is found to be.
@@ -179,6 +184,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             output: Mapped::default(),
             first_record: 0,
             repeat: 0,
+            written_max: LINE_WRITTEN_MAX,
             identity: Identity {
                 partition: "",
                 offset: 0,
@@ -236,12 +242,19 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 scanner.peek();
                 let start = scanner.at();
                 scanner.value(1)?;
-                self.identity.record_index = self.first_record + n_records;
+                self.identity.record_index = self.first_record.saturating_add(n_records);
                 self.record(&array[start..scanner.at()], false);
                 n_records += 1;
                 if self.output.n_rejects_since(mark) > REJECTS_MAX {
                     let message =
                         format!("more than {REJECTS_MAX} of its records cannot be mapped");
+                    return Err(Reason::of_line(Code::OutOfRange, message));
+                }
+                if self.output.n_bytes_since(mark) > self.written_max {
+                    let message = format!(
+                        "what its records become has more than {} bytes",
+                        self.written_max
+                    );
                     return Err(Reason::of_line(Code::OutOfRange, message));
                 }
                 has_next = scanner.next_element()?;
@@ -415,7 +428,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
         self.identity.event_index = self.repeat;
         let mut refused = None;
         let mark = self.output.mark();
-        let bytes_max = GROWTH_BYTES + record.len() * GROWTH_MAX;
+        let bytes_max = (GROWTH_BYTES + record.len() * GROWTH_MAX).min(self.written_max);
         let array = format.each.map(|place| (place, *self.slots.get(place)));
         if array.is_some_and(|(_, slot)| slot.kind == Kind::Array && !slot.is_of_record()) {
             let message = "several events in a record that is text within another one";
@@ -485,4 +498,64 @@ impl<'m, 'a> Mapper<'m, 'a> {
 fn of_no_format() -> Box<Reason> {
     let message = "its members are those of no known format";
     Reason::of_line(Code::UnknownFormat, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Origin, Reject};
+    use crate::mapping::MappingConfig;
+    use crate::record::LINE_BYTES_MAX;
+
+    fn mapping() -> Mapping {
+        let mapping = Mapping::new(MappingConfig {
+            format: Some("okta".to_owned()),
+            ..MappingConfig::default()
+        });
+        mapping.expect("it is built in")
+    }
+
+    fn records(n_records: usize) -> String {
+        let record = r#"{"eventType":"user.session.start","published":"2025-01-01T00:00:00Z","actor":{"alternateId":"ann"},"outcome":{"result":"SUCCESS"}}"#;
+        format!("[{}]", vec![record; n_records].join(","))
+    }
+
+    /// What one line became had no end, and offsets have 31 bits.
+    #[test]
+    fn what_is_written_of_a_line_has_an_end() {
+        let mapping = mapping();
+        let line = records(100);
+        let check = |written_max: usize, n_events: usize| {
+            let mut mapper = Mapper::new(&mapping);
+            mapper.written_max = written_max;
+            mapper.array(&line);
+            let mut block = Block::new();
+            block.take_mapped(mapper.output);
+            assert_eq!(block.events.len(), n_events);
+            let reason = |reject: &Reject| reject.reason.code;
+            let rejects: Vec<Code> = block.rejects.iter().map(reason).collect();
+            if n_events == 0 {
+                assert_eq!(rejects, [Code::OutOfRange], "the line, once");
+                assert_eq!(block.bytes(block.rejects[0].line), line.as_bytes());
+            } else {
+                assert!(rejects.is_empty());
+            }
+        };
+        check(LINE_WRITTEN_MAX, 100);
+        check(10_000, 0);
+    }
+
+    /// A letter says which record of its line it was: anybody may have written it.
+    #[test]
+    fn records_are_numbered_from_any_number_on() {
+        let mapping = mapping();
+        let mut block = Block::new();
+        block.lines = (records(3) + "\n").into_bytes();
+        block.origins.push(Origin {
+            record: u32::MAX,
+            ..block.origin.clone()
+        });
+        mapping.parse(&mut block, &Ahead::default(), LINE_BYTES_MAX);
+        assert_eq!(block.events.len(), 3);
+    }
 }

@@ -443,7 +443,8 @@ impl<'r> View<'r, '_> {
         // What no reader can read as a number is text.
         let is_number = || {
             let text = self.texts.raw(slot);
-            !text.contains(['e', 'E']) || number(text).is_some()
+            let is_small = text.len() <= PLAIN_BYTES_MAX && !text.contains(['e', 'E']);
+            is_small || number(text).is_some()
         };
         if is_kept && (slot.kind == Kind::Bool || slot.kind == Kind::Number && is_number()) {
             self.texts.push(slot, output);
@@ -471,6 +472,9 @@ pub(super) fn push_inside(text: &str, output: &mut Vec<u8>) {
     output.pop();
     output.remove(start);
 }
+
+/// However its digits are, a number without an exponent that is so long is one to every reader.
+const PLAIN_BYTES_MAX: usize = 300;
 
 /// A number as JSON writes it, if the text is one.
 fn number(text: &str) -> Option<String> {

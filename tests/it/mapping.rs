@@ -162,6 +162,7 @@ fn values_come_from_where_the_mapping_says() {
     );
     check(json!({"city": "Bonn"}), "/geo_location", Value::Null);
     check(json!({"risk": "0.5"}), "/threat_score", json!(0.5));
+    check(json!({"risk": "0.5 "}), "/threat_score", json!(0.5));
     check(json!({"risk": "high"}), "/threat_score", json!(0.75));
     // Aliases.
     for more in [
@@ -512,6 +513,31 @@ fn what_is_written_of_a_line_is_bounded() {
         assert_eq!(letter["reason"]["code"], json!("out_of_range"));
         let found = letter["reason"]["message"].as_str().unwrap();
         assert!(found.contains(message), "{found}");
+    }
+}
+
+/// `threat_score = "risk"` wrote ` 0.5`, blank and all; and what no reader can read as a number was one.
+#[test]
+fn numbers_are_written_as_numbers_are() {
+    let app = APP.replace("{ from = \"risk\", as = \"number\" },", "\"risk\",");
+    let digits = "1".repeat(400);
+    let line = |n: &str| {
+        format!(r#"{{"who":{{"name":"ann"}},"at":1,"what":"login","risk":" 0.5","n":{n}}}"#) + "\n"
+    };
+    let fixture = Fixture::new(&[("app.toml", app.as_bytes())]);
+    let input = line(&digits) + &line(&digits[..300]);
+    let ran = fixture.consume(&["--map", "@app.toml"], input.as_bytes());
+    let ran = ran.expect_code(0);
+    let of = |n: &str| format!(r#""n":{n}"#);
+    let lines: Vec<&str> = ran.text().lines().collect();
+    assert!(
+        lines[0].contains(&of(&format!("\"{digits}\""))),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[1].contains(&of(&digits[..300])), "{}", lines[1]);
+    for line in lines {
+        assert!(line.contains(r#""threat_score":0.5,"#), "{line}");
     }
 }
 
