@@ -1,6 +1,7 @@
 //! Names and addresses that a service is not to see. Within a request each has one stand-in; in the
 //! reply the stand-ins become what they stood for.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// What is not to be seen.
@@ -18,8 +19,13 @@ pub(super) struct Pseudonyms {
     redact: Redact,
     /// Names in lower case, the longest first, what they are, and what stands for them.
     names: Vec<(String, String, String)>,
-    addresses: Vec<(IpAddr, String)>,
+    /// In the order in which they came, which is what their stand-ins count by.
+    addresses: Vec<IpAddr>,
+    numbers: HashMap<IpAddr, usize>,
 }
+
+/// What stand-ins of addresses begin with.
+const IP: &str = "ip-";
 
 /// Names that are shorter are hidden where they stand alone only.
 const NAME_BYTES_MIN: usize = 3;
@@ -46,6 +52,7 @@ impl Pseudonyms {
             redact,
             names,
             addresses: Vec::new(),
+            numbers: HashMap::new(),
         }
     }
 
@@ -116,28 +123,56 @@ impl Pseudonyms {
     }
 
     fn stand_in(&mut self, address: IpAddr) -> String {
-        let known = self.addresses.iter().find(|(known, _)| *known == address);
-        if let Some((_, stand_in)) = known {
-            return stand_in.clone();
-        }
-        let stand_in = format!("ip-{}", self.addresses.len() + 1);
-        self.addresses.push((address, stand_in.clone()));
-        stand_in
+        let number = self.numbers.entry(address).or_insert_with(|| {
+            self.addresses.push(address);
+            self.addresses.len()
+        });
+        format!("{IP}{number}")
+    }
+
+    /// Addresses that have a stand-in.
+    #[cfg(test)]
+    pub(super) fn n_addresses(&self) -> usize {
+        self.addresses.len()
     }
 
     /// A text in which stand-ins are what they stand for.
     pub(super) fn show(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        // `ip-12` before `ip-1`, `user-1-name` before `user-1`.
-        for (address, stand_in) in self.addresses.iter().rev() {
-            text = text.replace(stand_in, &address.to_string());
-        }
+        let mut text = self.show_addresses(text);
+        // `user-1-name` before `user-1`.
         let mut names: Vec<_> = self.names.iter().collect();
         names.sort_by_key(|(_, _, stand_in)| std::cmp::Reverse(stand_in.len()));
         for (_, name, stand_in) in names {
             text = text.replace(stand_in, name);
         }
         text
+    }
+
+    fn show_addresses(&self, text: &str) -> String {
+        let mut output = String::with_capacity(text.len());
+        let mut pieces = text.split(IP);
+        output.extend(pieces.next());
+        for piece in pieces {
+            // `ip-12`, if there are so many, and not `ip-1` with a 2 behind it.
+            let n_digits_max = piece.bytes().take_while(u8::is_ascii_digit).count().min(9);
+            let address = |n_digits: usize| {
+                let digits = &piece[..n_digits];
+                let number = digits.parse::<usize>().ok();
+                let number = number.filter(|_| !digits.starts_with('0'))?;
+                Some((n_digits, self.addresses.get(number - 1)?))
+            };
+            match (1..=n_digits_max).rev().find_map(address) {
+                Some((n_digits, address)) => {
+                    output.push_str(&address.to_string());
+                    output.push_str(&piece[n_digits..]);
+                }
+                None => {
+                    output.push_str(IP);
+                    output.push_str(piece);
+                }
+            }
+        }
+        output
     }
 }
 
@@ -169,6 +204,15 @@ mod tests {
         let hidden = pseudonyms.hide(&many.join(" "));
         assert!(!hidden.contains("10.0"), "{hidden}");
         assert_eq!(pseudonyms.show(&hidden), many.join(" "));
+        for (text, expected) in [
+            ("ip-12ip-123 ip-1", "10.0.0.1110.0.0.113 10.0.0.0"),
+            ("ip-13 ip-99", "10.0.0.03 10.0.0.89"),
+            ("ip-0 ip-01 ip- ip-x zip-2", "ip-0 ip-01 ip- ip-x z10.0.0.1"),
+            ("ip-ip-2", "ip-10.0.0.1"),
+            ("ip-99999999999999999999", "10.0.0.89999999999999999999"),
+        ] {
+            assert_eq!(pseudonyms.show(text), expected, "{text}");
+        }
         let mut pseudonyms = Pseudonyms::new(redact, "Alice");
         assert_eq!(pseudonyms.hide("ALICE"), "user-1");
     }

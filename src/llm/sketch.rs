@@ -99,6 +99,16 @@ struct Place<'a> {
     is_known: bool,
 }
 
+impl Place<'_> {
+    /// The path of a member that is shown by that name.
+    fn member(&self, shown: &str) -> String {
+        match self.path {
+            "" => shown.to_owned(),
+            path => format!("{path}.{shown}"),
+        }
+    }
+}
+
 struct Artist<'a> {
     sketch: Sketch,
     pseudonyms: &'a mut Pseudonyms,
@@ -151,21 +161,30 @@ impl Artist<'_> {
         if !is_metadata && is_own != place.is_known {
             return;
         }
-        let shown = self.pseudonyms.hide(&clean(name, NAME_CHARS_MAX));
-        let path = match place.path {
-            "" => shown.clone(),
-            path => format!("{path}.{shown}"),
-        };
-        if !is_own && !is_metadata {
-            self.examine(name, &path);
-            let costs = shown.chars().count() + raw.len().min(TEXT_CHARS_MAX);
+        let cleaned = clean(name, NAME_CHARS_MAX);
+        let is_others = !is_own && !is_metadata;
+        let mut talks = is_others && self.talks(name);
+        if is_others {
+            let costs = cleaned.chars().count() + raw.len().min(TEXT_CHARS_MAX);
             let has_room = self.room >= costs && members.len() < MEMBERS_MAX;
             self.sketch.n_left_out += u32::from(!has_room);
             if !has_room || name == NOT_SENT {
-                self.examine_unsent(raw, value, &path);
+                talks |= self.unsent_talks(raw, value);
+                // Of any number of members that are not sent, few are named.
+                if talks {
+                    let shown = self.pseudonyms.hide(&cleaned);
+                    self.name_hostile(&place.member(&shown));
+                }
                 return;
             }
-            self.room -= shown.chars().count();
+        }
+        let shown = self.pseudonyms.hide(&cleaned);
+        let path = place.member(&shown);
+        if talks {
+            self.name_hostile(&path);
+        }
+        if is_others {
+            self.room -= shown.chars().count().min(self.room);
         }
         let depth = place.depth + 1;
         let mut json = match value {
@@ -261,28 +280,35 @@ impl Artist<'_> {
     }
 
     /// Looks for somebody who talks to the model in what it does not even get.
-    fn examine_unsent(&mut self, raw: &str, value: Value, path: &str) {
+    fn unsent_talks(&mut self, raw: &str, value: Value) -> bool {
         match value {
-            Value::String(quoted) => {
-                self.examine(&text_of(inside(raw), quoted.has_escapes), path);
-            }
-            Value::Array | Value::Object => self.examine(raw, path),
-            _ => {}
+            Value::String(quoted) => self.talks(&text_of(inside(raw), quoted.has_escapes)),
+            Value::Array | Value::Object => self.talks(raw),
+            _ => false,
         }
     }
 
     fn examine(&mut self, text: &str, path: &str) {
+        if self.talks(text) {
+            self.name_hostile(path);
+        }
+    }
+
+    fn talks(&mut self, text: &str) -> bool {
         if self.examined >= EXAMINED_BYTES_MAX || self.sketch.hostile.len() >= HOSTILE_MAX {
-            return;
+            return false;
         }
         let mut end = text.len().min(EXAMINED_BYTES_MAX - self.examined);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        self.examined += end;
-        if injection::find(&text[..end]).is_some()
-            && self.sketch.hostile.iter().all(|known| known != path)
-        {
+        // To look at nothing is some work, too.
+        self.examined += end.max(1);
+        injection::find(&text[..end]).is_some()
+    }
+
+    fn name_hostile(&mut self, path: &str) {
+        if self.sketch.hostile.iter().all(|known| known != path) {
             self.sketch.hostile.push(path.to_owned());
         }
     }
@@ -398,6 +424,39 @@ mod tests {
             assert!(text.contains(known), "{known}");
         }
         assert!(found.n_left_out > 1_000);
+    }
+
+    /// Each of them got a stand-in, which was looked for among all others.
+    #[test]
+    fn addresses_that_are_not_sent_are_not_counted() {
+        let redact = Redact {
+            user: true,
+            ip: true,
+        };
+        let members = |n_members: usize| {
+            let members = (0..n_members).map(|i| format!("\"2001:db8::{i:x}\":\"10.0.0.1\""));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        };
+        let mut pseudonyms = Pseudonyms::new(redact, "u");
+        let found = sketch(&members(20_000), &mut pseudonyms);
+        assert_eq!(found.members.len(), MEMBERS_MAX);
+        assert_eq!(found.n_left_out as usize, 20_000 - MEMBERS_MAX);
+        assert_eq!(pseudonyms.n_addresses(), MEMBERS_MAX + 1);
+    }
+
+    #[test]
+    fn nothing_is_not_looked_at_for_ever() {
+        let mut pseudonyms = Pseudonyms::new(Redact::default(), "u");
+        let mut artist = Artist {
+            sketch: Sketch::default(),
+            pseudonyms: &mut pseudonyms,
+            room: 0,
+            examined: EXAMINED_BYTES_MAX - 2,
+        };
+        for _ in 0..9 {
+            artist.examine("", "x");
+        }
+        assert_eq!(artist.examined, EXAMINED_BYTES_MAX);
     }
 
     #[test]
