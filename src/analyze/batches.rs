@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::service::Service;
 use super::{Analysis, Analyst, Answered, UNAVAILABLE, call};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::Verdict;
-use crate::llm::{MAX_TOKENS, Subject};
+use crate::llm::{INPUT_TOKENS_MAX, MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::time::{now_ms, uptime_ms};
 
@@ -340,8 +340,7 @@ impl Analyst {
                 collected.n_unended += 1;
                 continue;
             }
-            let mut answers = HashMap::new();
-            self.read_answers(&batch.id, &mut answers)?;
+            let answers = self.answers_of(&batch)?;
             let count =
                 |wanted: fn(&Got) -> bool| answers.values().filter(|got| wanted(got)).count();
             collected.n_expired += count(|got| matches!(got, Got::Expired)) as u64;
@@ -373,13 +372,11 @@ impl Analyst {
             let Got::Message(message) = got else { return 0 };
             let reply = config.place.provider.read(message);
             let usage = reply.and_then(|reply| reply.usage).unwrap_or_default();
+            let usage = usage.at_most(INPUT_TOKENS_MAX);
             price.map_or(0, |price| price.micro_usd(usage))
         };
-        let micro_usd = answers
-            .values()
-            .map(cost)
-            .sum::<u64>()
-            .div_ceil(PRICE_DIVISOR);
+        let costs = answers.values().map(cost);
+        let micro_usd = costs.fold(0, u64::saturating_add).div_ceil(PRICE_DIVISOR);
         let mut state = self.shared.lock();
         state.spending.settle(batch.day, batch.micro_usd, micro_usd);
         call::keep_day(&self.shared, &mut state);
@@ -393,8 +390,9 @@ impl Analyst {
         file.again(lost.collect())
     }
 
-    /// Reads the answers of a batch that has ended, in whatever order they come.
-    fn read_answers(&self, id: &str, found: &mut HashMap<String, Got>) -> anyhow::Result<()> {
+    /// The answers of a batch that has ended, in whatever order they come.
+    fn answers_of(&self, batch: &Submitted) -> anyhow::Result<HashMap<String, Got>> {
+        let id = &batch.id;
         check_id(id)?;
         let service = &self.shared.service;
         // The service names a URL, too; it is this one, and the key goes to no other.
@@ -407,23 +405,7 @@ impl Analyst {
             service.place.shown(),
             stream.status
         );
-        let mut reader = BufReader::new(stream.body);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let n_read = (&mut reader)
-                .take(ANSWER_BYTES_MAX)
-                .read_until(b'\n', &mut line);
-            if n_read.with_context(|| format!("the results of batch {id} break off"))? == 0 {
-                return Ok(());
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let line: Line = serde_json::from_slice(&line)
-                .with_context(|| format!("the results of batch {id} are not such"))?;
-            found.insert(line.custom_id, line.result.into());
-        }
+        read_answers(BufReader::new(stream.body), batch)
     }
 
     /// What the answers of batches come to for an event.
@@ -512,6 +494,34 @@ fn read<T: for<'a> Deserialize<'a>>(
         .with_context(|| format!("{shown} answers something else than a batch"))
 }
 
+/// Reads answers. Those to what is not of the batch are none, however many there are.
+fn read_answers(
+    mut reader: impl BufRead,
+    batch: &Submitted,
+) -> anyhow::Result<HashMap<String, Got>> {
+    let id = &batch.id;
+    let asked: HashSet<&String> = batch.fingerprints.iter().collect();
+    let mut found = HashMap::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let n_read = (&mut reader)
+            .take(ANSWER_BYTES_MAX)
+            .read_until(b'\n', &mut line);
+        if n_read.with_context(|| format!("the results of batch {id} break off"))? == 0 {
+            return Ok(found);
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let line: Line = serde_json::from_slice(&line)
+            .with_context(|| format!("the results of batch {id} are not such"))?;
+        if asked.contains(&line.custom_id) {
+            found.insert(line.custom_id, line.result.into());
+        }
+    }
+}
+
 /// It becomes part of a path.
 fn check_id(id: &str) -> anyhow::Result<()> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -520,4 +530,27 @@ fn check_id(id: &str) -> anyhow::Result<()> {
         "the id of a batch is not one"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service that sends 4 GiB of others is no reason to hold them.
+    #[test]
+    fn answers_to_what_nobody_asked_are_dropped() {
+        let batch = Submitted {
+            id: "b".to_owned(),
+            fingerprints: vec!["f1".to_owned(), "f2".to_owned()],
+            day: 0,
+            micro_usd: 0,
+        };
+        let lines = ["f1", "other", "f2", "f1 "].map(|custom_id| {
+            format!("{{\"custom_id\":\"{custom_id}\",\"result\":{{\"type\":\"expired\"}}}}\n")
+        });
+        let answers = read_answers(lines.concat().as_bytes(), &batch).expect("they are such");
+        let mut found: Vec<&String> = answers.keys().collect();
+        found.sort();
+        assert_eq!(found, ["f1", "f2"]);
+    }
 }

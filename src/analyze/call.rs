@@ -249,12 +249,14 @@ fn read(
     set_aside: &SetAside,
     answer: &Answer,
 ) -> Tried {
-    let Some(reply) = shared.service.place.provider.read(&answer.body) else {
+    let Some(mut reply) = shared.service.place.provider.read(&answer.body) else {
         // Whatever has answered, it was no model.
         let why = "what it answers is not a message of a model";
         fail(shared, set_aside, set_aside.micro_usd_unknown, why);
         return Tried::Failed(Outcome::Unavailable, None);
     };
+    let input_max = subject.input_tokens_max();
+    reply.usage = reply.usage.map(|usage| usage.at_most(input_max));
     let usage = reply.usage.unwrap_or_default();
     let price = shared.config.prices.of(model);
     let spent = match (reply.usage, price) {
@@ -264,8 +266,9 @@ fn read(
     };
     let state = &mut *shared.lock();
     settle(shared, state, set_aside, spent);
-    state.tally.input_tokens += usage.all_input();
-    state.tally.output_tokens += usage.output;
+    let tally = &mut state.tally;
+    tally.input_tokens = tally.input_tokens.saturating_add(usage.all_input());
+    tally.output_tokens = tally.output_tokens.saturating_add(usage.output);
     let turned = state.breaker.succeeded();
     shared.tell_of_breaker(turned, "");
     Tried::Ended(match verdict_of(&reply, subject, model) {

@@ -75,6 +75,9 @@ pub(super) fn with_schema(request: &Value) -> Vec<u8> {
     request.replacen("\"schema\":null", &schema, 1).into_bytes()
 }
 
+/// More tokens than any question takes, however odd the event is: a token has a byte at least.
+pub const INPUT_TOKENS_MAX: u64 = 1 << 18;
+
 impl Subject {
     /// Tokens that the question takes, roughly and rather too many.
     #[must_use]
@@ -82,6 +85,12 @@ impl Subject {
         let n_bytes = SYSTEM.len() + SCHEMA.len() + self.data.len();
         // A token has three to four bytes of English, and JSON takes more of them.
         (n_bytes as u64).div_ceil(3) + 100
+    }
+
+    /// More than it can take: a token has a byte at least, and services add some of their own.
+    #[must_use]
+    pub fn input_tokens_max(&self) -> u64 {
+        4 * self.input_tokens()
     }
 }
 

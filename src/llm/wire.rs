@@ -1,7 +1,7 @@
 //! What goes over the wire: requests as a service expects them, its replies and its errors, for each
 //! protocol that there is.
 
-use super::{Subject, anthropic, openai, prompt};
+use super::{MAX_TOKENS, Subject, anthropic, openai, prompt};
 
 /// Whose protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -48,6 +48,18 @@ impl Usage {
         self.input
             .saturating_add(self.cache_writes)
             .saturating_add(self.cache_reads)
+    }
+
+    /// The same, but no more than an answer to a question of so many tokens can have come to: services may say
+    /// anything.
+    #[must_use]
+    pub fn at_most(self, input_max: u64) -> Self {
+        Self {
+            input: self.input.min(input_max),
+            cache_writes: self.cache_writes.min(input_max),
+            cache_reads: self.cache_reads.min(input_max),
+            output: self.output.min(u64::from(MAX_TOKENS)),
+        }
     }
 }
 
@@ -165,6 +177,24 @@ fn error_of(body: &[u8]) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usage_is_no_more_than_there_can_be() {
+        let odd = Usage {
+            input: u64::MAX,
+            cache_writes: u64::MAX,
+            cache_reads: 7,
+            output: u64::MAX,
+        };
+        let expected = Usage {
+            input: 1_000,
+            cache_writes: 1_000,
+            cache_reads: 7,
+            output: u64::from(MAX_TOKENS),
+        };
+        assert_eq!(odd.at_most(1_000), expected);
+        assert_eq!(expected.at_most(1_000), expected);
+    }
 
     #[test]
     fn errors_mean_what_the_services_say() {
