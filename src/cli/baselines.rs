@@ -1,6 +1,6 @@
 //! Baselines of a state folder, in and out as NDJSON.
 
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::batch::{Learned, Records};
 use crate::detect::classic::{self, Baseline, Summary};
 use crate::detect::{Corrector, DetectorKind, adaptive};
 use crate::record::FIELD_BYTES_MAX;
-use crate::record::text::printable;
+use crate::record::text::{json_for_terminal, printable};
 use crate::stage::of_detector;
 use crate::store::State;
 
@@ -43,6 +43,8 @@ pub(super) fn export(path: &Path) -> anyhow::Result<Ended> {
         return Ok(Ended::Partly);
     };
     let kind = kind_of(&detector)?;
+    // Terminals get the same values, but nothing that they would obey.
+    let is_terminal = io::stdout().is_terminal();
     let mut output = BufWriter::new(io::stdout().lock());
     let mut n_lines: u64 = 0;
     // Two passes: nothing of a damaged state leaves it.
@@ -66,8 +68,11 @@ pub(super) fn export(path: &Path) -> anyhow::Result<Ended> {
         } else {
             line.record_b64 = Some(BASE64_STANDARD.encode(record));
         }
-        serde_json::to_writer(&mut output, &line).map_err(io::Error::from)?;
-        output.write_all(b"\n")?;
+        let mut line = serde_json::to_string(&line).map_err(io::Error::from)?;
+        if is_terminal {
+            line = json_for_terminal(&line);
+        }
+        writeln!(output, "{line}")?;
         Ok(ControlFlow::Continue(()))
     })?;
     output.flush()?;

@@ -212,6 +212,26 @@ fn ended_by(signal: Signal, line: &str) -> Vec<String> {
     screen(&bytes)
 }
 
+/// Names of users are anybody's text.
+#[test]
+fn an_export_says_nothing_that_a_terminal_obeys() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state").display().to_string();
+    let user = "ann\u{9b}31m\u{202e}";
+    let score = format!("--state={state}");
+    run("sg-score", &["-q", &score], event("e", user, 1).as_bytes()).expect_code(0);
+    let export = ["export", "--state", &state];
+    let in_pipe = run("sg-score", &export, b"").expect_code(0);
+    assert!(in_pipe.text().contains(user), "bytes stay as they are");
+    let shown = at_terminal(&format!("sg-score export --state {state}")).expect_code(0);
+    assert!(
+        shown.text().contains(r"ann\u009b31m\u202e"),
+        "{}",
+        shown.text()
+    );
+    assert_eq!(shown.json_lines(), in_pipe.json_lines());
+}
+
 #[test]
 fn a_signal_leaves_the_terminal_clean() {
     let folder = tempfile::tempdir().unwrap();
