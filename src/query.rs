@@ -313,8 +313,8 @@ mod tests {
         for timestamp in times_ms {
             let start = format!(r#"{{"event_id":"{event_id}","user":"u","timestamp":{timestamp},"#);
             let event = format!(r#"{start}"type":"T"}}"#);
-            let score = *timestamp as f64 / 1e4;
-            let anomaly = format!(r#"{start}"anomaly_score":{score},"severity":"high"}}"#);
+            let anomaly_score = *timestamp as f64 / 1e4;
+            let anomaly = format!(r#"{start}"anomaly_score":{anomaly_score},"severity":"high"}}"#);
             let mut key = Vec::new();
             schema::push_event_key(&mut key, *timestamp, event_id);
             store.put(schema::EVENTS, &key, event.as_bytes());

@@ -322,9 +322,9 @@ mod tests {
             };
             ahead.step(parts, &filter, None)
         };
-        let stop = Stop::within(std::time::Duration::from_secs(3_600));
-        assert!(step(&stop).expect("it has time").is_none());
-        stop.request();
-        assert!(step(&stop).is_err_and(|error| error.is::<Stopped>()));
+        let patience = Stop::within(std::time::Duration::from_secs(3_600));
+        assert!(step(&patience).expect("it has time").is_none());
+        patience.request();
+        assert!(step(&patience).is_err_and(|error| error.is::<Stopped>()));
     }
 }

@@ -575,7 +575,7 @@ mod tests {
                 user.places[0] = Some(Place {
                     at_h: -1.0,
                     ..user.places[0].expect("it is there")
-                })
+                });
             },
         ];
         for (i, spoil) in spoilt.into_iter().enumerate() {
