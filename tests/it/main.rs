@@ -28,6 +28,7 @@ mod enrich;
 mod explain;
 mod feedback;
 mod follow;
+mod fuzz;
 mod golden;
 mod incidents;
 mod injection;
