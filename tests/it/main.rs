@@ -26,6 +26,7 @@ mod docs;
 mod embed;
 mod enrich;
 mod explain;
+mod faults;
 mod feedback;
 mod follow;
 mod fuzz;

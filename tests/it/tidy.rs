@@ -62,7 +62,10 @@ fn a_foreign_crate_is_named_in_one_place() {
             ],
         ),
         ("simdutf8::", &["record/text.rs"]),
-        ("postcard::", &["detect/", "stage/incident.rs", "store/"]),
+        (
+            "postcard::",
+            &["detect.rs", "detect/", "stage/incident.rs", "store/"],
+        ),
         ("serde_bytes::", &["store/"]),
         ("jiff::", &["time.rs"]),
         (
