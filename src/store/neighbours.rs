@@ -1,18 +1,18 @@
 //! Small sorted files that lie beside each other are merged. Events that come in order of time overlap with nothing that
 //! is there, so RocksDB moves their files down as they are: 20,000 events a second would leave 60,000 files a day.
 
-use std::collections::BTreeMap;
-
 use rocksdb::{BottommostLevelCompaction, CompactOptions, LiveFile};
 
 use super::{Store, read_error};
+use crate::schema;
 
 /// A file that is smaller is merged with others: a quarter of what files are to have.
 const SMALL_BYTES: usize = 8 << 20;
-/// Small files that have to lie beside each other; fewer are no burden.
-const TOGETHER_MIN: usize = 16;
-/// Files that are merged at once, which takes a few seconds and as much room on the disk.
-const TOGETHER_MAX: usize = 48;
+/// Small files that lie beside each other and are merged at once; fewer are no burden.
+const TOGETHER: usize = 16;
+/// What may lie between the first and the last of them on all levels, since all of that is written again. It takes a few
+/// seconds, and as much room on the disk.
+const BYTES_MAX: usize = 2 * TOGETHER * SMALL_BYTES;
 
 impl Store {
     /// Merges small files of all families, until none are left that lie beside each other, or it is over.
@@ -20,47 +20,65 @@ impl Store {
     /// # Errors
     /// If the list of files cannot be read.
     pub(super) fn merge_neighbours(&self, is_over: &dyn Fn() -> bool) -> anyhow::Result<()> {
-        let mut n_before = usize::MAX;
-        while !is_over() {
-            let files = self.db.live_files();
-            let files = files.map_err(|error| read_error(&self.path, &error))?;
-            // What fails is tried again the next time, such as when there is room again.
-            if files.len() >= n_before {
-                break;
+        for name in schema::FAMILIES {
+            let mut n_before = usize::MAX;
+            while !is_over() {
+                let files = self.db.live_files();
+                let files = files.map_err(|error| read_error(&self.path, &error))?;
+                let files: Vec<_> = files.iter().filter_map(|file| known(file, name)).collect();
+                // What fails is tried again the next time, such as when there is room again.
+                if files.len() >= n_before {
+                    break;
+                }
+                n_before = files.len();
+                let Some((start, end)) = together(&files) else {
+                    break;
+                };
+                let mut options = CompactOptions::default();
+                options.set_exclusive_manual_compaction(false);
+                options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+                let family = self.family(name);
+                self.db
+                    .compact_range_cf_opt(family, Some(start), Some(end), &options);
             }
-            n_before = files.len();
-            let Some((family, start, end)) = together(files) else {
-                break;
-            };
-            let mut options = CompactOptions::default();
-            options.set_exclusive_manual_compaction(false);
-            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-            let family = self.family(&family);
-            self.db
-                .compact_range_cf_opt(family, Some(start), Some(end), &options);
         }
         Ok(())
     }
 }
 
-/// The first small files that lie beside each other: their family, the first key and the last one.
-fn together(files: Vec<LiveFile>) -> Option<(String, Vec<u8>, Vec<u8>)> {
-    let mut levels: BTreeMap<(String, i32), Vec<_>> = BTreeMap::new();
-    // What is at the first level is not in order, and will be merged or moved.
-    for file in files.into_iter().filter(|file| file.level > 0) {
-        if let (Some(start), Some(end)) = (file.start_key, file.end_key) {
-            let level = levels.entry((file.column_family_name, file.level));
-            level.or_default().push((start, end, file.size));
-        }
-    }
-    levels.into_iter().find_map(|((family, _), mut files)| {
-        files.sort_unstable();
-        let mut runs = files.chunk_by(|a, b| a.2 < SMALL_BYTES && b.2 < SMALL_BYTES);
-        let run = runs.find(|run| run.len() >= TOGETHER_MIN)?;
-        let run = &run[..run.len().min(TOGETHER_MAX)];
-        let (first, last) = (run.first()?, run.last()?);
-        Some((family, first.0.clone(), last.1.clone()))
+/// A file of a family.
+struct Known<'a> {
+    level: i32,
+    start: &'a [u8],
+    end: &'a [u8],
+    n_bytes: usize,
+}
+
+fn known<'a>(file: &'a LiveFile, family: &str) -> Option<Known<'a>> {
+    (file.column_family_name == family).then_some(())?;
+    Some(Known {
+        level: file.level,
+        start: file.start_key.as_deref()?,
+        end: file.end_key.as_deref()?,
+        n_bytes: file.size,
     })
+}
+
+/// The first key and the last one of small files that lie beside each other, and have little between them elsewhere.
+fn together<'a>(files: &[Known<'a>]) -> Option<(&'a [u8], &'a [u8])> {
+    // What is at the first level is not in order, and will be merged or moved.
+    let mut in_order: Vec<_> = files.iter().filter(|file| file.level > 0).collect();
+    in_order.sort_unstable_by_key(|file| (file.level, file.start));
+    let is_small = |file: &Known<'_>| file.n_bytes < SMALL_BYTES;
+    let runs = in_order.chunk_by(|a, b| a.level == b.level && is_small(a) && is_small(b));
+    let mut parts = runs.flat_map(|run| run.chunks_exact(TOGETHER));
+    let part = parts.find(|part| {
+        let between = files
+            .iter()
+            .filter(|file| file.start <= part[TOGETHER - 1].end && file.end >= part[0].start);
+        between.map(|file| file.n_bytes).sum::<usize>() <= BYTES_MAX
+    })?;
+    Some((part[0].start, part[TOGETHER - 1].end))
 }
 
 #[cfg(test)]
@@ -70,8 +88,31 @@ mod tests {
     use rocksdb::WriteBatch;
 
     use super::*;
-    use crate::schema;
     use crate::store::{Access, Order, Tuning};
+
+    #[test]
+    fn files_with_much_between_them_are_left_alone() {
+        let names: Vec<_> = (0..40_u8).map(|number| [number]).collect();
+        let of = |number: usize, level, n_bytes| Known {
+            level,
+            start: &names[number],
+            end: &names[number],
+            n_bytes,
+        };
+        let mut files: Vec<_> = (0..40).map(|number| of(number, 5, 1_000)).collect();
+        let (first, next) = (
+            (&names[0][..], &names[15][..]),
+            (&names[16][..], &names[31][..]),
+        );
+        assert_eq!(together(&files), Some(first));
+        // Large ones below the first of them, and then below the others, too.
+        files.push(of(3, 6, BYTES_MAX));
+        assert_eq!(together(&files), Some(next));
+        files.push(of(20, 6, BYTES_MAX));
+        assert_eq!(together(&files), None);
+        files.truncate(15);
+        assert_eq!(together(&files), None);
+    }
 
     #[test]
     fn what_comes_in_order_does_not_stay_in_small_files() -> anyhow::Result<()> {
@@ -94,22 +135,16 @@ mod tests {
             store.flush()?;
         }
         let deadline = Instant::now() + Duration::from_secs(20);
-        while n_files()? < TOGETHER_MIN && Instant::now() < deadline {
+        while n_files()? < TOGETHER && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
         let n_small = n_files()?;
-        assert!(
-            n_small >= TOGETHER_MIN,
-            "RocksDB merges them itself: {n_small}"
-        );
+        assert!(n_small >= TOGETHER, "RocksDB merges them itself: {n_small}");
         store.merge_neighbours(&|| true)?;
         assert!(n_files()? >= n_small, "it was over before");
         store.merge_neighbours(&|| false)?;
         let n_left = n_files()?;
-        assert!(
-            n_left < TOGETHER_MIN,
-            "{n_small} files, {n_left} afterwards"
-        );
+        assert!(n_left < TOGETHER, "{n_small} files, {n_left} afterwards");
         let mut walk = store.walk(schema::EVENTS, &[], Order::OldestFirst);
         let mut n_events = 0;
         while let Some((key, value)) = walk.next_entry()? {
