@@ -124,12 +124,9 @@ impl Mapping {
                 documents.push(document);
             }
         }
-        let mut names = SignNames::new();
-        let mut envelopes: Vec<String> = Vec::new();
-        for document in &documents {
-            names.add(document)?;
-            envelopes.extend(document.records.iter().cloned());
-        }
+        let names = SignNames::of(&documents)?;
+        let envelopes = documents.iter().flat_map(|document| &document.records);
+        let mut envelopes: Vec<String> = envelopes.cloned().collect();
         envelopes.sort();
         envelopes.dedup();
         let only = match config.format.as_deref() {

@@ -21,24 +21,27 @@ impl SignNames {
         }
     }
 
-    /// Adds those of a document.
+    /// Those of documents, and of our own events.
     ///
     /// # Errors
     /// If there are too many of them.
-    pub(super) fn add(&mut self, document: &Document) -> anyhow::Result<()> {
-        for sign in &document.detect {
-            let named = sign.has.iter().chain(sign.is.keys()).chain(&sign.lacks);
-            for name in named {
-                if self.number(name).is_none() {
-                    ensure!(
-                        self.names.len() < SIGNS_MAX,
-                        "too many members to tell formats by"
-                    );
-                    self.names.push(name.clone());
-                }
+    pub(super) fn of(documents: &[Document]) -> anyhow::Result<Self> {
+        let mut all = Self::new();
+        let signs = || documents.iter().flat_map(|document| &document.detect);
+        // First those whose letters count: a record's are compared with those that are listed.
+        let exact = signs().filter(|sign| sign.exact).flat_map(|sign| &sign.has);
+        let named =
+            signs().flat_map(|sign| sign.has.iter().chain(sign.is.keys()).chain(&sign.lacks));
+        for name in exact.chain(named) {
+            if all.number(name).is_none() {
+                ensure!(
+                    all.names.len() < SIGNS_MAX,
+                    "too many members to tell formats by"
+                );
+                all.names.push(name.clone());
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     pub(super) fn number(&self, name: &str) -> Option<u16> {
