@@ -131,29 +131,34 @@ def soak(folder: Path, arguments, brokers: str, n_events: int):
                                "--metrics-listen", told])
     source = subprocess.Popen(["sg-gen", "--events", str(n_events), "--users", str(arguments.users), "--per-second",
                                str(arguments.rate), "--to", "kafka:events", "-b", brokers, "-X", "compression.type=lz4"])
-    asker = Asker(db, serve, arguments.users)
-    samples = []
-    start = time.monotonic()
-    time.sleep(SAMPLE_S)
-    asker.start()
-    seconds = arguments.minutes * 60
-    while True:
-        found = metrics(told)
-        at = time.monotonic() - start
-        is_sent = source.poll() is not None
-        lag = found["streamguard_kafka_lag"] + found["streamguard_events_in_progress"]
-        samples.append((at, found["process_resident_memory_bytes"] / 2**20, lag, found["process_open_fds"],
-                        found["streamguard_db_bytes"] / 2**30, found["streamguard_events_processed_total"]))
-        if is_sent and found["streamguard_events_processed_total"] >= n_events:
-            break
-        if runner.poll() is not None or source.poll() not in (None, 0) or at > seconds * 1.5 + 120:
-            raise SystemExit(f"sg-run: {runner.poll()}, sg-gen: {source.poll()}, after {at:.0f} s: {found}")
+    try:
+        asker = Asker(db, serve, arguments.users)
+        samples = []
+        start = time.monotonic()
         time.sleep(SAMPLE_S)
-    asker.is_over.set()
-    asker.join()
-    runner.send_signal(signal.SIGTERM)
-    if runner.wait(60) != 0:
-        raise SystemExit(f"sg-run has ended with {runner.returncode}")
+        asker.start()
+        seconds = arguments.minutes * 60
+        while True:
+            found = metrics(told)
+            at = time.monotonic() - start
+            is_sent = source.poll() is not None
+            lag = found.get("streamguard_kafka_lag", 0) + found["streamguard_events_in_progress"]
+            samples.append((at, found["process_resident_memory_bytes"] / 2**20, lag, found["process_open_fds"],
+                            found["streamguard_db_bytes"] / 2**30, found["streamguard_events_processed_total"]))
+            if is_sent and found["streamguard_events_processed_total"] >= n_events:
+                break
+            if runner.poll() is not None or source.poll() not in (None, 0) or at > seconds * 1.5 + 120:
+                raise SystemExit(f"sg-run: {runner.poll()}, sg-gen: {source.poll()}, after {at:.0f} s: {found}")
+            time.sleep(SAMPLE_S)
+        asker.is_over.set()
+        asker.join()
+        runner.send_signal(signal.SIGTERM)
+        if runner.wait(60) != 0:
+            raise SystemExit(f"sg-run has ended with {runner.returncode}")
+    finally:
+        for program in (source, runner):
+            program.kill()
+            program.wait()
     tell(samples, asker, start)
     return judge(samples, asker, arguments.rate)
 
