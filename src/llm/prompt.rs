@@ -75,7 +75,8 @@ pub(super) fn with_schema(request: &Value) -> Vec<u8> {
     request.replacen("\"schema\":null", &schema, 1).into_bytes()
 }
 
-/// More tokens than any question takes, however odd the event is: a token has a byte at least.
+/// More tokens than any question takes, however odd the event is, with what a service may put before it: a token has a
+/// byte at least.
 pub const INPUT_TOKENS_MAX: u64 = 1 << 18;
 
 impl Subject {
@@ -85,12 +86,6 @@ impl Subject {
         let n_bytes = SYSTEM.len() + SCHEMA.len() + self.data.len();
         // A token has three to four bytes of English, and JSON takes more of them.
         (n_bytes as u64).div_ceil(3) + 100
-    }
-
-    /// More than it can take: a token has a byte at least, and services add some of their own.
-    #[must_use]
-    pub fn input_tokens_max(&self) -> u64 {
-        4 * self.input_tokens()
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn advice<'a>(error: &Error, restore: &'a str) -> Cow<'a, str> {
     let says = |words: &str| text.contains(words);
     if error.kind() == ErrorKind::Corruption {
         format!("it is damaged; {restore}").into()
-    } else if says("No such file or directory") {
+    } else if says("No such file or directory") && !says("mkdir") {
         format!("files are missing; {restore}").into()
     } else if NO_ROOM.iter().any(|words| says(words)) {
         "make room, then run the same command again".into()

@@ -56,7 +56,7 @@ impl Cluster {
 pub(super) fn unusable(error: KafkaError) -> anyhow::Error {
     let error = match error {
         KafkaError::ClientConfig(_, why, key, value) if !value.is_empty() => {
-            anyhow!("{key}: {}", why.replace(&value, "..."))
+            anyhow!("{key}: {}", why.replace(&format!("\"{value}\""), "\"...\""))
         }
         other => other.into(),
     };

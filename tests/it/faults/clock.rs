@@ -74,6 +74,11 @@ fn a_clock_that_jumps_changes_nothing() {
     .expect_code(0);
     let jump = "set -- -31622400 315360000 -1000000000; shift $((i % 3)); sleep 0.7; echo \"$1\" >clock.s; sleep 0.7";
     let faked = format!("LD_PRELOAD={f_shown}/clock.so CLOCK={f_shown}/clock.s");
+    // Programs do see it.
+    let moved = shell(&format!(
+        "cd {f_shown}; echo -1000000000 >clock.s; {faked} date +%Y"
+    ));
+    assert!(moved.expect_code(0).text() < "2010");
     let ran = shell(&format!(
         "cd {f_shown}; echo 0 >clock.s; {} | timeout 60 env {faked} {sg_run} jumped.alerts --db jumped",
         feed(jump)

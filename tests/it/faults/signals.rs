@@ -31,7 +31,7 @@ fn full(db: &Path) -> Vec<u8> {
 fn a_storm_of_signals_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
-    std::fs::write(&input, generated(100_000, 60, 71)).unwrap();
+    std::fs::write(&input, generated(150_000, 60, 71)).unwrap();
     let (quiet, shaken) = (folder.path().join("quiet"), folder.path().join("shaken"));
     let start = |db: &Path| -> Child {
         program("sg-run")
@@ -51,11 +51,13 @@ fn a_storm_of_signals_loses_nothing() {
     assert!(start(&quiet).wait().unwrap().success());
     let mut numbers = Numbers(1);
     let mut n_ended = [0; 3];
-    for _ in 0..20 {
+    for turn in 0..21 {
         let mut child = start(&shaken);
         let pid = Pid::from_child(&child);
         let mut rest =
             |up_to_ms| std::thread::sleep(Duration::from_millis(numbers.below(up_to_ms)));
+        // From then on it listens.
+        crate::tools::wait_for(|| shaken.join("streamguard.sock").exists());
         rest(60);
         for _ in 0..4 {
             // It may have ended.
@@ -69,7 +71,7 @@ fn a_storm_of_signals_loses_nothing() {
             &[Signal::TERM, Signal::TERM],
             &[Signal::KILL],
         ];
-        for signal in storm[numbers.below(3) as usize] {
+        for signal in storm[turn % 3] {
             let _ = kill_process(pid, *signal);
         }
         let code = child.wait().unwrap().code();
