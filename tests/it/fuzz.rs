@@ -1,5 +1,5 @@
 //! A brief run of the fuzz targets: good input and what becomes of it by changes that are the same each time.
-//! `scripts/fuzz` runs them at length, guided by coverage.
+//! `scripts/fuzz` runs them at length, guided by coverage; `SG_FUZZ_SEEDS=FOLDER` has the good input written there for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,12 +73,25 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
     }
 }
 
+fn write(seeds: &BTreeMap<&str, Vec<Vec<u8>>>, folder: &Path) {
+    for (name, seeds) in seeds {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (i, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{i}")), seed).unwrap();
+        }
+    }
+}
+
 #[test]
 fn changed_input_breaks_no_promise() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::new();
     for (name, seed) in targets::seeds(root) {
         seeds.entry(name).or_default().push(seed);
+    }
+    if let Some(folder) = std::env::var_os("SG_FUZZ_SEEDS") {
+        return write(&seeds, Path::new(&folder));
     }
     for (name, target) in targets::TARGETS {
         let seeds = &seeds[name];
