@@ -386,7 +386,8 @@ pub fn parameters(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    let in_range = |ms: i64| (-62_135_596_800_000..=253_402_300_799_999).contains(&ms);
+    // Years of four digits, and a day for zones.
+    let in_range = |ms: i64| (-62_167_305_600_000..=253_402_387_199_999).contains(&ms);
     if let Ok(ms) = time::parse_time(text, NOW_MS) {
         black_box(time::format_time(ms));
     }
