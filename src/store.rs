@@ -75,7 +75,7 @@ pub use writer::{Writer, WriterOptions};
 use crate::schema;
 use feed::Feed;
 use lock::{LOCK_TIMEOUT, Locks, PAUSE, is_written};
-use trouble::advice;
+use trouble::{advice, cannot};
 
 /// Sizes that trade memory for speed.
 #[derive(Clone, Debug)]
@@ -439,18 +439,11 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     if error.kind() == rocksdb::ErrorKind::InvalidArgument && text.contains("olumn famil") {
         return anyhow::anyhow!("database {shown} is not one of this release ({text})");
     }
-    let advice = advice(error, RESTORE);
-    anyhow::anyhow!("cannot open the database {shown} ({text}): {advice}")
+    cannot("open the database", path, error, RESTORE)
 }
 
 fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
-    let shown = path.display();
-    let advice = advice(error, RESTORE);
-    let error = error.to_string();
-    anyhow::anyhow!(
-        "cannot read the database {shown} ({}): {advice}",
-        error.trim()
-    )
+    cannot("read the database", path, error, RESTORE)
 }
 
 fn write_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {

@@ -25,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use epochs::Label;
 
 use super::block_cache;
-use super::trouble::advice;
+use super::trouble::{advice, cannot};
 use crate::batch::{Learned, Records};
 use crate::schema;
 use crate::schema::state as layout;
@@ -526,18 +526,11 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
     if error.kind() == rocksdb::ErrorKind::InvalidArgument && text.contains("olumn famil") {
         return anyhow::anyhow!("the state folder {shown} is not one of this release ({text})");
     }
-    let advice = advice(error, RESTORE);
-    anyhow::anyhow!("cannot open the state folder {shown} ({text}): {advice}")
+    cannot("open the state folder", path, error, RESTORE)
 }
 
 fn read_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {
-    let shown = path.display();
-    let advice = advice(error, RESTORE);
-    let error = error.to_string();
-    anyhow::anyhow!(
-        "cannot read the state folder {shown} ({}): {advice}",
-        error.trim()
-    )
+    cannot("read the state folder", path, error, RESTORE)
 }
 
 fn write_error(path: &Path, error: &rocksdb::Error) -> anyhow::Error {

@@ -1,7 +1,9 @@
 //! What helps against an error of RocksDB.
 
 use std::borrow::Cow;
+use std::path::Path;
 
+use anyhow::anyhow;
 use rocksdb::{Error, ErrorKind};
 
 /// What the system says where there is no room for more.
@@ -10,6 +12,16 @@ const NO_ROOM: [&str; 3] = [
     "Disk quota exceeded",
     "File too large",
 ];
+
+/// What to say when something cannot be opened or read; `restore` tells how to get back what is lost.
+pub(super) fn cannot(what: &str, path: &Path, error: &Error, restore: &str) -> anyhow::Error {
+    anyhow!(
+        "cannot {what} {} ({}): {}",
+        path.display(),
+        error.to_string().trim(),
+        advice(error, restore)
+    )
+}
 
 /// What to do; `restore` tells how to get back what is lost.
 pub(super) fn advice<'a>(error: &Error, restore: &'a str) -> Cow<'a, str> {

@@ -4,22 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::tools::Numbers;
+
 #[path = "../fuzz/targets.rs"]
 #[expect(unreachable_pub, reason = "programs of their own use them, too")]
 mod targets;
-
-/// Numbers that look random and are the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end.max(1)
-    }
-}
 
 /// What makes parsers stumble.
 const PIECES: [&[u8]; 24] = [

@@ -305,3 +305,16 @@ pub(crate) fn digest(db: &Path) -> String {
     let report = &ran.expect_code(0).json_lines()[0];
     report["digest"].as_str().unwrap().to_owned()
 }
+
+/// Numbers that look random and are the same each time.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end.max(1)
+    }
+}

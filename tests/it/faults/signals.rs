@@ -7,20 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::database::admin;
-use crate::tools::{digest, generated, program, shell};
-
-/// Numbers that look random and are the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
+use crate::tools::{Numbers, digest, generated, program, shell};
 
 fn full(db: &Path) -> Vec<u8> {
     admin("verify", db, &["--digest"]).expect_code(0).stdout
@@ -55,7 +42,7 @@ fn a_storm_of_signals_loses_nothing() {
         let mut child = start(&shaken);
         let pid = Pid::from_child(&child);
         let mut rest =
-            |up_to_ms| std::thread::sleep(Duration::from_millis(numbers.below(up_to_ms)));
+            |up_to_ms| std::thread::sleep(Duration::from_millis(numbers.below(up_to_ms) as u64));
         // From then on it listens.
         crate::tools::wait_for(|| shaken.join("streamguard.sock").exists());
         rest(60);
