@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service::Service;
 use super::{Analysis, Analyst, Answered, UNAVAILABLE, call};
+use crate::io::append::{append_whole, make_room};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::Verdict;
 use crate::llm::{INPUT_TOKENS_MAX, MAX_TOKENS, Subject};
@@ -97,11 +98,13 @@ impl BatchFile {
         let mut text = String::new();
         let read = batches.file.read_to_string(&mut text);
         read.with_context(|| format!("cannot read {shown}"))?;
-        if text.is_empty() {
-            batches.add(&Entry::StreamguardBatches(VERSION))?;
+        let head = line_of(&Entry::StreamguardBatches(VERSION));
+        // Half a line is what a killed program was about to write.
+        if head.starts_with(text.as_bytes()) && !text.ends_with('\n') {
+            batches.file.set_len(0)?;
+            batches.add(&head)?;
             return Ok(batches);
         }
-        // Half a line is what a killed program was about to write.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         ensure!(
             whole > 0,
@@ -137,16 +140,24 @@ impl BatchFile {
         }
     }
 
-    fn add(&mut self, entry: &Entry) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(entry)?;
-        line.push(b'\n');
-        let written = self.file.write_all(&line);
+    fn add(&self, line: &[u8]) -> anyhow::Result<()> {
+        let written = append_whole(&self.file, line);
         let written = written.and_then(|()| self.file.sync_data());
         written.with_context(|| format!("cannot write to {}", self.path.display()))
     }
 
+    /// Makes sure that a batch can be put there, whatever the service calls it.
+    fn make_room(&self, batch: &Submitted) -> anyhow::Result<()> {
+        let line = line_of(&Entry::Batch(Submitted {
+            id: "x".repeat(ID_BYTES_MAX),
+            ..batch.clone()
+        }));
+        let made = make_room(&self.file, line.len());
+        made.with_context(|| format!("cannot write to {}", self.path.display()))
+    }
+
     fn put(&mut self, entry: Entry) -> anyhow::Result<()> {
-        self.add(&entry)?;
+        self.add(&line_of(&entry))?;
         self.take(entry);
         Ok(())
     }
@@ -167,6 +178,12 @@ impl BatchFile {
         self.put(Entry::Settled(id.to_owned()))?;
         Ok(true)
     }
+}
+
+fn line_of(entry: &Entry) -> Vec<u8> {
+    let mut line = serde_json::to_vec(entry).expect("it is plain data");
+    line.push(b'\n');
+    line
 }
 
 /// Gathers requests.
@@ -306,14 +323,17 @@ impl Analyst {
             micro_usd,
         } = gathered;
         body.extend_from_slice(b"]}");
-        let status: Status = read(service, service.call(PATH, Some(&body), SEND_TIMEOUT))?;
-        check_id(&status.id)?;
-        let batch = Submitted {
-            id: status.id,
+        let mut batch = Submitted {
+            id: String::new(),
             fingerprints,
             day,
             micro_usd,
         };
+        // What was paid for is not forgotten for want of room.
+        file.make_room(&batch)?;
+        let status: Status = read(service, service.call(PATH, Some(&body), SEND_TIMEOUT))?;
+        check_id(&status.id)?;
+        batch.id = status.id;
         file.put(Entry::Batch(batch.clone()))?;
         Ok(batch)
     }

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::cache::{Note, Notebook};
+use crate::io::append::append_whole;
 
 /// The first line. Version 1 has a [`Note`] a line.
 const VERSION: u32 = 1;
@@ -104,7 +105,7 @@ impl NoteFile {
         let damaged = || format!("cannot write to {shown}");
         file.set_len(n_bytes).with_context(damaged)?;
         if !is_begun {
-            (&file).write_all(&head()).with_context(damaged)?;
+            append_whole(&file, &head()).with_context(damaged)?;
         }
         let file = Self {
             path: path.to_owned(),
@@ -143,7 +144,7 @@ impl NoteFile {
 impl Notebook for NoteFile {
     fn write(&mut self, note: &Note) -> anyhow::Result<()> {
         let shown = self.path.display();
-        let written = self.file.write_all(&line_of(note));
+        let written = append_whole(&self.file, &line_of(note));
         written.with_context(|| format!("cannot write to {shown}"))?;
         self.n_lines += 1;
         Ok(())

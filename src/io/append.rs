@@ -6,6 +6,33 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+/// Appends to a file that is open for that, all or nothing: half of it would spoil what comes next.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn append_whole(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    let n_before = file.metadata()?.len();
+    file.write_all(bytes).inspect_err(|_| {
+        let _ = file.set_len(n_before);
+    })
+}
+
+/// Makes room behind a file's end, so that what is appended next does not fail for want of it. Where the file system
+/// cannot do that, there may be none.
+///
+/// # Errors
+/// If there is no such room.
+pub fn make_room(file: &File, n_bytes: usize) -> io::Result<()> {
+    let end = file.metadata()?.len();
+    match fallocate(file, FallocateFlags::KEEP_SIZE, end, n_bytes as u64) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        made => Ok(made?),
+    }
+}
+
 /// A file that is open for more lines.
 pub struct AppendFile {
     path: PathBuf,

@@ -2,6 +2,7 @@
 //! once, within limits; and nothing that a model or an attacker says lowers anything.
 
 mod batch;
+mod disk;
 mod failures;
 mod follow;
 mod hostile;

@@ -3,6 +3,6 @@
 //! documented exit code, nothing lost, and the same command again gives what an undisturbed run has.
 
 mod clock;
-mod disk;
+pub(crate) mod disk;
 mod files;
 mod signals;

@@ -13,7 +13,7 @@ use crate::tools::{DETECTORS, Ran, Running, digest, event, generated, n_lines, s
 
 /// Runs a script with a file system of so many KiB at `$d`.
 #[track_caller]
-fn with_disk(folder: &Path, kib: u32, script: &str) -> Ran {
+pub(crate) fn with_disk(folder: &Path, kib: u32, script: &str) -> Ran {
     let disk = folder.join("disk");
     std::fs::create_dir_all(&disk).unwrap();
     let file = folder.join("script");
@@ -38,7 +38,7 @@ fn with_disk(folder: &Path, kib: u32, script: &str) -> Ran {
 }
 
 /// Makes room, where a disk was full.
-const GROW: &str = "mount -o remount,size=1g $d";
+pub(crate) const GROW: &str = "mount -o remount,size=1g $d";
 
 /// What a command says whose disk is full, and what there is after the same command with room again, if it has
 /// failed.
