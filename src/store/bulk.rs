@@ -288,15 +288,18 @@ pub(super) fn sync_folder(folder: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
+    use std::sync::mpsc::{TryRecvError, channel};
+    use std::time::Duration;
 
     use super::*;
+    use crate::store::checkpoint;
     use crate::store::{Access, Order, Tuning};
 
     fn gathered(numbers: Range<i64>) -> Gathered {
         let mut gathered = Gathered::new(1 << 20);
-        // In no order, and with ids and users that come again.
+        // A thousand in no order, then those of the next second; with ids and users that come again.
         for number in numbers {
-            let timestamp_ms = 1_000_000 + number * 7_919 % 1_000;
+            let timestamp_ms = 1_000_000 + number / 1_000 * 1_000 + number * 7_919 % 1_000;
             let (event_id, user) = (
                 format!("evt_{}", number / 2),
                 format!("user_{}", number % 5),
@@ -396,6 +399,49 @@ mod tests {
             }
         }
         check(folder.path(), Access::Write, 600);
+    }
+
+    /// Neither who writes nor who copies notices that files are merged meanwhile.
+    #[test]
+    fn files_are_merged_beside_writes_and_copies() {
+        const N_PARTS: usize = 80;
+        const N_EVENTS: usize = 100;
+        let folder = tempfile::tempdir().expect("a folder");
+        let open_one = open(folder.path(), Access::Write);
+        let store = &open_one;
+        let n_files = || {
+            let files = store.db.live_files().expect("it can be read");
+            let names = files.iter().map(|file| &file.column_family_name);
+            names.filter(|name| *name == schema::EVENTS).count()
+        };
+        let (running, ends) = channel::<()>();
+        thread::scope(|scope| {
+            let running = running;
+            scope.spawn(move || {
+                let is_over = || ends.try_recv() == Err(TryRecvError::Disconnected);
+                while !is_over() {
+                    store.merge_neighbours(&is_over).expect("it can be read");
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let mut n_most = 0;
+            for part in 0..N_PARTS {
+                let from = (part * 1_000) as i64;
+                let gathered = gathered(from..from + N_EVENTS as i64);
+                (store.write_bulk(&gathered, others(store), true)).expect("it is written");
+                n_most = n_most.max(n_files());
+                if part % 8 == 7 {
+                    store.make_checkpoint().expect("it is copied");
+                    let copy = folder.path().join(checkpoint::FOLDER);
+                    check(&copy, Access::Write, (part + 1) * N_EVENTS);
+                    store.clear_checkpoint();
+                }
+            }
+            drop(running);
+            assert!(n_most < N_PARTS, "nothing was merged: {n_most} files");
+        });
+        drop(open_one);
+        check(folder.path(), Access::Write, N_PARTS * N_EVENTS);
     }
 
     #[test]

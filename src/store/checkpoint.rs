@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Where the files are linked, in the database's folder.
-const FOLDER: &str = "checkpoint";
+pub(super) const FOLDER: &str = "checkpoint";
 /// Where RocksDB gathers them before they have that name.
 const UNFINISHED: &str = "checkpoint.tmp";
 /// Locked by whoever copies them.

@@ -78,3 +78,14 @@ pub(crate) fn raw(db: &Path) -> rocksdb::DB {
     let families = rocksdb::DB::list_cf(&options, db).unwrap();
     rocksdb::DB::open_cf(&options, db, families).unwrap()
 }
+
+/// Changes a byte in the middle of the database's first table.
+pub(crate) fn damage_a_table(db: &Path) {
+    let paths = std::fs::read_dir(db).unwrap().map(|it| it.unwrap().path());
+    let tables = paths.filter(|path| path.extension().is_some_and(|it| it == "sst"));
+    let table = tables.min().unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    std::fs::write(&table, bytes).unwrap();
+}

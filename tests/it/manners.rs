@@ -150,6 +150,7 @@ fn a_reader_that_goes_away_is_no_trouble() {
         format!("sg-consume --dead-letter {input}.dead {input} {input}"),
         format!("sg-score {input}").replace(&format!(" {input}"), &format!(" < {input}")),
         "sg-gen --events 100000".to_owned(),
+        "sg-gen --events 100000 --per-second 1000".to_owned(),
     ] {
         // The codes of both are in the pipe status: a signal would be more than 128.
         let ran = shell(&format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::database::admin;
+use crate::database::{admin, damage_a_table};
 use crate::tools::{generated, program, run, wait_for};
 
 /// What can happen to a file.
@@ -213,14 +213,7 @@ fn a_lost_database_comes_back_from_a_backup_and_its_input() {
     let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
     for number in ["1", "2"] {
         // Damage is found by whoever looks, told, and nothing of it is shown.
-        let table = std::fs::read_dir(&db)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let mut tables: Vec<_> = table
-            .filter(|it| it.extension().is_some_and(|it| it == "sst"))
-            .collect();
-        tables.sort();
-        Damage::OneByte.to(&tables[0]);
+        damage_a_table(&db);
         let ran = admin("verify", &db, &[]).expect_code(2);
         assert!(ran.stderr.contains("restore"), "{}", ran.stderr);
         std::fs::remove_dir_all(&db).unwrap();

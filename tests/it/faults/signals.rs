@@ -1,6 +1,7 @@
 //! Signals at any instant, memory that ends, and pipes that are slow.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -105,6 +106,72 @@ fn no_memory_is_an_end_like_a_kill() {
     assert!(n_starved >= 2, "it had enough");
     run(&starved, 0).expect_code(0);
     assert_eq!(full(&starved), full(&quiet));
+}
+
+/// A group of processes whose memory the kernel limits, as `MemoryMax` of a unit does.
+struct Group(PathBuf);
+
+impl Group {
+    /// None where these tests may not make one, which takes root and a kernel that lets it.
+    fn of_mib(mib: u64) -> Option<Self> {
+        // Of either version (cgroups(7)).
+        let places = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        places.iter().find_map(|(root, limit)| {
+            let name = format!("streamguard-test-{}-{mib}", std::process::id());
+            let group = Self(Path::new(root).join(name));
+            std::fs::create_dir(&group.0).ok()?;
+            let limit = group.0.join(limit);
+            let file = std::fs::File::options().write(true).open(limit);
+            file.ok()?
+                .write_all((mib << 20).to_string().as_bytes())
+                .ok()?;
+            Some(group)
+        })
+    }
+
+    fn shell(&self, script: &str) -> crate::tools::Ran {
+        let procs = self.0.join("cgroup.procs");
+        shell(&format!("echo $$ >{} && exec {script}", procs.display()))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        crate::tools::wait_for(|| std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// With what docs/operating.md says a group has to have it works; with less it is killed, and nothing is lost.
+#[test]
+fn a_group_with_too_little_memory_is_an_end_like_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = folder.path();
+    std::fs::write(f.join("in"), generated(120_000, 60_000, 71)).unwrap();
+    let command = |db: &Path| {
+        let (input, db) = (f.join("in"), db.display());
+        let input = input.display();
+        format!("sg-run -q --detector=adaptive --memory-limit=256MiB {input} --db {db}")
+    };
+    let (quiet, enough, starved) = (f.join("quiet"), f.join("enough"), f.join("starved"));
+    shell(&command(&quiet)).expect_code(0);
+    let expected = full(&quiet);
+    let Some(group) = Group::of_mib(256 + 256) else {
+        eprintln!("not tried: nobody may limit the memory of a group of processes here");
+        return;
+    };
+    group.shell(&command(&enough)).expect_code(0);
+    assert_eq!(full(&enough), expected);
+    let mut n_killed = 0;
+    for mib in [24, 40, 60, 80, 110, 150] {
+        let ran = Group::of_mib(mib).unwrap().shell(&command(&starved));
+        n_killed += u32::from(ran.code == -1);
+    }
+    assert!(n_killed >= 2, "it had enough");
+    shell(&command(&starved)).expect_code(0);
+    assert_eq!(full(&starved), expected);
 }
 
 /// Neither a program before that gives little at a time nor one behind that takes little changes anything.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::broker::{
     delete_before, make_topic, remove_topic, send, send_messages, shared, topic, wait_long,
 };
-use crate::database::{admin, raw, stats};
+use crate::database::{admin, damage_a_table, raw, stats};
 use crate::kills::kill_and_repeat;
 use crate::tools::{DETECTORS, Ran, Running, digest, generated, program, run};
 
@@ -251,6 +251,50 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     }
     assert_eq!(full(&killed), full(&quiet));
     assert_eq!(stats(&killed)["events"], 150_000);
+}
+
+/// The drill of docs/backup.md: what a disk has taken with it comes from a backup that was made of a running program, and
+/// what came since from the topic, though the group has read further.
+#[test]
+fn a_lost_database_comes_back_from_a_backup_and_its_topic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (db, quiet, backups) = (path("db"), path("quiet"), path("backups"));
+    let topic = topic(3);
+    let lines = generated(60_000, 40, 239);
+    let half = memchr::memchr_iter(b'\n', &lines).nth(29_999).unwrap() + 1;
+    let group = ["--detector=adaptive", "-G", &topic];
+    let group = [&group[..], &SOON_FOUND_OUT].concat();
+    let common = ["-b", shared(), "-t", &topic, "--threshold=0.5", "-q"];
+    let shown = db.to_str().unwrap();
+    let mut running = Running::start("sg-run", &[&common[..], &group, &["--db", shown]].concat());
+    send(&topic, &lines[..half]);
+    let has = |n_events: u64| wait_long(|| stats(&db)["events"].as_u64() >= Some(n_events));
+    assert!(wait_long(|| db.join("CURRENT").exists()) && has(1));
+    let to = ["--to", backups.to_str().unwrap()];
+    admin("backup", &db, &to).expect_code(0);
+    send(&topic, &lines[half..]);
+    assert!(has(60_000));
+    assert!(!running.has_ended());
+    running.signal(Signal::KILL);
+    running.end();
+    damage_a_table(&db);
+    let ran = admin("verify", &db, &[]).expect_code(2);
+    assert!(ran.stderr.contains("restore"), "{}", ran.stderr);
+    std::fs::remove_dir_all(&db).unwrap();
+    let from = ["--from", backups.to_str().unwrap()];
+    admin("restore", &db, &from).expect_code(0);
+    assert!(
+        stats(&db)["events"].as_u64() < Some(60_000),
+        "nothing was lost"
+    );
+    // The partitions of a member that was killed are its own until the group has found out.
+    assert!(wait_long(|| {
+        sg_run(&topic, &db, &group).expect_code(0);
+        stats(&db)["events"] == 60_000
+    }));
+    sg_run(&topic, &quiet, &["--detector=adaptive"]).expect_code(0);
+    assert_eq!(full(&db), full(&quiet));
 }
 
 /// Messages without their user as key: a user's events are in several partitions.
