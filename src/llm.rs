@@ -15,7 +15,7 @@ mod sketch;
 mod subject;
 pub mod wire;
 
-pub use prompt::{INPUT_TOKENS_MAX, MAX_TOKENS, VERSION as PROMPT_VERSION};
+pub use prompt::{MAX_TOKENS, VERSION as PROMPT_VERSION};
 pub use redact::Redact;
 pub use subject::Subject;
 pub use wire::Provider;

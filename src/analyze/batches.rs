@@ -16,7 +16,7 @@ use super::{Analysis, Analyst, Answered, UNAVAILABLE, call};
 use crate::io::append::{append_whole, make_room};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::Verdict;
-use crate::llm::{INPUT_TOKENS_MAX, MAX_TOKENS, Subject};
+use crate::llm::{MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::time::{now_ms, uptime_ms};
 
@@ -392,7 +392,7 @@ impl Analyst {
             let Got::Message(message) = got else { return 0 };
             let reply = config.place.provider.read(message);
             let usage = reply.and_then(|reply| reply.usage).unwrap_or_default();
-            let usage = usage.at_most(INPUT_TOKENS_MAX);
+            let usage = usage.within_limits();
             price.map_or(0, |price| price.micro_usd(usage))
         };
         let costs = answers.values().map(cost);

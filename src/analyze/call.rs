@@ -8,7 +8,7 @@ use super::{Answered, Shared, State};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::{self, Verdict};
 use crate::llm::wire::{End, Fault, Reply, Usage};
-use crate::llm::{INPUT_TOKENS_MAX, MAX_TOKENS, Subject};
+use crate::llm::{MAX_TOKENS, Subject};
 use crate::record::analysis::Outcome;
 use crate::record::anomaly::Severity;
 use crate::report::warn;
@@ -255,7 +255,7 @@ fn read(
         fail(shared, set_aside, set_aside.micro_usd_unknown, why);
         return Tried::Failed(Outcome::Unavailable, None);
     };
-    reply.usage = reply.usage.map(|usage| usage.at_most(INPUT_TOKENS_MAX));
+    reply.usage = reply.usage.map(Usage::within_limits);
     let usage = reply.usage.unwrap_or_default();
     let price = shared.config.prices.of(model);
     let spent = match (reply.usage, price) {

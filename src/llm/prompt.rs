@@ -77,7 +77,7 @@ pub(super) fn with_schema(request: &Value) -> Vec<u8> {
 
 /// More tokens than any question takes, however odd the event is, with what a service may put before it: a token has a
 /// byte at least.
-pub const INPUT_TOKENS_MAX: u64 = 1 << 18;
+pub(super) const INPUT_TOKENS_MAX: u64 = 1 << 18;
 
 impl Subject {
     /// Tokens that the question takes, roughly and rather too many.

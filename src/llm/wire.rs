@@ -1,6 +1,7 @@
 //! What goes over the wire: requests as a service expects them, its replies and its errors, for each
 //! protocol that there is.
 
+use super::prompt::INPUT_TOKENS_MAX;
 use super::{MAX_TOKENS, Subject, anthropic, openai, prompt};
 
 /// Whose protocol is spoken.
@@ -50,14 +51,13 @@ impl Usage {
             .saturating_add(self.cache_reads)
     }
 
-    /// The same, but no more than an answer to a question of so many tokens can have come to: services may say
-    /// anything.
+    /// The same, but no more than an answer to any of our questions can have come to: services may say anything.
     #[must_use]
-    pub fn at_most(self, input_max: u64) -> Self {
+    pub fn within_limits(self) -> Self {
         Self {
-            input: self.input.min(input_max),
-            cache_writes: self.cache_writes.min(input_max),
-            cache_reads: self.cache_reads.min(input_max),
+            input: self.input.min(INPUT_TOKENS_MAX),
+            cache_writes: self.cache_writes.min(INPUT_TOKENS_MAX),
+            cache_reads: self.cache_reads.min(INPUT_TOKENS_MAX),
             output: self.output.min(u64::from(MAX_TOKENS)),
         }
     }
@@ -187,13 +187,13 @@ mod tests {
             output: u64::MAX,
         };
         let expected = Usage {
-            input: 1_000,
-            cache_writes: 1_000,
+            input: INPUT_TOKENS_MAX,
+            cache_writes: INPUT_TOKENS_MAX,
             cache_reads: 7,
             output: u64::from(MAX_TOKENS),
         };
-        assert_eq!(odd.at_most(1_000), expected);
-        assert_eq!(expected.at_most(1_000), expected);
+        assert_eq!(odd.within_limits(), expected);
+        assert_eq!(expected.within_limits(), expected);
     }
 
     #[test]

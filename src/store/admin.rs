@@ -11,6 +11,7 @@ use super::writer::anomaly_of;
 use super::{Entry, Order, Store, write_error};
 use crate::batch::Block;
 use crate::detect::{Corrector, DetectorKind, RecordError, adaptive, classic};
+use crate::io::position::Position;
 use crate::progress;
 use crate::record::LINE_BYTES_MAX;
 use crate::record::anomaly::AnomalyRecord;
@@ -85,8 +86,8 @@ impl Store {
     }
 
     /// Reads everything: checksums, that events are events and are found by every index, that
-    /// indexes, anomalies and verdicts belong to events, that alerts are alerts, and that the counters
-    /// are right.
+    /// indexes, anomalies and verdicts belong to events, that baselines, positions and alerts are such, and that the
+    /// counters are right.
     ///
     /// # Errors
     /// If the store cannot be read on; what was found until then is lost.
@@ -103,6 +104,7 @@ impl Store {
         self.verify_stretches(&mut verified)?;
         self.verify_index_sizes(&mut verified)?;
         self.verify_baselines(&mut verified)?;
+        self.verify_positions(&mut verified)?;
         self.verify_feedback(&mut verified)?;
         self.verify_alerts(&mut verified)?;
         if kept != counters {
@@ -255,6 +257,27 @@ impl Store {
         };
         for task in self.view().tasks()? {
             self.view().baselines(&task, &mut verify)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever writes next goes on behind what is said of each source.
+    fn verify_positions(&self, verified: &mut Verified) -> anyhow::Result<()> {
+        for prefix in [
+            schema::META_POSITION_PREFIX,
+            schema::META_PIPE_POSITION_PREFIX,
+        ] {
+            let prefix = prefix.as_bytes();
+            let mut walk = self.walk(schema::META, prefix, Order::OldestFirst);
+            while let Some((key, value)) = walk.next_entry()? {
+                let Some(source) = key.strip_prefix(prefix) else {
+                    break;
+                };
+                if serde_json::from_slice::<Position>(&value).is_err() {
+                    let source = show(source);
+                    verified.find(format!("how far {source} was read cannot be read"));
+                }
+            }
         }
         Ok(())
     }

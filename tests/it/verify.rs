@@ -87,6 +87,8 @@ fn verify_finds_what_does_not_belong() {
         ("pending", key, b"{}", "there is no such event"),
         ("default", key, b"{}", "is not a valid event"),
         ("default", key, moved, "another key"),
+        ("meta", b"position:a", b"{}", "how far a was read"),
+        ("meta", b"pipe:a", b"12", "how far a was read"),
     ] {
         let put = |db: &rocksdb::DB| {
             let family = db.cf_handle(family).unwrap();
