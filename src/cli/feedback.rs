@@ -6,6 +6,7 @@ mod baselines;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::Args;
 
 use super::Ended;
@@ -60,6 +61,10 @@ Exit codes:
   2  trouble: wrong usage, a database or state folder in use or damaged, a failure
 ";
 
+/// What events take in memory that are judged at once: their lines, and so much more for each. Whoever writes events may
+/// give all of them one id.
+const EVENTS_BYTES_MAX: usize = 64 << 20;
+const EVENT_BYTES: usize = 1 << 10;
 /// Who has given a verdict if neither they nor the system say.
 const NOBODY: &str = "unknown";
 
@@ -134,11 +139,17 @@ fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usiz
     let view = store.view();
     let parts = Parts::of(std::slice::from_ref(&view));
     let mut events = BTreeMap::new();
-    let mut n_missing = 0;
+    let (mut n_missing, mut n_bytes) = (0, 0);
     for event_id in event_ids {
         let mut is_missing = true;
         query::events_of_id(parts, event_id, Order::OldestFirst, |event| {
             is_missing = false;
+            n_bytes += event.block.lines.len() + EVENT_BYTES;
+            ensure!(
+                n_bytes <= EVENTS_BYTES_MAX,
+                "more than {} events have these ids: too many for one verdict",
+                events.len()
+            );
             events.insert(event.key.clone(), event);
             Ok(true)
         })?;

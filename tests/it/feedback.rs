@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::database::{admin, raw, store};
-use crate::tools::{DETECTORS, Ran, event, generated, run, shell};
+use crate::tools::{DETECTORS, Ran, digest, event, generated, run, shell};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -482,6 +482,23 @@ fn events_that_are_not_there_are_told() {
     let nowhere = folder.path().join("nowhere");
     give(&nowhere, "benign", &["a"], &[]).expect_code(2);
     assert!(!nowhere.exists());
+}
+
+/// Whoever writes events may give all of them one id.
+#[test]
+fn a_verdict_on_too_many_events_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("db");
+    let lines: String = (0..70_000).map(|i| event("same", "u", i) + "\n").collect();
+    store(&db, lines.as_bytes()).expect_code(0);
+    let before = digest(&db);
+    let ran = give(&db, "benign", &["same"], &[]).expect_code(2);
+    assert!(
+        ran.stderr.contains("too many for one verdict"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(digest(&db), before);
 }
 
 #[test]
