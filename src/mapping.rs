@@ -72,6 +72,8 @@ pub struct Mapping {
     names: SignNames,
     /// Members that hold records in any format.
     envelopes: Envelopes,
+    /// Members that hold a record in any format.
+    wrappers: Envelopes,
     /// The format of all lines, if it is not to be told from them.
     only: Option<usize>,
     config: MappingConfig,
@@ -125,10 +127,8 @@ impl Mapping {
             }
         }
         let names = SignNames::of(&documents)?;
-        let envelopes = documents.iter().flat_map(|document| &document.records);
-        let mut envelopes: Vec<String> = envelopes.cloned().collect();
-        envelopes.sort();
-        envelopes.dedup();
+        let envelopes = Envelopes::new(documents.iter().map(|document| &document.records[..]));
+        let wrappers = Envelopes::new(documents.iter().map(|document| &document.inside[..]));
         let only = match config.format.as_deref() {
             Some(AUTO) => None,
             Some(name) => {
@@ -165,7 +165,8 @@ impl Mapping {
         let mapping = Self {
             formats: formats.collect(),
             names,
-            envelopes: Envelopes::new(&envelopes).context("in 'records'")?,
+            envelopes: envelopes.context("in 'records'")?,
+            wrappers: wrappers.context("in 'inside'")?,
             only,
             config,
             headers: Mutex::default(),

@@ -28,16 +28,19 @@ pub(super) fn compile(document: &Document, names: &SignNames) -> anyhow::Result<
     format.with_context(|| format!("in the mapping {}", document.name))
 }
 
-/// Where records of any format may be in a line that holds several.
+/// Where records of any format may be in an object around them.
 pub(super) struct Envelopes {
     pub(super) tree: Tree,
-    pub(super) places: Vec<u16>,
+    /// Places in order, each with the number of a format of which records may be there.
+    pub(super) places: Vec<(u16, usize)>,
 }
 
 impl Envelopes {
+    /// Of the paths that each format has.
+    ///
     /// # Errors
     /// If a path is none.
-    pub(super) fn new(paths: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn new<'a>(formats: impl Iterator<Item = &'a [String]>) -> anyhow::Result<Self> {
         let mut compiler = Compiler {
             // Names are written in several ways.
             tree: Tree::new(true, Empty::default()),
@@ -47,7 +50,12 @@ impl Envelopes {
             tables: HashMap::new(),
             aliases: BTreeMap::new(),
         };
-        let places = compiler.all_members(paths)?;
+        let mut places = Vec::new();
+        for (number, paths) in formats.enumerate() {
+            let of_format = compiler.all_members(paths)?.into_iter();
+            places.extend(of_format.map(|place| (place, number)));
+        }
+        places.sort_unstable();
         compiler.tree.finish();
         Ok(Self {
             tree: compiler.tree,

@@ -1,4 +1,6 @@
-//! From the lines of a block to lines of ours: finds the records, what each of them is, and its events.
+//! From the lines of a block to lines of ours: finds the records, and the events of each.
+
+mod tell;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,7 +14,7 @@ use super::plan::Plans;
 use super::reader::{Line, Object, Reader};
 use super::rule::View;
 use super::slots::{Kind, Slot, Slots, Texts};
-use super::tree::{ROOT, Tree, sign_place};
+use super::tree::{ROOT, Tree};
 use super::tsv::Ahead;
 use super::walk::Found;
 use super::{Kept, Mapping};
@@ -20,6 +22,7 @@ use crate::batch::{Block, Mapped, decode};
 use crate::record::scan::Scanner;
 use crate::record::text::utf8;
 use crate::record::{Checked, Code, Reason};
+pub(super) use tell::Told;
 
 /// Events of one record, at the most: an element may be short, and what is written of it is not.
 const EVENTS_MAX: u32 = 1_000;
@@ -160,15 +163,6 @@ pub(super) struct Mapper<'m, 'a> {
     written_max: usize,
 }
 
-/// What a record is found to be.
-pub(super) enum Told {
-    Format(usize),
-    Native,
-    /// An object that holds records: the place of their array.
-    Envelope(u16),
-    Unknown,
-}
-
 impl<'m, 'a> Mapper<'m, 'a> {
     pub(super) fn new(mapping: &'m Mapping) -> Self {
         let mut slots = Slots::new();
@@ -202,7 +196,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             let told = if self.mapping.only.is_some() {
                 Told::Unknown
             } else {
-                self.tell(&object.json, false)?
+                self.tell_by_members(&object.json, false)?
             };
             let number = match (told, object.format) {
                 // Only some formats take lines of text.
@@ -291,55 +285,6 @@ impl<'m, 'a> Mapper<'m, 'a> {
         }
     }
 
-    /// Finds out what a record is, and what stands in it.
-    pub(super) fn tell(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
-        let mapping = self.mapping;
-        if let Some(only) = mapping.only {
-            let format = self.walk(only, record)?;
-            let envelope = self.envelope(&format.envelopes).filter(|_| is_line);
-            let Some(envelope) = envelope else {
-                return Ok(Told::Format(only));
-            };
-            // A record of the format may have a member of that name, which its signs tell; they were not noted.
-            self.slots.notes_signs = true;
-            let walked = self.walk(only, record);
-            self.slots.notes_signs = false;
-            walked?;
-            let is_record = format.is_told_by(&self.slots, &self.texts);
-            return Ok(if is_record {
-                Told::Format(only)
-            } else {
-                Told::Envelope(envelope)
-            });
-        }
-        let guess = self.guess;
-        let format = self.walk(guess, record)?;
-        let is_native =
-            |&sign: &u16| self.slots.has_seen(sign) && self.slots.get(sign_place(sign)).is_exact;
-        if format.natives.iter().all(is_native) {
-            return Ok(Told::Native);
-        }
-        let is_told = |number: &usize| {
-            let format = mapping.format(*number);
-            format.is_told_by(&self.slots, &self.texts)
-        };
-        match (0..mapping.formats.len()).find(is_told) {
-            Some(number) if number == guess => Ok(Told::Format(number)),
-            Some(number) => {
-                self.guess = number;
-                self.walk(number, record)?;
-                Ok(Told::Format(number))
-            }
-            None if is_line => {
-                let envelopes = &mapping.envelopes;
-                self.walk_tree(&envelopes.tree, record)?;
-                let envelope = self.envelope(&envelopes.places);
-                Ok(envelope.map_or(Told::Unknown, Told::Envelope))
-            }
-            None => Ok(Told::Unknown),
-        }
-    }
-
     /// Notes what stands in the first element of `each`, if there is one.
     pub(super) fn look_at_first_element(&mut self, format: &Format) {
         let Some(place) = format.each else { return };
@@ -374,9 +319,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
         }
     }
 
-    fn envelope(&self, places: &[u16]) -> Option<u16> {
-        let mut places = places.iter().copied();
-        places.find(|&place| self.slots.get(place).kind == Kind::Array)
+    fn holds_array(&self, place: u16) -> bool {
+        self.slots.get(place).kind == Kind::Array
     }
 
     /// Writes the events of a record, which was walked by its format: all of them, or none, but for elements

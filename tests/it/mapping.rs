@@ -547,6 +547,48 @@ fn a_record_of_the_format_is_no_envelope() {
     assert_eq!(mapped(&line).len(), 1);
 }
 
+/// Exports of Splunk and hits of Elasticsearch hold the record, which is told by its own members.
+#[test]
+fn records_within_others_are_told_too() {
+    let records = [
+        json!({"ts": 1_735_689_600.5, "uid": "C1", "id.orig_h": "192.0.2.1", "id.orig_p": 1, "id.resp_h": "192.0.2.2",
+            "id.resp_p": 88, "request_type": "AS", "client": "ann/EXAMPLE.COM", "service": "krbtgt", "success": true}),
+        json!({"eventid": "cowrie.login.failed", "username": "ann", "password": "x", "src_ip": "192.0.2.1",
+            "session": "s", "sensor": "h", "timestamp": "2025-01-01T00:00:00.000000Z"}),
+    ];
+    for record in records {
+        let alone = auto(&record.to_string());
+        assert_eq!(alone["user"], "ann");
+        for wrapped in [
+            json!({"_index": "i", "_source": record}),
+            json!({"preview": false, "result": {"_raw": record.to_string()}}),
+        ] {
+            let mut event = auto(&wrapped.to_string());
+            // Of a record without one it is made of the whole text.
+            event["event_id"] = alone["event_id"].clone();
+            assert_eq!(event, alone);
+        }
+    }
+    // One that no format says to come like this is none.
+    let ours = json!({"_source": {"event_id": "e", "user": "u", "timestamp": 1, "type": "T"}});
+    let ran = run(
+        "sg-consume",
+        &["--format=auto"],
+        format!("{ours}\n").as_bytes(),
+    );
+    assert!(ran.expect_code(1).stderr.contains("no known format"));
+}
+
+/// The only event of a line.
+fn auto(line: &str) -> Value {
+    let ran = run(
+        "sg-consume",
+        &["--format=auto"],
+        format!("{line}\n").as_bytes(),
+    );
+    ran.expect_code(0).json_lines().remove(0)
+}
+
 /// The journal writes messages as arrays of bytes that are not all printable: nobody hides by that.
 #[test]
 fn an_array_of_bytes_is_text() {

@@ -1,0 +1,107 @@
+//! Finds out of which format a record is: by its members, or by those of a record that it holds.
+
+use super::super::slots::Kind;
+use super::super::tree::sign_place;
+use super::Mapper;
+use crate::record::Checked;
+
+/// What a record is found to be.
+pub(in crate::mapping) enum Told {
+    Format(usize),
+    Native,
+    /// An object that holds records: the place of their array.
+    Envelope(u16),
+    Unknown,
+}
+
+impl<'a> Mapper<'_, 'a> {
+    /// Finds out what a record is, and what stands in it.
+    pub(in crate::mapping) fn tell(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
+        let mapping = self.mapping;
+        let told = self.tell_by_members(record, is_line)?;
+        if mapping.only.is_some() || !matches!(told, Told::Unknown) {
+            return Ok(told);
+        }
+        if is_line {
+            self.walk_tree(&mapping.envelopes.tree, record)?;
+            let mut places = mapping.envelopes.places.iter();
+            if let Some((place, _)) = places.find(|(place, _)| self.holds_array(*place)) {
+                return Ok(Told::Envelope(*place));
+            }
+        }
+        let Some(number) = self.tell_inside(record)? else {
+            return Ok(Told::Unknown);
+        };
+        self.guess = number;
+        self.walk(number, record)?;
+        Ok(Told::Format(number))
+    }
+
+    /// The format of the record that this one holds, if that format says that its records come so.
+    fn tell_inside(&mut self, record: &'a str) -> Checked<Option<usize>> {
+        let mapping = self.mapping;
+        self.walk_tree(&mapping.wrappers.tree, record)?;
+        for formats in mapping.wrappers.places.chunk_by(|a, b| a.0 == b.0) {
+            let slot = self.slots.get(formats[0].0);
+            if slot.kind != Kind::Object && !slot.is_scalar() {
+                continue;
+            }
+            let text = self.texts.get(slot).unwrap_or_default();
+            if !text.trim_ascii_start().starts_with('{') {
+                continue;
+            }
+            let mut mapper = Mapper::new(mapping);
+            mapper.guess = self.guess;
+            // What is no object is no record of any format.
+            if let Ok(Told::Format(number)) = mapper.tell_by_members(&text, false)
+                && formats.iter().any(|(_, format)| *format == number)
+            {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn tell_by_members(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
+        let mapping = self.mapping;
+        if let Some(only) = mapping.only {
+            let format = self.walk(only, record)?;
+            let mut envelopes = format.envelopes.iter().copied();
+            let envelope = envelopes.find(|&place| is_line && self.holds_array(place));
+            let Some(envelope) = envelope else {
+                return Ok(Told::Format(only));
+            };
+            // A record of the format may have a member of that name, which its signs tell; they were not noted.
+            self.slots.notes_signs = true;
+            let walked = self.walk(only, record);
+            self.slots.notes_signs = false;
+            walked?;
+            let is_record = format.is_told_by(&self.slots, &self.texts);
+            return Ok(if is_record {
+                Told::Format(only)
+            } else {
+                Told::Envelope(envelope)
+            });
+        }
+        let guess = self.guess;
+        let format = self.walk(guess, record)?;
+        let is_native =
+            |&sign: &u16| self.slots.has_seen(sign) && self.slots.get(sign_place(sign)).is_exact;
+        if format.natives.iter().all(is_native) {
+            return Ok(Told::Native);
+        }
+        let is_told = |number: &usize| {
+            let format = mapping.format(*number);
+            format.is_told_by(&self.slots, &self.texts)
+        };
+        match (0..mapping.formats.len()).find(is_told) {
+            Some(number) if number == guess => Ok(Told::Format(number)),
+            Some(number) => {
+                self.guess = number;
+                self.walk(number, record)?;
+                Ok(Told::Format(number))
+            }
+            None => Ok(Told::Unknown),
+        }
+    }
+}
