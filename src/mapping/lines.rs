@@ -165,7 +165,7 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
     } else {
         bsd_time(line, zone, latest_ms)?
     };
-    let (host, rest) = rest.split_once(' ')?;
+    let (host, rest) = host(rest)?;
     let rest = rest.trim_start_matches(' ');
     let mut entry = Entry {
         time_ms: Some(time_ms),
@@ -173,6 +173,19 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
         host,
         message: rest,
         ..Entry::default()
+    };
+    // Of metalog.
+    if let Some((program, message)) = rest.strip_prefix('[').and_then(|it| it.split_once("] "))
+        && host.is_empty()
+    {
+        entry.program = program;
+        entry.message = message;
+        return Some(entry);
+    }
+    // `login` of former Red Hat systems has the name of who signs in for its own.
+    let (rest, is_login) = match rest.strip_prefix("-- ") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
     };
     let is_name = |sign: char| !matches!(sign, ' ' | '[' | ':');
     let name_end = rest.find(|sign| !is_name(sign)).unwrap_or(rest.len());
@@ -188,11 +201,25 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
     if let Some(message) = after.strip_prefix(':')
         && !program.is_empty()
     {
-        entry.program = program;
+        entry.program = if is_login { "login" } else { program };
         entry.pid = pid;
         entry.message = message.trim_start_matches(' ');
     }
     Some(entry)
+}
+
+/// The host and what follows. Some leave it out: `sshd[123]: message` of busybox, `[sshd] message` of metalog.
+fn host(rest: &str) -> Option<(&str, &str)> {
+    let (first, after) = rest.split_once(' ')?;
+    let is_program = match first.strip_suffix(':') {
+        Some(program) => !program.contains(':'),
+        None => first.starts_with('[') && first.ends_with(']') && !first.contains(':'),
+    };
+    Some(if is_program {
+        ("", rest)
+    } else {
+        (first, after)
+    })
 }
 
 /// The time `Nov  9 08:01:02`, with or without a year and a fraction, whether the year is assumed, and what
