@@ -354,7 +354,7 @@ impl<'r> View<'r, '_> {
             Some(Form::Ip) if text.parse::<Ipv4Addr>().is_ok() => {}
             Some(Form::Ip) => text = Cow::Owned(parse_address(&text)?.to_string()),
             Some(Form::Lower) => text.to_mut().make_ascii_lowercase(),
-            Some(Form::Slashes) => text = Cow::Owned(text.replace('\\', "/")),
+            Some(Form::Slashes) => text = Cow::Owned(with_slashes(&text)),
             Some(Form::Number) => return number(&text).map(Given::Number),
             None => {}
         }
@@ -471,6 +471,27 @@ pub(super) fn push_inside(text: &str, output: &mut Vec<u8>) {
     push_json_string(output, text);
     output.pop();
     output.remove(start);
+}
+
+/// A path with `/` for `\`, and for several in a row: some double them, and some join what already
+/// has one. Two at its beginning, or four where all are doubled, name a server.
+fn with_slashes(text: &str) -> String {
+    let is_slash = |sign: char| matches!(sign, '/' | '\\');
+    let mut path = String::with_capacity(text.len());
+    let is_doubled = text.trim_start_matches('\\').contains(r"\\");
+    if text.starts_with(if is_doubled { r"\\\\" } else { r"\\" }) {
+        path.push('/');
+    }
+    let mut rest = text;
+    while let Some(start) = rest.find(is_slash) {
+        let run = rest[start..].len() - rest[start..].trim_start_matches(is_slash).len();
+        let (slashes, after) = rest[start..].split_at(run);
+        path.push_str(&rest[..start]);
+        path.push_str(if slashes.contains('\\') { "/" } else { slashes });
+        rest = after;
+    }
+    path.push_str(rest);
+    path
 }
 
 /// However its digits are, a number without an exponent that is so long is one to every reader.
