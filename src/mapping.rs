@@ -183,7 +183,10 @@ impl Mapping {
 
     fn compile(&self, number: usize) -> anyhow::Result<Format> {
         let document = &self.formats[number].document;
-        compile(document, &self.names)
+        let documents = || self.formats.iter().map(|format| &format.document);
+        compile(document, &self.names, &|name| {
+            documents().find(|document| document.name == name)
+        })
     }
 
     fn format(&self, number: usize) -> &Format {

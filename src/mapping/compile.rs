@@ -1,5 +1,7 @@
 //! Makes of a mapping's document what records are read by.
 
+mod envelopes;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,54 +20,26 @@ use super::table::Table;
 use super::time::TimeForm;
 use super::tree::{ROOT, Tree, sign_place};
 use crate::record::in_metadata;
+pub(super) use envelopes::Envelopes;
 
-/// A format as its document says.
+/// A format as its document says; tables may be those of another one.
 ///
 /// # Errors
 /// What is wrong with the document.
-pub(super) fn compile(document: &Document, names: &SignNames) -> anyhow::Result<Format> {
-    let format = Compiler::new(document).format(document, names);
+pub(super) fn compile<'a>(
+    document: &'a Document,
+    names: &SignNames,
+    document_of: &'a dyn Fn(&str) -> Option<&'a Document>,
+) -> anyhow::Result<Format> {
+    let mut compiler = Compiler::new(document, document_of);
+    let format = compiler.format(document, names);
     format.with_context(|| format!("in the mapping {}", document.name))
 }
 
-/// Where records of any format may be in an object around them.
-pub(super) struct Envelopes {
-    pub(super) tree: Tree,
-    /// Places in order, each with the number of a format of which records may be there.
-    pub(super) places: Vec<(u16, usize)>,
-}
-
-impl Envelopes {
-    /// Of the paths that each format has.
-    ///
-    /// # Errors
-    /// If a path is none.
-    pub(super) fn new<'a>(formats: impl Iterator<Item = &'a [String]>) -> anyhow::Result<Self> {
-        let mut compiler = Compiler {
-            // Names are written in several ways.
-            tree: Tree::new(true, Empty::default()),
-            found: HashMap::new(),
-            element: None,
-            each: None,
-            tables: HashMap::new(),
-            aliases: BTreeMap::new(),
-        };
-        let mut places = Vec::new();
-        for (number, paths) in formats.enumerate() {
-            let of_format = compiler.all_members(paths)?.into_iter();
-            places.extend(of_format.map(|place| (place, number)));
-        }
-        places.sort_unstable();
-        compiler.tree.finish();
-        Ok(Self {
-            tree: compiler.tree,
-            places,
-        })
-    }
-}
-
 /// What is gathered while a document is compiled.
-struct Compiler {
+struct Compiler<'a> {
+    /// Documents by the names of their formats.
+    document_of: &'a dyn Fn(&str) -> Option<&'a Document>,
     tree: Tree,
     /// The places of what patterns find.
     found: HashMap<String, u16>,
@@ -76,11 +50,12 @@ struct Compiler {
     aliases: BTreeMap<String, Vec<String>>,
 }
 
-impl Compiler {
-    fn new(document: &Document) -> Self {
+impl<'a> Compiler<'a> {
+    fn new(document: &Document, document_of: &'a dyn Fn(&str) -> Option<&'a Document>) -> Self {
         let tables = document.tables.iter();
         let tables = tables.map(|(name, entries)| (name.clone(), Arc::new(Table::new(entries))));
         Self {
+            document_of,
             tree: Tree::new(document.fold_case, Empty::new(&document.empty)),
             found: HashMap::new(),
             element: None,
@@ -336,8 +311,14 @@ impl Compiler {
         match map {
             document::Map::Inline(entries) => Ok(Arc::new(Table::new(entries))),
             document::Map::Named(name) => {
-                let table = self.tables.get(name).cloned();
-                table.with_context(|| format!("there is no table '{name}'"))
+                let own = self.tables.get(name).cloned();
+                let other = || {
+                    let (format, table) = name.split_once('.')?;
+                    let entries = (self.document_of)(format)?.tables.get(table)?;
+                    Some(Arc::new(Table::new(entries)))
+                };
+                own.or_else(other)
+                    .with_context(|| format!("there is no table '{name}'"))
             }
         }
     }

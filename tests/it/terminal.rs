@@ -232,6 +232,61 @@ fn an_export_says_nothing_that_a_terminal_obeys() {
     assert_eq!(shown.json_lines(), in_pipe.json_lines());
 }
 
+/// What a person sees of lists; of a pipe the same commands make JSON.
+#[test]
+fn lists_are_for_people_at_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (db, backups, keys) = (path("db"), path("backups"), path("keys"));
+    run("sg-store", &["-q", "--db", &db], &generated(100, 5, 7)).expect_code(0);
+    for _ in 0..2 {
+        run("sg-store", &["backup", "--db", &db, "--to", &backups], b"").expect_code(0);
+    }
+    let shown = |command: &str, code: i32| screen(&at_terminal(command).expect_code(code).stdout);
+    let list = format!("sg-store backups --from {backups} --check");
+    let lines = shown(&list, 0);
+    assert!(
+        lines[0].starts_with(" BACKUP") && lines[0].contains("DAMAGED"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].starts_with(" 2 ") && lines[2].ends_with('-'),
+        "{lines:?}"
+    );
+    // All backups have the files of the first.
+    let shared = Path::new(&backups).join("shared_checksum");
+    for file in fs::read_dir(shared).unwrap().map(|it| it.unwrap().path()) {
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[9] ^= 1;
+        fs::write(&file, bytes).unwrap();
+    }
+    let lines = shown(&list, 1).join("\n");
+    assert!(lines.contains("… and 3"), "{lines}");
+    let add = ["keys", "add", "ann", "--keys", &keys];
+    run("sg-query", &add, b"").expect_code(0);
+    let lines = shown(&format!("sg-query keys list --keys {keys}"), 0);
+    assert!(
+        lines[0].starts_with(" NAME") && lines[1].starts_with(" ann "),
+        "{lines:?}"
+    );
+    let record = r#"{"eventType":"user.session.start","published":"2025-01-01T00:00:00Z","actor":{"alternateId":"a\u001b[31mn"},"outcome":{"result":"SUCCESS"}}"#;
+    fs::write(path("okta"), format!("{record}\n{{\"actor\":1}}\n")).unwrap();
+    let explain = format!(
+        "sg-consume --format okta --explain-mapping <{}",
+        path("okta")
+    );
+    let lines = shown(&explain, 1).join("\n");
+    for words in [
+        "Okta System Log (okta)",
+        r"a\u001b[31mn",
+        "<- actor.alternateId",
+        "missing: source_ip: nothing in ",
+        "missing_field",
+    ] {
+        assert!(lines.contains(words), "{words}: {lines}");
+    }
+}
+
 #[test]
 fn a_signal_leaves_the_terminal_clean() {
     let folder = tempfile::tempdir().unwrap();
