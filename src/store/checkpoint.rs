@@ -54,22 +54,13 @@ impl Checkpoint {
             db: db.to_owned(),
             _lock: lock,
         };
-        let mut n_tries = 0;
-        loop {
-            n_tries += 1;
-            let made = if is_written(db) {
-                ask(db)
-            } else {
-                Store::open(db, Access::WriteExisting, tuning)
-                    .and_then(|store| store.make_checkpoint())
-            };
-            match made {
-                Ok(()) => return Ok(checkpoint),
-                // A program has come to its end, or has come to the database before us.
-                Err(error) if n_tries < TRIES && (error.is::<Lost>() || is_written(db)) => {}
-                Err(error) => return Err(error),
+        for _ in 1..TRIES {
+            match make(db, tuning) {
+                Err(error) if error.is::<Lost>() => {}
+                made => return made.map(|()| checkpoint),
             }
         }
+        make(db, tuning).map(|()| checkpoint)
     }
 
     /// The folder, which is a database of its own.
@@ -149,6 +140,20 @@ fn lock_soon(db: &Path) -> anyhow::Result<Option<File>> {
     }
 }
 
+/// Links the files, whichever program has the database open.
+fn make(db: &Path, tuning: &Tuning) -> anyhow::Result<()> {
+    if is_written(db) {
+        return ask(db);
+    }
+    let store = Store::open(db, Access::WriteExisting, tuning);
+    let made = store.and_then(|store| store.make_checkpoint());
+    if made.is_err() && is_written(db) {
+        // A program has come to the database before us.
+        return Err(lost(db).into());
+    }
+    made
+}
+
 /// Has the program do it that has the database open.
 fn ask(db: &Path) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -160,13 +165,22 @@ fn ask(db: &Path) -> anyhow::Result<()> {
                 _ => Err(unexpected()),
             };
         }
-        if !is_written(db) || start.elapsed() > LOCK_TIMEOUT {
+        if !is_written(db) {
+            return Err(lost(db).into());
+        }
+        if start.elapsed() > LOCK_TIMEOUT {
             bail!(
                 "database {} is in use by another program that does not answer: wait for it, or stop it",
                 db.display()
             );
         }
         thread::sleep(PAUSE);
+    }
+}
+
+fn lost(db: &Path) -> Lost {
+    Lost {
+        path: db.display().to_string(),
     }
 }
 
@@ -181,4 +195,67 @@ fn remove(db: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was said that nobody answers, where somebody had just ended.
+    #[test]
+    fn a_program_may_end_while_a_backup_begins() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        // It answers nobody.
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default())?;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(300));
+                drop(store);
+            });
+            let checkpoint = Checkpoint::of(folder.path(), &Tuning::default())?;
+            assert!(checkpoint.path().join("CURRENT").exists());
+            assert!(
+                lock(folder.path())?.is_none(),
+                "somebody else would copy, too"
+            );
+            drop(checkpoint);
+            assert!(!folder.path().join(FOLDER).exists());
+            anyhow::Ok(())
+        })
+    }
+
+    #[test]
+    fn a_program_that_does_not_answer_is_told() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let _store = Store::open(folder.path(), Access::Write, &Tuning::default())?;
+        let start = Instant::now();
+        let made = Checkpoint::of(folder.path(), &Tuning::default());
+        let error = made
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert!(error.contains("does not answer"), "{error}");
+        // Once is enough.
+        assert!(start.elapsed() < 2 * LOCK_TIMEOUT);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_killed_program_has_left_goes_when_nobody_copies() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::open(folder.path(), Access::Write, &Tuning::default())?;
+        for name in [FOLDER, UNFINISHED] {
+            let left = folder.path().join(name);
+            fs::create_dir(&left)?;
+            let copying = lock(folder.path())?;
+            assert!(copying.is_some() && store.is_copied()?);
+            store.clear_checkpoint();
+            assert!(left.exists(), "somebody copies");
+            drop(copying);
+            assert!(!store.is_copied()?);
+            store.clear_checkpoint();
+            assert!(!left.exists());
+        }
+        Ok(())
+    }
 }
