@@ -6,7 +6,6 @@ mod baselines;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::Args;
 
 use super::Ended;
@@ -63,7 +62,7 @@ Exit codes:
 
 /// What events take in memory that are judged at once: their lines, and so much more for each. Whoever writes events may
 /// give all of them one id.
-const EVENTS_BYTES_MAX: usize = 64 << 20;
+const PIECE_BYTES: usize = 64 << 20;
 const EVENT_BYTES: usize = 1 << 10;
 /// Who has given a verdict if neither they nor the system say.
 const NOBODY: &str = "unknown";
@@ -71,29 +70,16 @@ const NOBODY: &str = "unknown";
 pub(super) fn run(args: &FeedbackArgs) -> anyhow::Result<Ended> {
     let store = Store::open(&args.database.db, Access::WriteExisting, &Tuning::default())?;
     let enrichment = args.enrichment.open()?;
-    let (mut events, n_missing) = find(&store, &args.event_ids)?;
-    for event in &mut events {
-        // Baselines have learned what was looked up.
-        enrichment.fill(&mut event.block);
-    }
-    let users: BTreeSet<&str> = events.iter().map(user_of).collect();
-    let mut baselines = match &args.state {
-        None => Baselines::of_database(&store, &users)?,
-        Some(path) => Baselines::of_folder(path, &users)?,
-    };
-    let mut given = Vec::new();
-    for event in &events {
-        let before = event.feedback.as_ref();
-        let feedback = args.feedback(event, before);
-        let feedback = baselines.correct(event, feedback)?;
-        given.push((event.key.clone(), feedback));
-    }
-    baselines.say_missing(&users);
-    // Baselines in a folder first: should the verdict not be kept, it can be given again.
-    let of_database = baselines.save()?;
-    if !given.is_empty() {
-        store.put_feedback(&given, &of_database)?;
-        let n_verdicts = given.len();
+    let mut n_verdicts = 0;
+    let n_missing = each_piece(&store, &args.event_ids, |mut events| {
+        for event in &mut events {
+            // Baselines have learned what was looked up.
+            enrichment.fill(&mut event.block);
+        }
+        n_verdicts += events.len();
+        args.judge(&store, &events)
+    })?;
+    if n_verdicts > 0 {
         let events = if n_verdicts == 1 { "event" } else { "events" };
         say(NAME, &format!("kept the verdict on {n_verdicts} {events}"));
     }
@@ -105,6 +91,24 @@ pub(super) fn run(args: &FeedbackArgs) -> anyhow::Result<Ended> {
 }
 
 impl FeedbackArgs {
+    fn judge(&self, store: &Store, events: &[Found]) -> anyhow::Result<()> {
+        let users: BTreeSet<&str> = events.iter().map(user_of).collect();
+        let mut baselines = match &self.state {
+            None => Baselines::of_database(store, &users)?,
+            Some(path) => Baselines::of_folder(path, &users)?,
+        };
+        let mut given = Vec::new();
+        for event in events {
+            let feedback = self.feedback(event, event.feedback.as_ref());
+            let feedback = baselines.correct(event, feedback)?;
+            given.push((event.key.clone(), feedback));
+        }
+        baselines.say_missing(&users);
+        // Baselines in a folder first: should the verdict not be kept, it can be given again.
+        let of_database = baselines.save()?;
+        store.put_feedback(&given, &of_database)
+    }
+
     fn feedback(&self, event: &Found, before: Option<&Feedback>) -> Feedback {
         let view = event.block.view(&event.block.events[0]);
         let (mut corrected, mut otherwise) = before.map_or_else(Default::default, |before| {
@@ -134,8 +138,13 @@ fn login_name() -> Option<String> {
     names.find_map(|name| parse_name(&name).ok())
 }
 
-/// The events with these ids, the oldest first, and how many ids there is no event of.
-fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usize)> {
+/// Calls `judge` with the events with these ids, the oldest first, in pieces that fit into memory; how many ids there is
+/// no event of.
+fn each_piece(
+    store: &Store,
+    event_ids: &[String],
+    mut judge: impl FnMut(Vec<Found>) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
     let view = store.view();
     let parts = Parts::of(std::slice::from_ref(&view));
     let mut events = BTreeMap::new();
@@ -145,12 +154,11 @@ fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usiz
         query::events_of_id(parts, event_id, Order::OldestFirst, |event| {
             is_missing = false;
             n_bytes += event.block.lines.len() + EVENT_BYTES;
-            ensure!(
-                n_bytes <= EVENTS_BYTES_MAX,
-                "more than {} events have these ids: too many for one verdict",
-                events.len()
-            );
             events.insert(event.key.clone(), event);
+            if n_bytes > PIECE_BYTES {
+                n_bytes = 0;
+                judge(std::mem::take(&mut events).into_values().collect())?;
+            }
             Ok(true)
         })?;
         if is_missing {
@@ -158,7 +166,10 @@ fn find(store: &Store, event_ids: &[String]) -> anyhow::Result<(Vec<Found>, usiz
             warn(NAME, &format!("there is no event {event_id}"));
         }
     }
-    Ok((events.into_values().collect(), n_missing))
+    if !events.is_empty() {
+        judge(events.into_values().collect())?;
+    }
+    Ok(n_missing)
 }
 
 fn user_of(event: &Found) -> &str {
