@@ -33,7 +33,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::batch::Block;
 use crate::time::Zone;
-use compile::{Envelopes, compile};
+use compile::{Holders, compile};
 use document::{Document, InputKind};
 use format::Format;
 use memo::Memos;
@@ -70,10 +70,10 @@ pub const NATIVE: &str = "streamguard";
 pub struct Mapping {
     formats: Vec<Lazy>,
     names: SignNames,
-    /// Members that hold records in any format.
-    envelopes: Envelopes,
-    /// Members that hold a record in any format.
-    wrappers: Envelopes,
+    /// Members that hold an array of records, of any format.
+    envelopes: Holders,
+    /// Members that hold one record, of any format, in objects that are of none.
+    wrappers: Holders,
     /// The format of all lines, if it is not to be told from them.
     only: Option<usize>,
     config: MappingConfig,
@@ -127,8 +127,13 @@ impl Mapping {
             }
         }
         let names = SignNames::of(&documents)?;
-        let envelopes = Envelopes::new(documents.iter().map(|document| &document.records[..]));
-        let wrappers = Envelopes::new(documents.iter().map(|document| &document.inside[..]));
+        let envelopes = Holders::new(true, documents.iter().map(|document| &document.records[..]))
+            .context("in 'records'")?;
+        let wrappers = Holders::new(
+            false,
+            documents.iter().map(|document| &document.wrappers[..]),
+        )
+        .context("in 'wrappers'")?;
         let only = match config.format.as_deref() {
             Some(AUTO) => None,
             Some(name) => {
@@ -165,8 +170,8 @@ impl Mapping {
         let mapping = Self {
             formats: formats.collect(),
             names,
-            envelopes: envelopes.context("in 'records'")?,
-            wrappers: wrappers.context("in 'inside'")?,
+            envelopes,
+            wrappers,
             only,
             config,
             headers: Mutex::default(),

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// Appends to a file that is open for that, all or nothing: half of it would spoil what comes next.
 ///
@@ -27,7 +27,7 @@ pub fn append_whole(mut file: &File, bytes: &[u8]) -> io::Result<()> {
 /// If there is no such room.
 pub fn make_room(file: &File, n_bytes: usize) -> io::Result<()> {
     let end = file.metadata()?.len();
-    match fallocate(file, FallocateFlags::KEEP_SIZE, end, n_bytes as u64) {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, end, n_bytes as u64)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         made => Ok(made?),
     }

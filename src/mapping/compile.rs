@@ -1,6 +1,6 @@
 //! Makes of a mapping's document what records are read by.
 
-mod envelopes;
+mod holders;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +20,7 @@ use super::table::Table;
 use super::time::TimeForm;
 use super::tree::{ROOT, Tree, sign_place};
 use crate::record::in_metadata;
-pub(super) use envelopes::Envelopes;
+pub(super) use holders::Holders;
 
 /// A format as its document says; tables may be those of another one.
 ///

@@ -25,6 +25,10 @@ pub(super) struct Document {
     /// Members that hold the record itself where they are there, as an object or as JSON text.
     #[serde(default)]
     pub(super) inside: Vec<String>,
+    /// Those of them that nothing has but an export of records: such an object is asked for the record in it, if it is
+    /// of no known format.
+    #[serde(default)]
+    pub(super) wrappers: Vec<String>,
     /// The array of which each element is an event.
     pub(super) each: Option<String>,
     #[serde(default)]

@@ -63,6 +63,7 @@ impl Mapping {
                 Some(number) => mapper
                     .walk(number, &record.json)
                     .map(|_| Told::Format(number)),
+                None if record.is_row => mapper.tell_by_members(&record.json, false),
                 None => mapper.tell(&record.json, false),
             };
             match told {

@@ -174,19 +174,18 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
         message: rest,
         ..Entry::default()
     };
-    // Of metalog.
-    if let Some((program, message)) = rest.strip_prefix('[').and_then(|it| it.split_once("] "))
-        && host.is_empty()
+    if host.is_empty()
+        && let Some((program, message)) = rest.strip_prefix('[').and_then(|it| it.split_once("] "))
     {
         entry.program = program;
         entry.message = message;
         return Some(entry);
     }
-    // `login` of former Red Hat systems has the name of who signs in for its own.
-    let (rest, is_login) = match rest.strip_prefix("-- ") {
-        Some(rest) => (rest, true),
-        None => (rest, false),
-    };
+    if let Some(message) = of_old_login(rest) {
+        entry.program = "login";
+        entry.message = message;
+        return Some(entry);
+    }
     let is_name = |sign: char| !matches!(sign, ' ' | '[' | ':');
     let name_end = rest.find(|sign| !is_name(sign)).unwrap_or(rest.len());
     let (program, after) = rest.split_at(name_end);
@@ -201,20 +200,27 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
     if let Some(message) = after.strip_prefix(':')
         && !program.is_empty()
     {
-        entry.program = if is_login { "login" } else { program };
+        entry.program = program;
         entry.pid = pid;
         entry.message = message.trim_start_matches(' ');
     }
     Some(entry)
 }
 
-/// The host and what follows. Some leave it out: `sshd[123]: message` of busybox, `[sshd] message` of metalog.
+/// `-- root[2421]: ROOT LOGIN ON tty2`: `login` of former Red Hat systems has the name of who signs in for its own.
+fn of_old_login(rest: &str) -> Option<&str> {
+    let (_, message) = rest.strip_prefix("-- ")?.split_once("]: ")?;
+    message.contains("LOGIN").then_some(message)
+}
+
+/// The host and what follows. Some leave it out: `sshd[123]: message` of busybox, `[sshd] message` of metalog. A host
+/// may look so, too, but a program follows it.
 fn host(rest: &str) -> Option<(&str, &str)> {
     let (first, after) = rest.split_once(' ')?;
-    let is_program = match first.strip_suffix(':') {
-        Some(program) => !program.contains(':'),
-        None => first.starts_with('[') && first.ends_with(']') && !first.contains(':'),
-    };
+    let is_of_busybox = first.ends_with("]:") && !first.starts_with('[');
+    let is_of_metalog = first.starts_with('[') && first.ends_with(']');
+    let next = after.trim_start_matches(' ').split(' ').next();
+    let is_program = is_of_busybox || is_of_metalog && !next.is_some_and(|it| it.ends_with(':'));
     Some(if is_program {
         ("", rest)
     } else {
@@ -293,6 +299,33 @@ mod tests {
             "Jan  1 00:00:00 h sshd[12]: Accepted x",
             json!({"time": 1_767_225_600_000_i64, "host": "h", "program": "sshd", "pid": "12",
                    "message": "Accepted x", "year_assumed": true}),
+        );
+        // Hosts as relays write them, and none at all.
+        for host in ["10.0.0.1:", "h:", "[10.0.0.1]", "[h]", "fe80::1:", ":"] {
+            check(
+                &format!("2025-01-01T00:00:00Z {host} sshd[12]: Failed x"),
+                json!({"time": 1_735_689_600_000_i64, "host": host, "program": "sshd", "pid": "12",
+                       "message": "Failed x"}),
+            );
+        }
+        for line in ["sshd[12]: Failed x", "sshd[12]:  Failed x"] {
+            check(
+                &format!("2025-01-01T00:00:00Z {line}"),
+                json!({"time": 1_735_689_600_000_i64, "program": "sshd", "pid": "12", "message": "Failed x"}),
+            );
+        }
+        check(
+            "2025-01-01T00:00:00Z [sshd] Failed x",
+            json!({"time": 1_735_689_600_000_i64, "program": "sshd", "message": "Failed x"}),
+        );
+        check(
+            "2025-01-01T00:00:00Z h  -- root[2]: ROOT LOGIN ON tty2",
+            json!({"time": 1_735_689_600_000_i64, "host": "h", "program": "login",
+                   "message": "ROOT LOGIN ON tty2"}),
+        );
+        check(
+            "2025-01-01T00:00:00Z h kernel: [ 12.3] x: y",
+            json!({"time": 1_735_689_600_000_i64, "host": "h", "program": "kernel", "message": "[ 12.3] x: y"}),
         );
         // Not in the future, and of a leap year.
         check(

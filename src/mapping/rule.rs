@@ -473,13 +473,18 @@ pub(super) fn push_inside(text: &str, output: &mut Vec<u8>) {
     output.remove(start);
 }
 
-/// A path with `/` for `\`, and for several in a row: some double them, and some join what already
-/// has one. Two at its beginning, or four where all are doubled, name a server.
+/// A path with `/` for `\`, and for several in a row: some double all of them, and some join what already has one. Two at its
+/// beginning name a server, or four where all are doubled.
 fn with_slashes(text: &str) -> String {
     let is_slash = |sign: char| matches!(sign, '/' | '\\');
+    let behind = text.trim_start_matches('\\');
+    let n_first = text.len() - behind.len();
+    let mut runs = behind
+        .split(|sign| !is_slash(sign))
+        .filter(|run| !run.is_empty());
+    let is_doubled = behind.contains('\\') && runs.all(|run| run.len() > 1);
     let mut path = String::with_capacity(text.len());
-    let is_doubled = text.trim_start_matches('\\').contains(r"\\");
-    if text.starts_with(if is_doubled { r"\\\\" } else { r"\\" }) {
+    if n_first >= if is_doubled { 4 } else { 2 } {
         path.push('/');
     }
     let mut rest = text;
@@ -502,4 +507,28 @@ fn number(text: &str) -> Option<String> {
     let text = text.trim_ascii();
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     number.as_f64()?.is_finite().then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_one_slash_where_they_had_any() {
+        for (text, expected) in [
+            (r"C:\Windows\a.exe", "C:/Windows/a.exe"),
+            (r"C:\\Windows\\a.exe", "C:/Windows/a.exe"),
+            (r"\\srv\share\a", "//srv/share/a"),
+            (r"\\srv\share\\a", "//srv/share/a"),
+            (r"\\srv/share\\a", "//srv/share/a"),
+            (r"\\srv", "//srv"),
+            (r"\\\\srv\\share", "//srv/share"),
+            (r"\\Backup\\Nightly", "/Backup/Nightly"),
+            (r"\Backup\Nightly", "/Backup/Nightly"),
+            ("https://a//b", "https://a//b"),
+            ("", ""),
+        ] {
+            assert_eq!(with_slashes(text), expected, "for {text}");
+        }
+    }
 }

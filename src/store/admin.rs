@@ -275,7 +275,7 @@ impl Store {
                 };
                 if serde_json::from_slice::<Position>(&value).is_err() {
                     let source = show(source);
-                    verified.find(format!("how far {source} was read cannot be read"));
+                    verified.find(format!("how far {source} was read is damaged"));
                 }
             }
         }

@@ -569,6 +569,24 @@ fn records_within_others_are_told_too() {
             assert_eq!(event, alone);
         }
     }
+    // Whoever may write a text into a log must not write events.
+    let sign_in = json!({"eventVersion": "1.08", "userIdentity": {"type": "IAMUser", "userName": "root"},
+        "eventSource": "signin.amazonaws.com", "eventName": "ConsoleLogin", "eventTime": "2025-01-01T00:00:00Z",
+        "eventID": "e", "eventType": "AwsConsoleSignIn", "responseElements": {"ConsoleLogin": "Success"}});
+    for member in ["message", "event", "data", "detail", "msg"] {
+        for text in [sign_in.clone(), sign_in.to_string().into()] {
+            let line = json!({"level": "error", "time": 1, "logger": "web", member: text});
+            let ran = run(
+                "sg-consume",
+                &["--format=auto"],
+                format!("{line}\n").as_bytes(),
+            );
+            assert!(
+                ran.expect_code(1).stderr.contains("no known format"),
+                "{line}"
+            );
+        }
+    }
     // One that no format says to come like this is none.
     let ours = json!({"_source": {"event_id": "e", "user": "u", "timestamp": 1, "type": "T"}});
     let ran = run(

@@ -24,9 +24,9 @@ impl<'a> Mapper<'_, 'a> {
         }
         if is_line {
             self.walk_tree(&mapping.envelopes.tree, record)?;
-            let mut places = mapping.envelopes.places.iter();
-            if let Some((place, _)) = places.find(|(place, _)| self.holds_array(*place)) {
-                return Ok(Told::Envelope(*place));
+            let mut places = mapping.envelopes.all.iter().map(|holder| holder.place);
+            if let Some(place) = places.find(|&place| self.holds_array(place)) {
+                return Ok(Told::Envelope(place));
             }
         }
         let Some(number) = self.tell_inside(record)? else {
@@ -37,12 +37,13 @@ impl<'a> Mapper<'_, 'a> {
         Ok(Told::Format(number))
     }
 
-    /// The format of the record that this one holds, if that format says that its records come so.
+    /// The format of the record that this one holds, if that format says that its records come so. Who may write a text
+    /// into some member must not write whole events, so few members are asked.
     fn tell_inside(&mut self, record: &'a str) -> Checked<Option<usize>> {
         let mapping = self.mapping;
         self.walk_tree(&mapping.wrappers.tree, record)?;
-        for formats in mapping.wrappers.places.chunk_by(|a, b| a.0 == b.0) {
-            let slot = self.slots.get(formats[0].0);
+        for holders in mapping.wrappers.all.chunk_by(|a, b| a.place == b.place) {
+            let slot = self.slots.get(holders[0].place);
             if slot.kind != Kind::Object && !slot.is_scalar() {
                 continue;
             }
@@ -54,7 +55,7 @@ impl<'a> Mapper<'_, 'a> {
             mapper.guess = self.guess;
             // What is no object is no record of any format.
             if let Ok(Told::Format(number)) = mapper.tell_by_members(&text, false)
-                && formats.iter().any(|(_, format)| *format == number)
+                && holders.iter().any(|holder| holder.format == number)
             {
                 return Ok(Some(number));
             }
@@ -62,7 +63,12 @@ impl<'a> Mapper<'_, 'a> {
         Ok(None)
     }
 
-    pub(super) fn tell_by_members(&mut self, record: &'a str, is_line: bool) -> Checked<Told> {
+    /// The same by its own members alone.
+    pub(in crate::mapping) fn tell_by_members(
+        &mut self,
+        record: &'a str,
+        is_line: bool,
+    ) -> Checked<Told> {
         let mapping = self.mapping;
         if let Some(only) = mapping.only {
             let format = self.walk(only, record)?;

@@ -123,12 +123,17 @@ impl Group {
             let name = format!("streamguard-test-{}-{mib}", std::process::id());
             let group = Self(Path::new(root).join(name));
             std::fs::create_dir(&group.0).ok()?;
-            let limit = group.0.join(limit);
-            let file = std::fs::File::options().write(true).open(limit);
-            file.ok()?
-                .write_all((mib << 20).to_string().as_bytes())
-                .ok()?;
-            Some(group)
+            let set = |name: &str, value: u64| {
+                let file = std::fs::File::options()
+                    .write(true)
+                    .open(group.0.join(name));
+                file.and_then(|mut file| file.write_all(value.to_string().as_bytes()))
+            };
+            set(limit, mib << 20).ok()?;
+            // Where there is swap, none of it either.
+            let _ = set("memory.memsw.limit_in_bytes", mib << 20);
+            let _ = set("memory.swap.max", 0);
+            (group.shell("true").code == 0).then_some(group)
         })
     }
 
