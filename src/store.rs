@@ -36,8 +36,8 @@ mod walk;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::Instant;
 
@@ -138,6 +138,8 @@ pub struct Store {
     n_bulks: AtomicU64,
     /// Closed while families take in the files of a write: nobody looks at the store meanwhile.
     gate: RwLock<()>,
+    /// Held while files are linked for a backup, and while what is left of that is removed.
+    linking: Mutex<()>,
     feed: Feed,
     // Dropped after the database, so that nobody sees it unlocked and still open.
     _locks: Locks,
@@ -226,6 +228,7 @@ impl Store {
             cache,
             n_bulks: AtomicU64::new(0),
             gate: RwLock::new(()),
+            linking: Mutex::default(),
             feed: Feed::default(),
             _locks: locks,
         };

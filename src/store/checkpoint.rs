@@ -83,6 +83,8 @@ impl Store {
     /// If a write has failed half-way, or the files cannot be linked.
     pub(super) fn make_checkpoint(&self) -> anyhow::Result<()> {
         let failed = |error| write_error(&self.path, &error);
+        // Whoever asked may have been killed, and somebody else asks while its files are still being linked.
+        let _linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
         // Families take in the files of a large write one after the other, and links have none that are not
         // taken in yet.
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +109,7 @@ impl Store {
     /// Removes what a program has left that was killed while it copied.
     pub(super) fn clear_checkpoint(&self) {
         if self.path.join(FOLDER).exists() || self.path.join(UNFINISHED).exists() {
+            let _linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
             // Whoever holds the lock still copies, and clears up by itself.
             if let Ok(Some(_lock)) = lock(&self.path) {
                 let _ = remove(&self.path);
