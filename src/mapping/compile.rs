@@ -9,11 +9,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 
 use super::document::{self, Document};
-use super::expression::{regex, regex_set};
+use super::expression::{Expression, regex_set};
 use super::format::{Extra, Fields, Format, Pattern, Refusal, Sign};
 use super::memo::next_list;
 use super::path::{Path, Start, Step, parse_paths};
-use super::rule::{Condition, Keys, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
+use super::plan::{Deciding, Field};
+use super::rule::{Condition, Lookup, Origin, Part, Rule, Rules, Test, push_inside};
 use super::signs::{NATIVE_MEMBERS, SignNames};
 use super::slots::{Empty, bits_of, union_of};
 use super::table::Table;
@@ -139,8 +140,6 @@ impl<'a> Compiler<'a> {
             })
         });
         let refusals = refusals.collect::<anyhow::Result<Vec<_>>>()?;
-        let conditions = refusals.iter().flat_map(|refusal| &refusal.conditions);
-        let refusal_keys = Keys::new(conditions, std::iter::empty());
         let fields = self.fields(&document.fields)?;
         for name in ["format", "raw"] {
             ensure!(
@@ -166,10 +165,11 @@ impl<'a> Compiler<'a> {
             self.tree.n_places() + metadata.len() < usize::from(u16::MAX) / 2,
             "it looks at too many places"
         );
-        let copied = metadata.iter().filter(|extra| extra.rules.are_copies());
-        let numbered = metadata.iter().enumerate();
-        let ruled = numbered.filter(|(_, extra)| !extra.rules.are_copies());
-        let ruled = ruled.map(|(number, _)| number as u16).collect();
+        let of_refusals = refusals.iter().flat_map(|refusal| &refusal.conditions);
+        let of_metadata = metadata.iter().map(|extra| &extra.rules);
+        let of_fields = Field::ALL.map(|field| field.rules(&fields));
+        let lists = of_fields.into_iter().chain(of_metadata);
+        let deciding = Deciding::new(of_refusals, lists);
         self.tree.finish();
         Ok(Format {
             name: document.name.clone(),
@@ -184,15 +184,12 @@ impl<'a> Compiler<'a> {
             inside,
             each: self.each,
             refusals,
-            refusal_keys,
-            refusal_memo: next_list(),
-            pattern_keys: Keys::new(std::iter::empty(), patterns.iter().map(|it| &it.of)),
+            pattern_bits: union_of(patterns.iter().flat_map(|it| it.of.bits.iter().copied())),
             pattern_memo: next_list(),
             patterns,
             found: self.found.values().copied().collect(),
             fields,
-            copied_bits: union_of(copied.flat_map(|extra| extra.rules.keys.bits())),
-            ruled,
+            deciding,
             metadata,
         })
     }
@@ -245,7 +242,7 @@ impl<'a> Compiler<'a> {
     fn rules(&mut self, rules: &document::Rules, is_time: bool) -> anyhow::Result<Rules> {
         let rules = rules.all().iter();
         let rules: anyhow::Result<_> = rules.map(|rule| self.rule(rule, is_time)).collect();
-        Ok(Rules::new(rules?))
+        Ok(Rules { all: rules? })
     }
 
     fn rule(&mut self, rule: &document::Rule, is_time: bool) -> anyhow::Result<Rule> {
@@ -261,7 +258,6 @@ impl<'a> Compiler<'a> {
                     Origin::Path(self.lookup(text)?)
                 };
                 return Ok(Rule {
-                    is_bare: matches!(origin, Origin::Path(_)),
                     conditions: Vec::new(),
                     origin,
                     pattern: None,
@@ -277,10 +273,14 @@ impl<'a> Compiler<'a> {
             (None, Some(text)) => Origin::Template(self.template(text)?),
             _ => bail!("a rule needs one of 'from' and 'text'"),
         };
-        let pattern = table.pattern.as_ref().map(|text| regex(text)).transpose()?;
+        let pattern = table
+            .pattern
+            .as_ref()
+            .map(|text| Expression::new(text))
+            .transpose()?;
         if let Some(pattern) = &pattern {
             ensure!(
-                pattern.captures_len() > 1,
+                pattern.group_names().count() > 1,
                 "'match' needs a group in brackets"
             );
         }
@@ -295,7 +295,6 @@ impl<'a> Compiler<'a> {
         );
         let forms = forms.iter().map(|form| TimeForm::parse(form));
         Ok(Rule {
-            is_bare: false,
             conditions: self.conditions(&table.when)?,
             origin,
             pattern,
@@ -341,7 +340,7 @@ impl<'a> Compiler<'a> {
                         add(Test::IsNot(texts.all()));
                     }
                     if let Some(text) = &other.matches {
-                        add(Test::Matches(regex(text)?));
+                        add(Test::Matches(Expression::new(text)?));
                     }
                     if let Some(wanted) = other.exists {
                         add(Test::Exists(wanted));
@@ -456,8 +455,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn pattern(&mut self, pattern: &document::Pattern) -> anyhow::Result<Pattern> {
-        let regex = regex(&pattern.regex)?;
-        let groups = regex.capture_names().enumerate();
+        let regex = Expression::new(&pattern.regex)?;
+        let groups = regex.group_names().enumerate();
         let groups = groups.filter_map(|(group, name)| Some((group, name?.to_owned())));
         let groups: Vec<_> = groups.collect();
         let mut constants = String::new();

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::format::Format;
-use super::plan::Plans;
+use super::plan::{Field, Plan};
 use super::rule::{Given, Rule, Rules, View};
 use crate::record::scan::{Scanner, Value};
 use crate::record::text::{hex, push_integer, push_json_string};
@@ -33,21 +33,27 @@ pub(super) fn write(
     view: &View<'_, '_>,
     identity: &Identity<'_>,
     keeps_raw: bool,
-    plans: &mut Plans,
+    plan: &Plan,
     output: &mut Vec<u8>,
     members: &mut Fields,
 ) -> Checked<()> {
-    let rules = &format.fields;
     let start = output.len();
     let from = |output: &Vec<u8>, at: usize| Value::at(&output[start..], at - start);
+    let push = |field: Field, output: &mut Vec<u8>| plan.push_field(field, format, view, output);
+    let missing = |name: &'static str, field: Field| {
+        Err(missing(format, view, name, field.rules(&format.fields)))
+    };
     output.extend_from_slice(b"{\"event_id\":");
     let at = output.len();
-    write_id(&rules.event_id, view, identity, output);
+    if !push(Field::EventId, output) {
+        make_id(identity, output);
+    }
+    number_id(identity, output);
     members.event_id = from(output, at);
     output.extend_from_slice(b",\"user\":");
     let at = output.len();
-    if !view.push_first(&rules.user, false, output) {
-        return Err(missing(format, view, "user", &rules.user));
+    if !push(Field::User, output) {
+        return missing("user", Field::User);
     }
     members.user = from(output, at);
     output.extend_from_slice(b",\"timestamp\":");
@@ -56,38 +62,29 @@ pub(super) fn write(
     members.timestamp = from(output, at);
     output.extend_from_slice(b",\"type\":");
     let at = output.len();
-    if !view.push_first(&rules.kind, false, output) {
-        return Err(missing(format, view, "type", &rules.kind));
+    if !push(Field::Kind, output) {
+        return missing("type", Field::Kind);
     }
     members.kind = from(output, at);
-    if let Some(at) = push_member(view, ",\"source_ip\":", &rules.source_ip, false, output) {
+    let push = |before: &str, field: Field, output: &mut Vec<u8>| {
+        push_member(before, output, |output| push(field, output))
+    };
+    if let Some(at) = push(",\"source_ip\":", Field::SourceIp, output) {
         members.source_ip = from(output, at);
     }
-    if let Some(at) = push_member(
-        view,
-        ",\"geo_location\":",
-        &rules.geo_location,
-        false,
-        output,
-    ) {
+    if let Some(at) = push(",\"geo_location\":", Field::GeoLocation, output) {
         members.geo_location = from(output, at);
     }
-    if let Some(at) = push_member(
-        view,
-        ",\"threat_score\":",
-        &rules.threat_score,
-        false,
-        output,
-    ) {
+    if let Some(at) = push(",\"threat_score\":", Field::ThreatScore, output) {
         make_number(output, at);
         members.threat_score = from(output, at);
     }
-    if let Some(at) = push_member(view, ",\"status\":", &rules.status, false, output) {
+    if let Some(at) = push(",\"status\":", Field::Status, output) {
         members.status = from(output, at);
     }
     output.extend_from_slice(b",\"metadata\":{\"format\":");
     push_json_string(output, &format.name);
-    plans.write(format, view, start, output, members);
+    plan.push_metadata(format, view, start, output, members);
     if keeps_raw {
         output.extend_from_slice(b",\"raw\":");
         let raw = identity.raw.trim_ascii();
@@ -103,18 +100,16 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Appends a member, if rules give a value: where that begins. Its name stands before it as JSON has it.
+/// Appends a member, if `push` gives a value: where that begins. Its name stands before it as JSON has it.
 pub(super) fn push_member(
-    view: &View<'_, '_>,
     before: &str,
-    rules: &Rules,
-    is_kept: bool,
     output: &mut Vec<u8>,
+    push: impl FnOnce(&mut Vec<u8>) -> bool,
 ) -> Option<usize> {
     let start = output.len();
     output.extend_from_slice(before.as_bytes());
     let value = output.len();
-    if !view.push_first(rules, is_kept, output) {
+    if !push(output) {
         output.truncate(start);
         return None;
     }
@@ -135,20 +130,22 @@ fn make_number(output: &mut Vec<u8>, at: usize) {
     }
 }
 
-/// The record's own id, or one made of its text and where it stands. Events of one record are numbered.
-fn write_id(rules: &Rules, view: &View<'_, '_>, identity: &Identity<'_>, output: &mut Vec<u8>) {
+/// Appends an id for a record that has none, made of its text and where it stands.
+fn make_id(identity: &Identity<'_>, output: &mut Vec<u8>) {
     /// Enough that nobody finds two records with the same: 128 bits.
     const ID_BYTES: usize = 16;
-    if !view.push_first(rules, false, output) {
-        let mut hash = Sha256::new();
-        hash.update(identity.partition.as_bytes());
-        hash.update(identity.offset.to_le_bytes());
-        hash.update(identity.record_index.to_le_bytes());
-        hash.update(identity.raw.trim_ascii().as_bytes());
-        output.extend_from_slice(b"\"sg-");
-        output.extend_from_slice(hex(&hash.finalize()[..ID_BYTES]).as_bytes());
-        output.push(b'"');
-    }
+    let mut hash = Sha256::new();
+    hash.update(identity.partition.as_bytes());
+    hash.update(identity.offset.to_le_bytes());
+    hash.update(identity.record_index.to_le_bytes());
+    hash.update(identity.raw.trim_ascii().as_bytes());
+    output.extend_from_slice(b"\"sg-");
+    output.extend_from_slice(hex(&hash.finalize()[..ID_BYTES]).as_bytes());
+    output.push(b'"');
+}
+
+/// Events of one record are numbered.
+fn number_id(identity: &Identity<'_>, output: &mut Vec<u8>) {
     if identity.event_index > 0 {
         output.pop();
         output.push(b'#');

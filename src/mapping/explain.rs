@@ -72,11 +72,10 @@ impl Mapping {
                     // What is wrong with it is said by whoever maps it.
                     let _ = mapper.go_inside(format, &record.json);
                     mapper.look_at_first_element(format);
-                    format.find_patterns(&mut mapper.slots, &mut mapper.texts, &mapper.memos);
+                    format.find_patterns(&mut mapper.slots, &mut mapper.texts, &mut mapper.memos);
                     let view = View {
                         slots: &mapper.slots,
                         texts: &mapper.texts,
-                        memos: &mapper.memos,
                     };
                     explanation.describe(format, &view);
                 }

@@ -1,33 +1,80 @@
 //! Regular expressions as mappings write them.
 
 use anyhow::Context as _;
-use regex::{Regex, RegexSet, RegexSetBuilder};
+use memchr::memmem::Finder;
+use regex::{Captures, Regex, RegexSet, RegexSetBuilder};
+use regex_syntax::hir::{Hir, Look, literal::Extractor};
 
 /// An expression. Its classes `\d`, `\w`, `\s` and their opposites are those of ASCII: what programs write around their
 /// values is, and the automaton is ten times smaller.
-///
-/// # Errors
-/// If it is none, or too large.
-pub(super) fn regex(text: &str) -> anyhow::Result<Regex> {
-    /// A compiled expression is no larger, so that no mapping takes all memory.
-    const REGEX_BYTES_MAX: usize = 4 << 20;
-    let build = || {
-        // As it stands: written out, `[+-\d]` would be a range.
-        regex_syntax::parse(text)?;
-        let mut builder = regex::RegexBuilder::new(&in_ascii(text));
-        anyhow::Ok(builder.size_limit(REGEX_BYTES_MAX).build()?)
+pub(super) struct Expression {
+    regex: Regex,
+    /// Every match begins with it: most texts do not hold it, which is found out much faster.
+    beginning: Option<Box<Finder<'static>>>,
+}
+
+impl Expression {
+    /// # Errors
+    /// If it is none, or too large.
+    pub(super) fn new(text: &str) -> anyhow::Result<Self> {
+        /// A compiled expression is no larger, so that no mapping takes all memory.
+        const REGEX_BYTES_MAX: usize = 4 << 20;
+        let build = || {
+            // As it stands: written out, `[+-\d]` would be a range.
+            let parsed = regex_syntax::parse(text)?;
+            let mut builder = regex::RegexBuilder::new(&in_ascii(text));
+            let regex = builder.size_limit(REGEX_BYTES_MAX).build()?;
+            anyhow::Ok(Self {
+                regex,
+                beginning: beginning_of(&parsed),
+            })
+        };
+        build().with_context(|| format!("'{text}' is no regular expression"))
+    }
+
+    fn may_match(&self, text: &str) -> bool {
+        let beginning = self.beginning.as_ref();
+        beginning.is_none_or(|beginning| beginning.find(text.as_bytes()).is_some())
+    }
+
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        self.may_match(text) && self.regex.is_match(text)
+    }
+
+    /// The first match and its groups.
+    pub(super) fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
+        let may_match = self.may_match(text);
+        may_match.then(|| self.regex.captures(text)).flatten()
+    }
+
+    /// The names of its groups, the first of which is the whole.
+    pub(super) fn group_names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.regex.capture_names()
+    }
+}
+
+/// What every match begins with, wherever in a text it does.
+fn beginning_of(parsed: &Hir) -> Option<Box<Finder<'static>>> {
+    let properties = parsed.properties();
+    if properties.look_set_prefix().contains(Look::Start) {
+        return None;
+    }
+    let beginnings = Extractor::new().extract(parsed);
+    let [beginning] = beginnings.literals()? else {
+        return None;
     };
-    build().with_context(|| format!("'{text}' is no regular expression"))
+    let beginning = beginning.as_bytes();
+    (beginning.len() > 1).then(|| Box::new(Finder::new(beginning).into_owned()))
 }
 
 /// Expressions that are tried together.
 ///
 /// # Errors
 /// If they are too large together.
-pub(super) fn regex_set<'r>(all: impl Iterator<Item = &'r Regex>) -> anyhow::Result<RegexSet> {
+pub(super) fn regex_set<'r>(all: impl Iterator<Item = &'r Expression>) -> anyhow::Result<RegexSet> {
     /// A set of expressions, compiled, is no larger.
     const SET_BYTES_MAX: usize = 32 << 20;
-    let mut builder = RegexSetBuilder::new(all.map(Regex::as_str));
+    let mut builder = RegexSetBuilder::new(all.map(|it| it.regex.as_str()));
     Ok(builder.size_limit(SET_BYTES_MAX).build()?)
 }
 
@@ -64,8 +111,12 @@ mod tests {
     #[test]
     fn classes_are_those_of_ascii() {
         let check = |pattern: &str, text: &str, expected: bool| {
-            let regex = regex(pattern).expect("an expression");
-            assert_eq!(regex.is_match(text), expected, "for {pattern} in {text}");
+            let expression = Expression::new(pattern).expect("an expression");
+            assert_eq!(
+                expression.is_match(text),
+                expected,
+                "for {pattern} in {text}"
+            );
         };
         check(r"^\d+$", "0129", true);
         check(r"^\d+$", "\u{661}", false);
@@ -85,7 +136,29 @@ mod tests {
         check(r"^[\w\W]+$", "j\u{fc}rg", true);
         check(r"^\D\W$", "\u{661}\u{e4}", true);
         check(r"^[+\d-]+$", "+1-2", true);
-        assert!(regex(r"[+-\d]").is_err());
-        assert!(regex(r"(\d").is_err() && regex("\\").is_err());
+        for wrong in [r"[+-\d]", r"(\d", "\\"] {
+            assert!(Expression::new(wrong).is_err(), "for {wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_match_begins_with_is_looked_for_first() {
+        let check = |pattern: &str, beginning: Option<&str>, text: &str, expected: Option<&str>| {
+            let expression = Expression::new(pattern).expect("an expression");
+            let found = expression.beginning.as_ref().map(|it| it.needle());
+            assert_eq!(found, beginning.map(str::as_bytes), "for {pattern}");
+            let group = expression.captures(text).and_then(|found| found.get(1));
+            assert_eq!(group.map(|it| it.as_str()), expected, "for {pattern}");
+            assert_eq!(expression.is_match(text), expected.is_some());
+        };
+        check(":user/(.+)$", Some(":user/"), "arn:user/ann", Some("ann"));
+        check(":user/(.+)$", Some(":user/"), "arn:role/ann", None);
+        check("/+([a-z]+)", None, "a//b", Some("b"));
+        check("//+([a-z]+)", Some("//"), "a///b", Some("b"));
+        // It is no faster where a match stands at the beginning.
+        check("^user/(.+)$", None, "user/ann", Some("ann"));
+        check("(?i)user/(.+)$", None, "USER/ann", Some("ann"));
+        check("(?:user|role)/(.+)$", None, "role/ann", Some("ann"));
+        check("(?m)^user/(.+)$", Some("user/"), "a\nuser/ann", Some("ann"));
     }
 }

@@ -1,13 +1,14 @@
 //! A format as records are read by it.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 
-use regex::{Regex, RegexSet};
+use regex::RegexSet;
 
-use super::memo::{Memos, remembered};
-use super::rule::{Condition, Keys, Lookup, Rules, View};
-use super::slots::{Kind, Slot, Slots, Texts};
+use super::expression::Expression;
+use super::memo::{Memos, push_key, remembered};
+use super::plan::Deciding;
+use super::rule::{Condition, Lookup, Rules, View};
+use super::slots::{Kind, Slot, Slots, Texts, places_of};
 use super::tree::Tree;
 
 /// A format and how its records become events.
@@ -25,20 +26,16 @@ pub(super) struct Format {
     /// The array of which each element is an event.
     pub(super) each: Option<u16>,
     pub(super) refusals: Vec<Refusal>,
-    /// The places that they look at, and the number under which is remembered which of them holds.
-    pub(super) refusal_keys: Keys,
-    pub(super) refusal_memo: u32,
     pub(super) patterns: Vec<Pattern>,
     /// The places that they look at, and the number under which is remembered what they find.
-    pub(super) pattern_keys: Keys,
+    pub(super) pattern_bits: Box<[(u16, u64)]>,
     pub(super) pattern_memo: u32,
     /// The places of what patterns find.
     pub(super) found: Vec<u16>,
     pub(super) fields: Fields,
     pub(super) metadata: Vec<Extra>,
-    /// The places of which members of it are copies, and the numbers of the other members.
-    pub(super) copied_bits: Box<[(u16, u64)]>,
-    pub(super) ruled: Vec<u16>,
+    /// The places on which it depends which rules give values.
+    pub(super) deciding: Deciding,
 }
 
 /// A member of metadata.
@@ -71,7 +68,7 @@ pub(super) struct Refusal {
 
 pub(super) struct Pattern {
     pub(super) of: Lookup,
-    pub(super) regex: Regex,
+    pub(super) regex: Expression,
     /// All patterns from this one on that look at the same place, if it is the first of several.
     pub(super) set: Option<RegexSet>,
     /// Groups of the expression, and the places of what they find.
@@ -108,27 +105,11 @@ impl Format {
         })
     }
 
-    /// Why a record is no event, if it is of such a kind.
-    pub(super) fn refusal(&self, view: &View<'_, '_>) -> Option<&str> {
-        if self.refusals.is_empty() {
-            return None;
-        }
-        let mut number = Vec::new();
-        let find = |number: &mut Vec<u8>| {
-            let mut refusals = self.refusals.iter();
-            let first = refusals.position(|refusal| view.all_hold(&refusal.conditions));
-            number.extend(first.map(usize::to_le_bytes).into_iter().flatten());
-            first.is_some()
-        };
-        remembered(
-            view,
-            self.refusal_memo,
-            &self.refusal_keys,
-            &mut number,
-            find,
-        );
-        let number = usize::from_le_bytes(number.try_into().ok()?);
-        Some(&self.refusals[number].reason)
+    /// Why a record is no event, if it is of one of those kinds from one on.
+    pub(super) fn refusal_from(&self, first: usize, view: &View<'_, '_>) -> Option<&str> {
+        let mut refusals = self.refusals[first..].iter();
+        let found = refusals.find(|refusal| view.all_hold(&refusal.conditions));
+        found.map(|refusal| &*refusal.reason)
     }
 
     /// Looks for the first pattern that matches, and notes what it finds.
@@ -136,26 +117,23 @@ impl Format {
         &self,
         slots: &mut Slots,
         texts: &mut Texts<'_>,
-        memos: &RefCell<Memos>,
+        memos: &mut Memos,
     ) {
         if self.patterns.is_empty() {
             return;
         }
         slots.forget(&self.found);
         let mut spans = Vec::new();
-        let view = View {
-            slots,
-            texts,
-            memos,
+        let view = View { slots, texts };
+        let key = |key: &mut Vec<u8>| {
+            self.pattern_bits.iter().all(|&(word, mask)| {
+                let found = view.slots.found(word, mask);
+                key.extend_from_slice(&found.to_le_bytes());
+                places_of(word, found).all(|place| push_key(view.slots.get(place), view.texts, key))
+            })
         };
         let find = |spans: &mut Vec<u8>| self.push_spans(&view, spans);
-        if !remembered(
-            &view,
-            self.pattern_memo,
-            &self.pattern_keys,
-            &mut spans,
-            find,
-        ) {
+        if !remembered(memos, self.pattern_memo, key, &mut spans, find) {
             return;
         }
         let mut numbers = spans

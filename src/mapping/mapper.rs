@@ -3,7 +3,6 @@
 mod tell;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 
 use super::document::InputKind;
 use super::event::{self, Identity};
@@ -66,10 +65,11 @@ pub(super) fn map_block(
     }
     let mut mapper = Mapper::new(mapping);
     let kept = mapping.take_kept();
-    mapper.memos = RefCell::new(kept.memos);
+    mapper.memos = kept.memos;
     mapper.plans = kept.plans;
     mapper.orders = kept.orders;
-    mapper.output.reserve(bytes.len());
+    let start = mapper.output.mark();
+    mapper.output.reserve(bytes.len() * kept.growth / 16);
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
         let place = block.place_of_line(index, *start);
@@ -89,8 +89,11 @@ pub(super) fn map_block(
             Line::Rejected(reason) => mapper.output.reject(&bytes[*start..*end], reason.clone()),
         }
     }
+    let n_written = mapper.output.n_bytes_since(start);
     mapping.give_back(Kept {
-        memos: mapper.memos.into_inner(),
+        // Blocks that follow each other are alike: a little more than this one took, and not much for one alone.
+        growth: (n_written * 17 / bytes.len().max(1)).min(64) + 1,
+        memos: mapper.memos,
         plans: mapper.plans,
         orders: mapper.orders,
     });
@@ -150,7 +153,7 @@ pub(super) struct Mapper<'m, 'a> {
     guess: usize,
     pub(super) slots: Slots,
     pub(super) texts: Texts<'a>,
-    pub(super) memos: RefCell<Memos>,
+    pub(super) memos: Memos,
     plans: Plans,
     orders: Orders,
     output: Mapped,
@@ -172,7 +175,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
             guess: mapping.only.unwrap_or(0),
             slots,
             texts: Texts::new(),
-            memos: RefCell::default(),
+            memos: Memos::default(),
             plans: Plans::default(),
             orders: Orders::default(),
             output: Mapped::default(),
@@ -421,20 +424,19 @@ impl<'m, 'a> Mapper<'m, 'a> {
                 "a member that is looked at stands twice in the record",
             ));
         }
-        format.find_patterns(&mut self.slots, &mut self.texts, &self.memos);
+        format.find_patterns(&mut self.slots, &mut self.texts, &mut self.memos);
         let view = View {
             slots: &self.slots,
             texts: &self.texts,
-            memos: &self.memos,
         };
-        if let Some(reason) = format.refusal(&view) {
+        let plan = self.plans.of(format, &view);
+        if let Some(reason) = plan.refusal(format, &view) {
             return Err(Reason::of_line(Code::NoEvent, reason.to_owned()));
         }
         let keeps_raw = self.mapping.config.keeps_raw;
         let identity = &self.identity;
-        let plans = &mut self.plans;
         self.output.event(|output, fields| {
-            event::write(format, &view, identity, keeps_raw, plans, output, fields)
+            event::write(format, &view, identity, keeps_raw, plan, output, fields)
         })
     }
 }

@@ -1,15 +1,14 @@
-//! What rules have given for the same values before: most records differ in little, and rules with regular
-//! expressions cost more than it takes to remember.
+//! What patterns have found in the same texts before: many records have the same ones, and regular expressions cost more
+//! than it takes to remember.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 
-use super::rule::{Keys, View};
-use super::slots::{Kind, places_of};
+use super::slots::{Kind, Slot, Texts};
 
-/// Bytes remembered for one list of rules, at the most: all go when there are more.
+/// Bytes remembered for one list of patterns, at the most: all go when there are more.
 const LIST_BYTES_MAX: usize = 4 << 20;
 /// The same for all lists together.
 const BYTES_MAX: usize = 32 << 20;
@@ -21,7 +20,7 @@ const SKIPPED_MAX: usize = 1 << 17;
 /// Bytes of what is remembered of one, at the most: long texts come once.
 const ENTRY_BYTES_MAX: usize = 512;
 
-/// What is remembered by one thread, for each list of rules that asks for it.
+/// What is remembered by one thread, for each list of patterns.
 #[derive(Default)]
 pub(super) struct Memos {
     lists: Vec<Memo>,
@@ -58,27 +57,40 @@ struct Entry {
     value: Option<Box<[u8]>>,
 }
 
-/// A number for another list of rules.
+/// A number for another list of patterns.
 pub(super) fn next_list() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Appends what rules give for what stands at the places, by `make` if it is not known yet; false if they give
-/// nothing.
+/// Appends what a value is to what is remembered by it; false if it is too long.
+pub(super) fn push_key(slot: &Slot, texts: &Texts<'_>, key: &mut Vec<u8>) -> bool {
+    key.push(slot.kind as u8);
+    if !matches!(slot.kind, Kind::Null | Kind::Array | Kind::Object) {
+        let raw = texts.bytes(slot);
+        if raw.len() + key.len() > ENTRY_BYTES_MAX {
+            return false;
+        }
+        key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
+        texts.push(slot, key);
+    }
+    true
+}
+
+/// Appends what `make` does for a key, which is appended by `push_key`; by `make` if it is not known yet, or the key is too
+/// long; false if that says so.
 pub(super) fn remembered(
-    view: &View<'_, '_>,
+    memos: &mut Memos,
     list: u32,
-    keys: &Keys,
+    push_key: impl FnOnce(&mut Vec<u8>) -> bool,
     output: &mut Vec<u8>,
     make: impl FnOnce(&mut Vec<u8>) -> bool,
 ) -> bool {
-    let mut memos = view.memos.borrow_mut();
     let Memos {
         lists,
         n_bytes,
         key,
-    } = &mut *memos;
+    } = memos;
     let number = list as usize;
     if lists.len() <= number {
         lists.resize_with(number + 1, Memo::default);
@@ -89,29 +101,8 @@ pub(super) fn remembered(
         return make(output);
     }
     key.clear();
-    for &(word, mask) in &keys.flags {
-        let found = view.slots.found(word, mask);
-        key.extend_from_slice(&found.to_le_bytes());
-        for place in places_of(word, found) {
-            let slot = view.slots.get(place);
-            key.push(slot.kind as u8 | u8::from(view.slots.is_value(place)) << 7);
-        }
-    }
-    for &(word, mask) in &keys.texts {
-        let found = view.slots.found(word, mask);
-        key.extend_from_slice(&found.to_le_bytes());
-        for place in places_of(word, found) {
-            let slot = view.slots.get(place);
-            key.push(slot.kind as u8);
-            if !matches!(slot.kind, Kind::Null | Kind::Array | Kind::Object) {
-                let raw = view.texts.bytes(slot);
-                if raw.len() + key.len() > ENTRY_BYTES_MAX {
-                    return make(output);
-                }
-                key.extend_from_slice(&(raw.len() as u16).to_le_bytes());
-                view.texts.push(slot, key);
-            }
-        }
+    if !push_key(key) {
+        return make(output);
     }
     let hash = memo.hasher.hash_one(&key[..]);
     if let Some(entry) = memo.entries.find(hash, |entry| *entry.key == key[..]) {
@@ -148,30 +139,17 @@ pub(super) fn remembered(
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
-    use super::super::slots::{Slot, Slots, Texts, bits_of};
     use super::*;
 
-    /// Asks a list of rules whose only place has that text; what it gives is the text in brackets.
-    fn ask(memos: &RefCell<Memos>, list: u32, text: &str) -> (String, bool) {
-        let keys = Keys {
-            texts: bits_of(&[7]),
-            flags: bits_of(&[70]),
-        };
-        let mut slots = Slots::new();
-        slots.begin(128);
-        slots.set(7, Slot::new(Kind::Plain, 0, 0, text.len()), true);
+    /// Asks a list for a text; what it gives is the text in brackets.
+    fn ask(memos: &mut Memos, list: u32, text: &str) -> (String, bool) {
+        let slot = Slot::new(Kind::Plain, 0, 0, text.len());
         let mut texts = Texts::new();
         texts.begin(text);
-        let view = View {
-            slots: &slots,
-            texts: &texts,
-            memos,
-        };
         let mut output = Vec::new();
         let mut is_made = false;
-        let is_given = remembered(&view, list, &keys, &mut output, |output| {
+        let key = |key: &mut Vec<u8>| push_key(&slot, &texts, key);
+        let is_given = remembered(memos, list, key, &mut output, |output| {
             is_made = true;
             output.extend_from_slice(format!("<{text}>").as_bytes());
             true
@@ -182,20 +160,19 @@ mod tests {
 
     #[test]
     fn what_comes_twice_is_remembered_within_bounds() {
-        let memos = RefCell::default();
+        let mut memos = Memos::default();
         for list in [3, 0] {
-            assert_eq!(ask(&memos, list, "ann"), ("<ann>".to_owned(), true));
-            assert_eq!(ask(&memos, list, "ann"), ("<ann>".to_owned(), false));
-            assert_eq!(ask(&memos, list, "bob"), ("<bob>".to_owned(), true));
+            assert_eq!(ask(&mut memos, list, "ann"), ("<ann>".to_owned(), true));
+            assert_eq!(ask(&mut memos, list, "ann"), ("<ann>".to_owned(), false));
+            assert_eq!(ask(&mut memos, list, "bob"), ("<bob>".to_owned(), true));
         }
         // Texts that come once fill it, and are then not remembered for a while.
         let (mut n_skipped, mut bytes_max) = (0, 0);
         for i in 0..6_000 {
             for list in 0..12 {
                 let text = format!("{i:0400}");
-                assert_eq!(ask(&memos, list, &text).0, format!("<{text}>"));
+                assert_eq!(ask(&mut memos, list, &text).0, format!("<{text}>"));
             }
-            let memos = memos.borrow();
             bytes_max = bytes_max.max(memos.n_bytes);
             n_skipped = n_skipped.max(memos.lists[0].n_skipped);
             assert_eq!(
@@ -207,8 +184,8 @@ mod tests {
         assert!(n_skipped > 0 && n_skipped <= SKIPPED_MAX);
         // It is tried again.
         for _ in 0..=SKIPPED_MAX {
-            ask(&memos, 0, "ann");
+            ask(&mut memos, 0, "ann");
         }
-        assert_eq!(ask(&memos, 0, "ann"), ("<ann>".to_owned(), false));
+        assert_eq!(ask(&mut memos, 0, "ann"), ("<ann>".to_owned(), false));
     }
 }

@@ -1,16 +1,13 @@
 //! How a value of ours is made of what was found in a record.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use regex::Regex;
-
 use super::address::parse_address;
 use super::document::Form;
-use super::memo::{Memos, next_list, remembered};
-use super::slots::{Kind, Slot, Slots, Texts, bits_of};
+use super::expression::Expression;
+use super::slots::{Kind, Slot, Slots, Texts};
 use super::table::Table;
 use super::time::TimeForm;
 use crate::record::text::push_json_string;
@@ -43,124 +40,21 @@ impl Lookup {
 #[derive(Default)]
 pub(super) struct Rules {
     pub(super) all: Vec<Rule>,
-    /// The places that they look at.
-    pub(super) keys: Keys,
-    /// The number under which it is remembered what they give, if that is worth it.
-    pub(super) memo: Option<u32>,
-    /// Without a value at any of these places there is none, if all rules need one.
-    needed: Option<Box<[(u16, u64)]>>,
-}
-
-impl Rules {
-    pub(super) fn new(all: Vec<Rule>) -> Self {
-        let needs_value = |rule: &Rule| {
-            let mut tests = rule.conditions.iter().map(|condition| &condition.test);
-            rule.origin.is_looked_up()
-                || tests.any(|it| matches!(it, Test::Is(_) | Test::Matches(_)))
-        };
-        let conditions = all.iter().flat_map(|rule| &rule.conditions);
-        let read = all.iter().flat_map(|rule| rule.origin.lookups());
-        let keys = Keys::new(conditions, read);
-        let places = [&keys.texts[..], &keys.flags].concat();
-        let needed = all.iter().all(needs_value).then(|| places.into());
-        let mut rules = Self {
-            all,
-            keys,
-            memo: None,
-            needed,
-        };
-        if rules.are_costly() {
-            rules.memo = Some(next_list());
-        }
-        rules
-    }
-
-    /// Whether which of them gives a value, and which one, depends on nothing but where there are values.
-    pub(super) fn are_copies(&self) -> bool {
-        self.all.iter().all(Rule::is_copy)
-    }
-
-    /// Whether they cost more than it takes to remember what they give, counted in looks at a place.
-    fn are_costly(&self) -> bool {
-        const REGEX: usize = 25;
-        const MEMO: usize = 15;
-        let of_test = |condition: &Condition| match &condition.test {
-            Test::Matches(_) => REGEX,
-            Test::Is(texts) | Test::IsNot(texts) => 1 + texts.len(),
-            Test::Exists(_) | Test::Blank(_) => condition.lookup.places.len(),
-        };
-        let cost = |rule: &Rule| {
-            let of_tests: usize = rule.conditions.iter().map(of_test).sum();
-            let of_places: usize = rule.origin.lookups().map(|it| it.places.len()).sum();
-            of_tests + of_places + rule.pattern.as_ref().map_or(0, |_| REGEX)
-        };
-        self.all.iter().map(cost).sum::<usize>() > self.keys.n_places() + MEMO
-    }
-}
-
-/// Places of which depends what conditions and rules give, as bits of slots.
-#[derive(Default)]
-pub(super) struct Keys {
-    pub(super) texts: Box<[(u16, u64)]>,
-    /// Of these only whether anything is there.
-    pub(super) flags: Box<[(u16, u64)]>,
-}
-
-impl Keys {
-    pub(super) fn new<'a>(
-        conditions: impl Iterator<Item = &'a Condition>,
-        read: impl Iterator<Item = &'a Lookup>,
-    ) -> Self {
-        let (mut texts, mut flags) = (Vec::new(), Vec::new());
-        for condition in conditions {
-            let places = match condition.test {
-                Test::Exists(_) | Test::Blank(_) => &mut flags,
-                Test::Is(_) | Test::IsNot(_) | Test::Matches(_) => &mut texts,
-            };
-            places.extend_from_slice(&condition.lookup.places);
-        }
-        for lookup in read {
-            texts.extend_from_slice(&lookup.places);
-        }
-        flags.retain(|place| !texts.contains(place));
-        Self {
-            texts: bits_of(&texts),
-            flags: bits_of(&flags),
-        }
-    }
-
-    /// All of them.
-    pub(super) fn bits(&self) -> impl Iterator<Item = (u16, u64)> {
-        self.texts.iter().chain(&self.flags).copied()
-    }
-
-    fn n_places(&self) -> usize {
-        self.bits()
-            .map(|(_, mask)| mask.count_ones() as usize)
-            .sum()
-    }
 }
 
 /// One way to a value.
 pub(super) struct Rule {
     pub(super) conditions: Vec<Condition>,
     pub(super) origin: Origin,
-    pub(super) pattern: Option<Regex>,
+    pub(super) pattern: Option<Expression>,
     pub(super) form: Option<Form>,
     pub(super) table: Option<Arc<Table>>,
     pub(super) times: Vec<TimeForm>,
-    /// It is a path and nothing else.
-    pub(super) is_bare: bool,
 }
 
 impl Rule {
-    /// Whether it gives what stands at its places as it is, whatever it is.
-    pub(super) fn is_copy(&self) -> bool {
-        self.conditions.is_empty() && !self.changes()
-    }
-
     /// Whether it gives something else than what stands at its places.
-    fn changes(&self) -> bool {
+    pub(super) fn changes(&self) -> bool {
         self.pattern.is_some() || self.form.is_some() || self.table.is_some()
     }
 }
@@ -253,17 +147,23 @@ pub(super) struct Condition {
 pub(super) enum Test {
     Is(Vec<String>),
     IsNot(Vec<String>),
-    Matches(Regex),
+    Matches(Expression),
     Exists(bool),
     /// A string without a text, or with one that stands for nothing.
     Blank(bool),
+}
+
+impl Test {
+    /// Whether it looks at a text, and not only at whether anything is there.
+    pub(super) fn is_of_text(&self) -> bool {
+        matches!(self, Self::Is(_) | Self::IsNot(_) | Self::Matches(_))
+    }
 }
 
 /// What was found in a record, as rules see it.
 pub(super) struct View<'r, 'a> {
     pub(super) slots: &'r Slots,
     pub(super) texts: &'r Texts<'a>,
-    pub(super) memos: &'r RefCell<Memos>,
 }
 
 /// A value that a rule gives.
@@ -305,7 +205,7 @@ impl<'r> View<'r, '_> {
         conditions.iter().all(|condition| self.holds(condition))
     }
 
-    fn holds(&self, condition: &Condition) -> bool {
+    pub(super) fn holds(&self, condition: &Condition) -> bool {
         let lookup = &condition.lookup;
         let test = |test: &dyn Fn(&str) -> bool| {
             let text = self.look(lookup).and_then(|slot| self.text(slot));
@@ -325,13 +225,12 @@ impl<'r> View<'r, '_> {
         let rules = rules.all.iter().enumerate();
         rules
             .into_iter()
+            .filter(|(_, rule)| self.all_hold(&rule.conditions))
             .find_map(|(i, rule)| self.value(rule).map(|value| (i, value)))
     }
 
+    /// What a rule gives whose conditions hold.
     fn value(&self, rule: &Rule) -> Option<Given<'r>> {
-        if !self.all_hold(&rule.conditions) {
-            return None;
-        }
         let mut text = match &rule.origin {
             Origin::Path(lookup) => {
                 let slot = self.look(lookup)?;
@@ -375,48 +274,12 @@ impl<'r> View<'r, '_> {
         Some(filled)
     }
 
-    /// False if it is plain from afar that rules give nothing.
-    #[inline]
-    pub(super) fn may_give(&self, rules: &Rules) -> bool {
-        let needed = rules.needed.as_ref();
-        needed.is_none_or(|needed| self.slots.has_any(needed))
-    }
-
-    /// Appends the first value that rules give as a JSON string, or a number or boolean as it is if
-    /// those are `kept`; false if there is none.
-    pub(super) fn push_first(&self, rules: &Rules, is_kept: bool, output: &mut Vec<u8>) -> bool {
-        if !self.may_give(rules) {
-            return false;
-        }
-        let push = |output: &mut Vec<u8>| {
-            let start = output.len();
-            for rule in &rules.all {
-                if self.push(rule, is_kept, output) {
-                    return true;
-                }
-                output.truncate(start);
-            }
-            false
-        };
-        let Some(memo) = rules.memo else {
-            return push(output);
-        };
-        remembered(self, memo, &rules.keys, output, push)
-    }
-
-    fn push(&self, rule: &Rule, is_kept: bool, output: &mut Vec<u8>) -> bool {
-        if let (true, Origin::Path(lookup)) = (rule.is_bare, &rule.origin) {
-            return self.look(lookup).is_some_and(|slot| {
-                self.push_slot(slot, is_kept, output);
-                true
-            });
-        }
+    /// Appends the value that a rule whose conditions hold gives, as a JSON string, or a number or boolean as it is if
+    /// those are `kept`; false, and maybe a part of it, if it gives none.
+    pub(super) fn push(&self, rule: &Rule, is_kept: bool, output: &mut Vec<u8>) -> bool {
         if let Origin::Template(parts) = &rule.origin
             && !rule.changes()
         {
-            if !self.all_hold(&rule.conditions) {
-                return false;
-            }
             output.push(b'"');
             for part in parts {
                 match part {
