@@ -83,13 +83,23 @@ pub struct Mapping {
 }
 
 /// What one thread has learned of records: it saves work, and changes nothing.
-#[derive(Default)]
 struct Kept {
     memos: Memos,
     plans: Plans,
     orders: Orders,
-    /// How many bytes were written for 16 that were read.
-    growth: usize,
+    /// How many bytes are written for one that is read.
+    growth: f32,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            memos: Memos::default(),
+            plans: Plans::default(),
+            orders: Orders::default(),
+            growth: 1.0,
+        }
+    }
 }
 
 /// A format that is compiled when the first record may be of it.
@@ -359,6 +369,23 @@ mod tests {
             let mut written = written.clone();
             written.remove(without);
             all.push(format!("{{{}}}", written.join(",")));
+        }
+        // Other values: of other kinds, empty ones, and the same with an escape.
+        for (i, (name, value)) in members.iter().enumerate() {
+            let escaped = value
+                .as_str()
+                .and_then(|text| text.chars().next().zip(text.get(1..)));
+            let escaped = escaped.map(|(first, rest)| format!("\"\\u{:04x}{rest}\"", first as u32));
+            let long = format!("\"{}\"", "x".repeat(300));
+            let others = [
+                "null", "7", "true", "\"-\"", "\"\"", "[]", "{}", "\"ann\"", &long,
+            ];
+            let others = [others[i % 9], others[(i + all.len()) % 9]];
+            for other in others.into_iter().chain(escaped.as_deref()) {
+                let mut written = written.clone();
+                written[i] = format!("{}:{other}", serde_json::Value::from(&**name));
+                all.push(format!("{{{}}}", written.join(",")));
+            }
         }
         written.reverse();
         all.push(format!("{{{}}}", written.join(",")));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service::Service;
 use super::{Analysis, Analyst, Answered, UNAVAILABLE, call};
-use crate::io::append::{append_whole, make_room};
+use crate::io::append::{append_whole, json_line, make_room};
 use crate::io::http::{Answer, NoAnswer};
 use crate::llm::reply::Verdict;
 use crate::llm::{MAX_TOKENS, Subject};
@@ -98,7 +98,7 @@ impl BatchFile {
         let mut text = String::new();
         let read = batches.file.read_to_string(&mut text);
         read.with_context(|| format!("cannot read {shown}"))?;
-        let head = line_of(&Entry::StreamguardBatches(VERSION));
+        let head = json_line(&Entry::StreamguardBatches(VERSION));
         // Half a line is what a killed program was about to write.
         if head.starts_with(text.as_bytes()) && !text.ends_with('\n') {
             batches.file.set_len(0)?;
@@ -148,7 +148,7 @@ impl BatchFile {
 
     /// Makes sure that a batch can be put there, whatever the service calls it.
     fn make_room(&self, batch: &Submitted) -> anyhow::Result<()> {
-        let line = line_of(&Entry::Batch(Submitted {
+        let line = json_line(&Entry::Batch(Submitted {
             id: "x".repeat(ID_BYTES_MAX),
             ..batch.clone()
         }));
@@ -157,7 +157,7 @@ impl BatchFile {
     }
 
     fn put(&mut self, entry: Entry) -> anyhow::Result<()> {
-        self.add(&line_of(&entry))?;
+        self.add(&json_line(&entry))?;
         self.take(entry);
         Ok(())
     }
@@ -178,12 +178,6 @@ impl BatchFile {
         self.put(Entry::Settled(id.to_owned()))?;
         Ok(true)
     }
-}
-
-fn line_of(entry: &Entry) -> Vec<u8> {
-    let mut line = serde_json::to_vec(entry).expect("it is plain data");
-    line.push(b'\n');
-    line
 }
 
 /// Gathers requests.

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::cache::{Note, Notebook};
-use crate::io::append::append_whole;
+use crate::io::append::{append_whole, json_line};
 
 /// The first line. Version 1 has a [`Note`] a line.
 const VERSION: u32 = 1;
@@ -128,7 +128,7 @@ impl NoteFile {
         writer.write_all(&head())?;
         let mut n_lines = 0;
         for note in notes {
-            writer.write_all(&line_of(&note))?;
+            writer.write_all(&json_line(&note))?;
             n_lines += 1;
         }
         writer.flush()?;
@@ -144,7 +144,7 @@ impl NoteFile {
 impl Notebook for NoteFile {
     fn write(&mut self, note: &Note) -> anyhow::Result<()> {
         let shown = self.path.display();
-        let written = append_whole(&self.file, &line_of(note));
+        let written = append_whole(&self.file, &json_line(note));
         written.with_context(|| format!("cannot write to {shown}"))?;
         self.n_lines += 1;
         Ok(())
@@ -168,15 +168,7 @@ fn head() -> Vec<u8> {
     let head = Head {
         streamguard_answers: VERSION,
     };
-    let mut line = serde_json::to_vec(&head).expect("it is plain data");
-    line.push(b'\n');
-    line
-}
-
-fn line_of(note: &Note) -> Vec<u8> {
-    let mut line = serde_json::to_vec(note).expect("it is plain data");
-    line.push(b'\n');
-    line
+    json_line(&head)
 }
 
 /// For reading, and for writing behind what is there.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
+use serde::Serialize;
 
 /// Appends to a file that is open for that, all or nothing: half of it would spoil what comes next.
 ///
@@ -18,6 +19,16 @@ pub fn append_whole(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes).inspect_err(|_| {
         let _ = file.set_len(n_before);
     })
+}
+
+/// Something as one line of JSON, to be appended.
+///
+/// # Panics
+/// If it is no plain data, such as a map whose keys are no texts.
+pub fn json_line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("it is plain data");
+    line.push(b'\n');
+    line
 }
 
 /// Makes room behind a file's end, so that what is appended next does not fail for want of it. Where the file system

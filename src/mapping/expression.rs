@@ -21,12 +21,12 @@ impl Expression {
         const REGEX_BYTES_MAX: usize = 4 << 20;
         let build = || {
             // As it stands: written out, `[+-\d]` would be a range.
-            let parsed = regex_syntax::parse(text)?;
-            let mut builder = regex::RegexBuilder::new(&in_ascii(text));
-            let regex = builder.size_limit(REGEX_BYTES_MAX).build()?;
+            regex_syntax::parse(text)?;
+            let written = in_ascii(text);
+            let mut builder = regex::RegexBuilder::new(&written);
             anyhow::Ok(Self {
-                regex,
-                beginning: beginning_of(&parsed),
+                regex: builder.size_limit(REGEX_BYTES_MAX).build()?,
+                beginning: beginning_of(&regex_syntax::parse(&written)?),
             })
         };
         build().with_context(|| format!("'{text}' is no regular expression"))
@@ -160,5 +160,8 @@ mod tests {
         check("(?i)user/(.+)$", None, "USER/ann", Some("ann"));
         check("(?:user|role)/(.+)$", None, "role/ann", Some("ann"));
         check("(?m)^user/(.+)$", Some("user/"), "a\nuser/ann", Some("ann"));
+        // Of the expression that is used, whose classes are those of ASCII.
+        check(r"([\u{20ac}\u{e4}--\w]+):", None, "\u{e4}:", Some("\u{e4}"));
+        check(r"((?:[\W&&\u{e4}]|ab)c)", None, "\u{e4}c", Some("\u{e4}c"));
     }
 }

@@ -30,6 +30,9 @@ const REJECTS_MAX: usize = 1_000;
 /// What may be written for a record: so many times its bytes, and some more.
 const GROWTH_MAX: usize = 16;
 const GROWTH_BYTES: usize = 8 << 10;
+/// What is written for a block says from so many bytes on what is written for the next one; some room is left.
+const GROWTH_KNOWN_BYTES: usize = 64 << 10;
+const GROWTH_ROOM: f32 = 1.0625;
 /// What may be written for a line. With the few lines that come with a long one in a block it is less than the
 /// 31 bits that offsets have.
 const LINE_WRITTEN_MAX: usize = 512 << 20;
@@ -69,7 +72,8 @@ pub(super) fn map_block(
     mapper.plans = kept.plans;
     mapper.orders = kept.orders;
     let start = mapper.output.mark();
-    mapper.output.reserve(bytes.len() * kept.growth / 16);
+    let n_bytes = bytes.len() as f32 * kept.growth * GROWTH_ROOM;
+    mapper.output.reserve(n_bytes as usize);
     for (index, (start, end, line)) in lines.iter().enumerate() {
         mapper.output.begin_line(index as u32, *start as u32);
         let place = block.place_of_line(index, *start);
@@ -89,10 +93,13 @@ pub(super) fn map_block(
             Line::Rejected(reason) => mapper.output.reject(&bytes[*start..*end], reason.clone()),
         }
     }
-    let n_written = mapper.output.n_bytes_since(start);
+    // Blocks that follow each other are alike; a few lines say little of those that come.
+    let mut growth = kept.growth;
+    if bytes.len() >= GROWTH_KNOWN_BYTES {
+        growth = mapper.output.n_bytes_since(start) as f32 / bytes.len() as f32;
+    }
     mapping.give_back(Kept {
-        // Blocks that follow each other are alike: a little more than this one took, and not much for one alone.
-        growth: (n_written * 17 / bytes.len().max(1)).min(64) + 1,
+        growth,
         memos: mapper.memos,
         plans: mapper.plans,
         orders: mapper.orders,
@@ -430,6 +437,8 @@ impl<'m, 'a> Mapper<'m, 'a> {
             texts: &self.texts,
         };
         let plan = self.plans.of(format, &view);
+        #[cfg(test)]
+        plan.check(format, &view);
         if let Some(reason) = plan.refusal(format, &view) {
             return Err(Reason::of_line(Code::NoEvent, reason.to_owned()));
         }

@@ -13,19 +13,26 @@ use hashbrown::HashTable;
 use super::event::push_member;
 use super::format::{self, Format};
 use super::rule::{Condition, Lookup, Origin, Part, Rule, Rules, View};
-use super::slots::{Kind, places_of, union_of};
+use super::slots::{Kind, Slot, places_of, union_of};
 use crate::record::Fields;
 use crate::record::scan::Value;
 use crate::record::text::push_part;
 
-/// Plans that one thread keeps, at the most: all go when there are more.
+/// Plans that one thread keeps, and their bytes, at the most: all go when there are more.
 pub(super) const PLANS_MAX: usize = 2_048;
-/// After so many new ones it is looked whether they are worth it.
+const PLANS_BYTES_MAX: usize = 8 << 20;
+/// After so many new plans it is looked for the first time whether they are worth it, then after twice as many.
 const LOOKED_AFTER: usize = 256;
 /// They are if each is used so many times as often as it is made.
 const WORTH: usize = 4;
-/// Bytes of what a plan is found by, at the most.
-const KEY_BYTES_MAX: usize = 2_048;
+/// What is known of a place from fewer plans is not enough.
+const JUDGED_BY: usize = 64;
+/// A place is not left out for fewer texts: it would not make fewer plans.
+const TEXTS_MIN: usize = 16;
+/// After so many records what was found out about texts is found out again.
+const RECORDS_MAX: usize = 1 << 20;
+/// Longer texts do not say what happened.
+const TEXT_BYTES_MAX: usize = 256;
 
 /// The places on which it depends how a record of a format is written, as bits of slots.
 #[derive(Default)]
@@ -75,10 +82,10 @@ impl Deciding {
 }
 
 /// The plans of one thread.
-#[derive(Default)]
 pub(super) struct Plans {
-    all: HashTable<Entry>,
-    made: Vec<Plan>,
+    index: HashTable<Entry>,
+    list: Vec<Plan>,
+    n_bytes: usize,
     hasher: foldhash::fast::RandomState,
     key: Vec<u8>,
     /// By the number of a format's tree: words of bits of the places whose texts are others in most records.
@@ -86,8 +93,29 @@ pub(super) struct Plans {
     /// Plans that were there already, and those that were not, since it was looked whether they are worth it.
     n_found: usize,
     n_new: usize,
-    /// All that were made.
+    looked_after: usize,
+    /// Records since all was begun anew.
+    n_records: usize,
+    /// All that were ever made.
     pub(super) n_made: usize,
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        Self {
+            index: HashTable::new(),
+            list: Vec::new(),
+            n_bytes: 0,
+            hasher: foldhash::fast::RandomState::default(),
+            key: Vec::new(),
+            fickle: Vec::new(),
+            n_found: 0,
+            n_new: 0,
+            looked_after: LOOKED_AFTER,
+            n_records: 0,
+            n_made: 0,
+        }
+    }
 }
 
 struct Entry {
@@ -167,7 +195,7 @@ enum Way {
 }
 
 /// Rules that are tried with each record: the number of each, and whether its conditions are known to hold.
-type Tried = Vec<(u16, bool)>;
+type Tried = Vec<(u32, bool)>;
 
 /// What is written.
 enum Step {
@@ -190,17 +218,18 @@ impl Plans {
     /// The plan for a record in which everything has been found.
     #[inline]
     pub(super) fn of(&mut self, format: &Format, view: &View<'_, '_>) -> &Plan {
+        self.n_records += 1;
         self.make_key(format, view);
         let key = &self.key[..];
         let hash = self.hasher.hash_one(key);
-        let found = self.all.find(hash, |entry| *entry.key == *key);
+        let found = self.index.find(hash, |entry| *entry.key == *key);
         let number = if let Some(entry) = found {
             self.n_found += 1;
             entry.number
         } else {
             self.make(format, view)
         };
-        &self.made[number]
+        &self.list[number]
     }
 
     fn make_key(&mut self, format: &Format, view: &View<'_, '_>) {
@@ -220,13 +249,13 @@ impl Plans {
             let mask = mask & !self.fickle[number][word as usize];
             for place in places_of(word, slots.found(word, mask)) {
                 let slot = slots.get(place);
-                let text = match slot.kind {
-                    Kind::Null | Kind::Array | Kind::Object => &[],
-                    _ => view.texts.bytes(slot),
-                };
+                let text = text_of(slot, view);
+                // That it is too long has a length of its own.
+                let length = text.map_or(u16::MAX, |text| text.len() as u16);
                 let [low, high] = (place + 1).to_le_bytes();
-                key.extend_from_slice(&[low, high, slot.kind as u8]);
-                key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                let [short, long] = length.to_le_bytes();
+                key.extend_from_slice(&[low, high, slot.kind as u8, short, long]);
+                let text = text.unwrap_or_default();
                 push_part(key, text, 0..text.len());
             }
         }
@@ -237,7 +266,13 @@ impl Plans {
         for &(word, mask) in &format.deciding.kinds {
             let found = slots.found(word, mask);
             key.extend_from_slice(&found.to_le_bytes());
-            key.extend(places_of(word, found).map(|place| slots.get(place).kind as u8));
+            key.extend(
+                places_of(word, found).map(|place| match slots.get(place).kind {
+                    Kind::Array | Kind::Object => 0,
+                    Kind::Plain | Kind::Escaped | Kind::Raw => 1,
+                    _ => 2,
+                }),
+            );
         }
     }
 
@@ -246,26 +281,26 @@ impl Plans {
     fn make(&mut self, format: &Format, view: &View<'_, '_>) -> usize {
         self.n_new += 1;
         self.n_made += 1;
-        let is_full = self.made.len() >= PLANS_MAX;
-        if is_full || self.n_new >= LOOKED_AFTER {
+        let is_full = self.list.len() >= PLANS_MAX || self.n_bytes >= PLANS_BYTES_MAX;
+        let is_old = self.n_records >= RECORDS_MAX;
+        if is_full || is_old || self.n_new >= self.looked_after {
             let is_worth = self.n_found >= self.n_new * WORTH;
-            let has_changed = !is_worth && self.find_fickle(format, is_full);
-            if has_changed || is_full {
-                self.all.clear();
-                self.made.clear();
+            let has_changed = !is_old && !is_worth && self.find_fickle(is_full);
+            if is_old {
+                self.fickle.iter_mut().for_each(|words| words.fill(0));
+                self.n_records = 0;
             }
+            if has_changed || is_full || is_old {
+                self.index.clear();
+                self.list.clear();
+                self.n_bytes = 0;
+            }
+            self.looked_after = if has_changed || is_old {
+                LOOKED_AFTER
+            } else {
+                (self.looked_after * 2).min(PLANS_MAX)
+            };
             (self.n_found, self.n_new) = (0, 0);
-            if has_changed {
-                self.make_key(format, view);
-            }
-        }
-        while self.key.len() > KEY_BYTES_MAX {
-            // Nobody writes so much where little is said.
-            let longest = texts_of(&self.key).max_by_key(|(_, text)| text.len());
-            let Some((place, _)) = longest else { break };
-            self.set_fickle(format, place);
-            self.all.clear();
-            self.made.clear();
             self.make_key(format, view);
         }
         let planner = Planner {
@@ -276,58 +311,76 @@ impl Plans {
             tries: Vec::new(),
             text: Vec::new(),
         };
-        let number = self.made.len();
-        self.made.push(planner.plan());
+        let number = self.list.len();
+        let plan = planner.plan();
+        self.n_bytes += self.key.len() + plan.n_bytes();
+        self.list.push(plan);
         let key: Box<[u8]> = self.key[..].into();
         let hash = self.hasher.hash_one(&self.key[..]);
         let entry = Entry { hash, key, number };
-        self.all.insert_unique(hash, entry, |entry| entry.hash);
+        self.index.insert_unique(hash, entry, |entry| entry.hash);
         number
     }
 
-    fn set_fickle(&mut self, format: &Format, place: u16) {
-        let words = &mut self.fickle[format.tree.number as usize];
-        words[place as usize / 64] |= 1 << (place % 64);
-    }
-
-    /// Looks at which places the texts of the plans differ most; whether there is such a place. If one has to be found
-    /// it is that of most texts, else those with another one in most plans.
-    fn find_fickle(&mut self, format: &Format, has_to: bool) -> bool {
-        let tree = format.tree.number.to_le_bytes();
-        let (mut texts, mut n_plans) = (HashMap::<u16, HashSet<&[u8]>>::new(), 0);
-        for entry in self.all.iter().filter(|entry| entry.key.starts_with(&tree)) {
-            n_plans += 1;
+    /// Looks for places with another text in most plans that have one there; if there is none and there are too many
+    /// plans, for the place with the most texts. They are left out of keys from now on; false if there is no such place.
+    fn find_fickle(&mut self, is_full: bool) -> bool {
+        type Texts<'k> = HashSet<&'k [u8], foldhash::fast::RandomState>;
+        // Of each place of each tree the plans that have a text there, and those texts.
+        let mut places = HashMap::<(u32, u16), (usize, Texts<'_>)>::new();
+        for entry in &self.index {
+            let Some((tree, _)) = entry.key.split_first_chunk() else {
+                continue;
+            };
+            let tree = u32::from_le_bytes(*tree);
             for (place, text) in texts_of(&entry.key) {
-                texts.entry(place).or_default().insert(text);
+                let (n_plans, texts) = places.entry((tree, place)).or_default();
+                *n_plans += 1;
+                texts.insert(text);
             }
         }
-        let counts = texts.into_iter().map(|(place, texts)| (texts.len(), place));
-        let mut counts: Vec<(usize, u16)> = counts.collect();
-        counts.sort_unstable();
-        let is_fickle = |(n_texts, _): &&(usize, u16)| n_texts * 2 > n_plans.max(2);
-        let mut fickle: Vec<u16> = counts.iter().filter(is_fickle).map(|it| it.1).collect();
-        if has_to && fickle.is_empty() && n_plans * 2 > PLANS_MAX {
-            fickle.extend(counts.last().map(|it| it.1));
+        let counts = places
+            .into_iter()
+            .map(|(place, (n_plans, texts))| (texts.len(), n_plans, place));
+        let counts: Vec<_> = counts.collect();
+        let is_fickle = |(n_texts, n_plans, _): &&(usize, usize, (u32, u16))| {
+            *n_plans >= JUDGED_BY && n_texts * 2 > *n_plans
+        };
+        let mut fickle: Vec<_> = counts.iter().filter(is_fickle).collect();
+        if is_full && fickle.is_empty() {
+            let most = counts.iter().max();
+            fickle.extend(most.filter(|(n_texts, ..)| *n_texts >= TEXTS_MIN));
         }
-        for &place in &fickle {
-            self.set_fickle(format, place);
+        for &&(_, _, (tree, place)) in &fickle {
+            self.fickle[tree as usize][place as usize / 64] |= 1 << (place % 64);
         }
         !fickle.is_empty()
     }
 }
 
-/// The places and texts in a key.
+/// The text of a value as it stands there, none if it is too long to say what happened.
+fn text_of<'r>(slot: &Slot, view: &View<'r, '_>) -> Option<&'r [u8]> {
+    let text = match slot.kind {
+        Kind::Null | Kind::Array | Kind::Object => &[],
+        _ => view.texts.bytes(slot),
+    };
+    (text.len() <= TEXT_BYTES_MAX).then_some(text)
+}
+
+/// The places and texts in a key; not those that are too long.
 fn texts_of(key: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = key.get(size_of::<u32>()..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (&[low, high, _], after) = rest.split_first_chunk()?;
+    let texts = std::iter::from_fn(move || {
+        let (&[low, high, _, short, long], after) = rest.split_first_chunk()?;
         let place = u16::from_le_bytes([low, high]).checked_sub(1)?;
-        let (n_bytes, after) = after.split_first_chunk()?;
-        let n_bytes = u32::from_le_bytes(*n_bytes);
-        let (text, after) = after.split_at_checked(n_bytes as usize)?;
+        let length = u16::from_le_bytes([short, long]);
+        let n_bytes = if length == u16::MAX { 0 } else { length };
+        let (text, after) = after.split_at_checked(n_bytes.into())?;
         rest = after;
-        Some((place, text))
-    })
+        Some((place, length, text))
+    });
+    let texts = texts.filter(|(_, length, _)| *length != u16::MAX);
+    texts.map(|(place, _, text)| (place, text))
 }
 
 /// Finds out how a record is written.
@@ -344,6 +397,16 @@ impl Planner<'_, '_, '_> {
     fn plan(mut self) -> Plan {
         let format = self.format;
         let refusal = self.refusal();
+        if matches!(refusal, Refused::Yes(_)) {
+            return Plan {
+                refusal,
+                ways: [Way::Nothing; Field::N],
+                metadata: Vec::new(),
+                steps: Vec::new(),
+                tries: Vec::new(),
+                text: Vec::new(),
+            };
+        }
         let ways = Field::ALL.map(|field| self.way(field.rules(&format.fields), false));
         let steps = std::mem::take(&mut self.steps);
         for (member, extra) in format.metadata.iter().enumerate() {
@@ -366,6 +429,7 @@ impl Planner<'_, '_, '_> {
                 self.steps.push(Step::Member(member as u16, number));
             }
         }
+        self.text.shrink_to_fit();
         Plan {
             refusal,
             ways,
@@ -402,8 +466,10 @@ impl Planner<'_, '_, '_> {
 
     /// Whether the text that is found is the same in all records of the plan.
     fn is_known(&self, lookup: &Lookup) -> bool {
-        let place = lookup.place(self.view.slots);
-        place.is_none_or(|place| self.fickle[place as usize / 64] >> (place % 64) & 1 == 0)
+        lookup.place(self.view.slots).is_none_or(|place| {
+            self.fickle[place as usize / 64] >> (place % 64) & 1 == 0
+                && text_of(self.view.slots.get(place), self.view).is_some()
+        })
     }
 
     fn way(&mut self, rules: &Rules, is_kept: bool) -> Way {
@@ -418,30 +484,25 @@ impl Planner<'_, '_, '_> {
             if holds == Some(false) {
                 continue;
             }
-            let gives = holds == Some(true) && !rule.changes();
-            if gives && tried.is_empty() {
-                let first = self.steps.len() as u32;
-                self.copy(rule, is_kept);
-                return Way::Steps(first, self.steps.len() as u32);
-            }
-            if holds == Some(true)
-                && rule.origin.lookups().all(|it| self.is_known(it))
-                && rule.changes()
-            {
+            let texts_are_known = || rule.origin.lookups().all(|it| self.is_known(it));
+            if holds == Some(true) && (!rule.changes() || texts_are_known()) {
                 let mut made = Vec::new();
-                if !view.push(rule, is_kept, &mut made) {
+                if rule.changes() && !view.push(rule, is_kept, &mut made) {
                     continue;
                 }
                 if tried.is_empty() {
                     let first = self.steps.len() as u32;
-                    self.text(&made);
+                    if rule.changes() {
+                        self.text(&made);
+                    } else {
+                        self.copy(rule, is_kept);
+                    }
                     return Way::Steps(first, self.steps.len() as u32);
                 }
-            }
-            tried.push((number as u16, holds.is_some()));
-            if gives {
+                tried.push((number as u32, true));
                 break;
             }
+            tried.push((number as u32, holds.is_some()));
         }
         if tried.is_empty() {
             return Way::Nothing;
@@ -495,6 +556,15 @@ fn joined(steps: Vec<Step>) -> Vec<Step> {
 }
 
 impl Plan {
+    /// Memory that it takes, about.
+    fn n_bytes(&self) -> usize {
+        /// An entry of the table, and what each vector takes beside what is in it.
+        const FIXED_BYTES: usize = 256;
+        let of_tries = |tried: &Tried| size_of::<Tried>() + size_of_val(&tried[..]);
+        let of_steps = size_of_val(&self.metadata[..]) + size_of_val(&self.steps[..]);
+        FIXED_BYTES + of_steps + self.tries.iter().map(of_tries).sum::<usize>() + self.text.len()
+    }
+
     /// Why the record is no event, if it is none.
     pub(super) fn refusal<'f>(&self, format: &'f Format, view: &View<'_, '_>) -> Option<&'f str> {
         match self.refusal {
@@ -577,6 +647,38 @@ impl Plan {
             output.truncate(start);
         }
         false
+    }
+
+    /// Compares what it writes with what all rules give, tried one after the other.
+    #[cfg(test)]
+    pub(super) fn check(&self, format: &Format, view: &View<'_, '_>) {
+        let refusal = self.refusal(format, view);
+        assert_eq!(refusal, format.refusal_from(0, view), "{}", format.name);
+        if refusal.is_some() {
+            return;
+        }
+        let by_rules = |rules: &Rules, is_kept: bool| {
+            rules.all.iter().find_map(|rule| {
+                let mut value = Vec::new();
+                let holds = view.all_hold(&rule.conditions);
+                (holds && view.push(rule, is_kept, &mut value)).then_some(value)
+            })
+        };
+        for field in Field::ALL {
+            let mut value = Vec::new();
+            let is_given = self.push_field(field, format, view, &mut value);
+            let expected = by_rules(field.rules(&format.fields), false);
+            assert_eq!(is_given.then_some(value), expected, "{}", format.name);
+        }
+        let mut metadata = Vec::new();
+        self.push_metadata(format, view, 0, &mut metadata, &mut Fields::default());
+        let expected = format.metadata.iter().flat_map(|extra| {
+            let value = by_rules(&extra.rules, true);
+            value.map_or_else(Vec::new, |value| [extra.before.as_bytes(), &value].concat())
+        });
+        let expected: Vec<u8> = expected.collect();
+        let text = String::from_utf8_lossy;
+        assert_eq!(text(&metadata), text(&expected), "{}", format.name);
     }
 
     #[inline]
