@@ -16,6 +16,7 @@ mod names;
 mod orders;
 mod path;
 mod plan;
+mod plans;
 mod reader;
 mod rule;
 mod signs;
@@ -38,7 +39,7 @@ use document::{Document, InputKind};
 use format::Format;
 use memo::Memos;
 use orders::Orders;
-use plan::Plans;
+use plans::Plans;
 use signs::SignNames;
 use tsv::Headers;
 
@@ -437,7 +438,7 @@ mod tests {
         }
         assert!(n_formats > 20 && all.len() > 8_000, "{} lines", all.len());
         let n_plans = check(AUTO, &all);
-        assert!(n_plans > 2 * plan::PLANS_MAX, "{n_plans} plans");
+        assert!(n_plans > 2 * plans::PLANS_MAX, "{n_plans} plans");
     }
 
     /// Plans are found by few texts. Were names and addresses among them, each record would have one of its own.

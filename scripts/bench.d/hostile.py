@@ -74,6 +74,40 @@ def huge(number):
     return line(number, text="x" * 100_000_000)
 
 
+OPTIONAL = ["requestID", "errorCode", "errorMessage", "userAgent", "eventType", "recipientAccountId", "vpcEndpointId", "sharedEventID",
+            "apiVersion", "eventCategory", "readOnly", "resources", "tlsDetails", "serviceEventDetails"]
+
+
+def record(number, **members):
+    """A record of CloudTrail."""
+    of_all = {
+        "eventSource": "s3.amazonaws.com", "eventName": "GetObject", "eventTime": "2026-01-02T03:04:05Z", "awsRegion": "eu-central-1",
+        "userIdentity": {"type": "IAMUser", "userName": f"u{number % 100}", "arn": f"arn:aws:iam::1:user/u{number % 100}"},
+        "sourceIPAddress": f"10.0.{number % 250}.1", "eventID": f"e{number}",
+    }
+    return json.dumps(of_all | members) + "\n"
+
+
+def shapes(number):
+    return record(number, **{name: "x" for i, name in enumerate(OPTIONAL) if number >> i & 1})
+
+
+def names(number):
+    return record(number, eventName=f"Name{number}", eventSource=f"s{number}.amazonaws.com", errorCode=f"E{number}")
+
+
+def long_names(number):
+    return record(number, eventName="x" * 60_000, eventSource="y" * 60_000, userAgent="z" * 60_000)
+
+
+def held(number):
+    return json.dumps({"CloudTrailEvent": record(number)}) + "\n"
+
+
+def held_by_many(number):
+    return '{"detail":' * 30 + record(number).strip() + "}" * 30 + "\n"
+
+
 def ordinary(folder, n):
     path = f"{folder}/ordinary"
     with open(path, "wb") as file:
@@ -134,11 +168,30 @@ def streams(folder, on_disk):
             check(code in (0, 1), f"{name}, {program}: exit code {code}: {message[-300:]}")
             check(mib < LIMIT_MIB, f"{name}, {program}: {mib:.0f} MiB")
             check(share < FACTOR or seconds < 1, f"{name}, {program}: {share:.1f} times ordinary events")
+    formats(folder)
     path = made(folder, addresses_to_hide, 20)
     command = f"sg-score -q < {path} | sg-analyze --show-prompt --redact user,ip"
     seconds, mib, code, message = run(["bash", "-c", command])
     print(f"| 20 events of 2,000 addresses to hide | sg-analyze --redact | {seconds:.2f} | | {mib:.0f} | |")
     check(code in (0, 1) and seconds < 20, f"addresses to hide: {code}, {seconds:.1f} s {message[-300:]}")
+
+
+def formats(folder):
+    """Records of another format, next to ordinary ones of it."""
+    usual = None
+    for name, of, n in [
+        ("records of CloudTrail", record, N // 5), ("each with other members", shapes, N // 5), ("each of another name", names, N // 5),
+        ("names of 60 KB", long_names, N // 500), ("within another record", held, N // 5), ("30 records deep", held_by_many, N // 5),
+    ]:
+        path = made(folder, of, n)
+        size = os.path.getsize(path)
+        seconds, mib, code, message = run(["sg-consume", "--format", "auto", "--dead-letter", os.devnull, path])
+        usual = usual or (seconds, size)
+        share = seconds / (usual[0] * max(n / (N // 5), size / usual[1]))
+        counts = re.findall(r"in (\d+) = .*?rejected (\d+)", message)
+        print(f"| {name} | sg-consume | {seconds:.2f} | {share:.1f} | {mib:.0f} | {', '.join(counts[-1]) if counts else '?'} |", flush=True)
+        check(code in (0, 1) and mib < LIMIT_MIB, f"{name}: exit code {code}, {mib:.0f} MiB: {message[-300:]}")
+        check(share < FACTOR or seconds < 1, f"{name}: {share:.1f} times ordinary records")
 
 
 def ask(port, path, key=None):

@@ -9,7 +9,7 @@ use super::event::{self, Identity};
 use super::format::Format;
 use super::memo::Memos;
 use super::orders::Orders;
-use super::plan::Plans;
+use super::plans::Plans;
 use super::reader::{Line, Object, Reader};
 use super::rule::View;
 use super::slots::{Kind, Slot, Slots, Texts};
