@@ -354,7 +354,8 @@ mod tests {
         events.chain(reasons).collect()
     }
 
-    /// A record as it is, in other orders of members, with space, cut off, with one member twice, and without each.
+    /// A record as it is, in other orders of members, with space, cut off, with one member twice, without each, and with
+    /// other values.
     fn variants(line: &str) -> Vec<String> {
         let mut all = vec![line.to_owned()];
         all.extend(line.get(..line.len() / 2).map(str::to_owned));

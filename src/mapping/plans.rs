@@ -25,6 +25,7 @@ const JUDGED_BY: usize = 64;
 const TEXTS_MIN: usize = 16;
 /// After so many records what was found out about texts is found out again.
 const RECORDS_MAX: usize = 1 << 20;
+
 /// The plans of one thread.
 pub(super) struct Plans {
     index: HashTable<Entry>,
