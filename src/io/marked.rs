@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::append::json_line;
 use super::position::{self, Position};
 use crate::batch::Origin;
 
@@ -45,9 +46,7 @@ struct Said {
 
 impl Said {
     fn line(self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(&Line { sg: self }).expect("it is plain data");
-        line.push(b'\n');
-        line
+        json_line(&Line { sg: self })
     }
 
     fn read(line: &[u8]) -> Option<Self> {

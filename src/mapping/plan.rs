@@ -191,16 +191,13 @@ impl Planner<'_, '_, '_> {
             self.text(extra.before.as_bytes());
             self.steps.extend(extra.known.map(|_| Step::Begin));
             let way = self.way(&extra.rules, true);
-            match way {
-                Way::Steps(..) => {
-                    let end = extra.known.map(|known| Step::End(known as u8));
-                    self.steps.extend(end);
-                }
-                Way::Nothing | Way::Try(_) => {
-                    self.steps.truncate(n_steps);
-                    self.text.truncate(n_bytes);
-                }
+            if let Way::Steps(..) = way {
+                let end = extra.known.map(|known| Step::End(known as u8));
+                self.steps.extend(end);
+                continue;
             }
+            self.steps.truncate(n_steps);
+            self.text.truncate(n_bytes);
             if let Way::Try(number) = way {
                 self.steps.push(Step::Member(member as u16, number));
             }
