@@ -12,6 +12,29 @@ pub struct Learned {
     pub shared: Vec<u8>,
 }
 
+impl Learned {
+    /// Users, each with the record, in the order of their names; what all share is before them, under no
+    /// name.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<(&[u8], &[u8])> {
+        let n_users: usize = self.baselines.iter().map(Records::len).sum();
+        let mut records = Vec::with_capacity(n_users + 1);
+        if !self.shared.is_empty() {
+            records.push((&[][..], &self.shared[..]));
+        }
+        let n_shared = records.len();
+        records.extend(self.baselines.iter().flat_map(Records::iter));
+        records[n_shared..].sort_unstable_by_key(|(user, _)| *user);
+        records
+    }
+
+    /// Bytes of all that there is to keep.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.shared.len() + self.baselines.iter().map(Records::n_bytes).sum::<usize>()
+    }
+}
+
 /// Records of some users, in one piece of memory.
 #[derive(Default)]
 pub struct Records {

@@ -34,7 +34,7 @@ const STATES_BYTES_MIN: usize = 16 << 20;
 const LIMIT_BYTES_MIN: usize = 256 << 20;
 /// One in so many bytes of states may change between two checkpoints; but more, up to so many, where that
 /// is little: what all users share is written with each checkpoint.
-const CHANGED_SHARE: usize = 8;
+const CHANGED_SHARE: usize = 4;
 const CHANGED_BYTES: usize = 8 << 20;
 /// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
 const LINES_SHARE: usize = 16;
@@ -83,9 +83,8 @@ impl MemoryArgs {
         let of_store =
             STORE_BYTES + self.gathered_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
-        // What has changed is handed over with a checkpoint, copied into its write, and from there into
-        // a memtable.
-        Ok(self.memory(n_bytes_left, Some(3), Arc::new(Arc::clone(store))))
+        // What has changed is handed over with a checkpoint, and goes to a file from there.
+        Ok(self.memory(n_bytes_left, Some(1), Arc::new(Arc::clone(store))))
     }
 
     /// What is for states of what is left. If they are kept with checkpoints, what has changed is there
@@ -117,7 +116,7 @@ impl MemoryArgs {
     /// What that takes: while much is on its way to the disk, the next events are gathered.
     fn gathered_bytes(&self) -> usize {
         let n_bytes = self.commit_bytes();
-        if n_bytes < BULK_BYTES_MIN {
+        if n_bytes <= BULK_BYTES_MIN {
             n_bytes
         } else {
             2 * n_bytes

@@ -223,20 +223,11 @@ impl State {
     pub fn put(&self, learned: Vec<Learned>) -> anyhow::Result<()> {
         let mut epochs = self.epochs();
         let epoch = epochs.last + 1;
-        for Learned {
-            task,
-            baselines,
-            shared,
-        } in learned
-        {
-            let mut records: Vec<_> = baselines.iter().flat_map(Records::iter).collect();
+        for learned in learned {
             // Neighbours are in one block of a file, which is read and unpacked once that way.
-            records.sort_unstable_by_key(|(user, _)| *user);
-            if !shared.is_empty() {
-                records.insert(0, (schema::SHARED_BASELINE.as_bytes(), &shared));
-            }
+            let records = learned.in_order();
             epochs.is_changed |= !records.is_empty();
-            let prefix = schema::task_prefix(&task);
+            let prefix = schema::task_prefix(&learned.task);
             let write = |records: &[_]| Writing::new(self, epoch).put_all(&prefix, records);
             if records.len() < RECORDS_SPREAD_MIN {
                 write(&records)?;

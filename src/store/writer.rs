@@ -18,7 +18,7 @@ use super::recent::Recent;
 use super::stretches::StretchKeeper;
 use super::vectors::SumKeeper;
 use super::{Bell, Notice, Outbox, Pipe, Store};
-use crate::batch::{Batch, Block, Learned, Marker, Medium, Records};
+use crate::batch::{Batch, Block, Marker, Medium};
 use crate::engine::{Ends, Flow, Keeper, Logged, Sink};
 use crate::io::ndjson::NdjsonSink;
 use crate::io::position::{self, Position};
@@ -257,38 +257,17 @@ impl Writer {
         batch: &mut Batch,
         families: &Families<'_>,
     ) -> anyhow::Result<()> {
-        // Growing by doubling would take three times as much; a dozen bytes go with each record.
         let mut ends = self.ends.take();
+        let mut learned = std::mem::take(&mut batch.learned);
         let logged = match &mut self.options.keeper {
             None => Vec::new(),
-            Some(keeper) => keeper.keep(&batch.learned, &ends)?,
+            Some(keeper) => keeper.keep(&learned, &ends)?,
         };
         for (task, _) in logged.iter().filter(|(_, logged)| *logged == Logged::Lost) {
             ends.remove(task);
-            batch.learned.retain(|learned| learned.task != *task);
+            learned.retain(|learned| learned.task != *task);
         }
-        let of_records = |records: &Records| records.n_bytes() + 16 * records.len();
-        let of_task = |learned: &Learned| {
-            learned.shared.len() + learned.baselines.iter().map(of_records).sum::<usize>()
-        };
-        let n_bytes: usize = batch.learned.iter().map(of_task).sum();
-        let mut writes = WriteBatch::with_capacity_bytes(n_bytes + (64 << 10));
-        for learned in batch.learned.drain(..) {
-            let mut key = schema::task_prefix(&learned.task);
-            let n_prefix = key.len();
-            // One group after the other is let go: all of them are not needed twice.
-            for records in learned.baselines {
-                for (user, record) in records.iter() {
-                    key.truncate(n_prefix);
-                    key.extend_from_slice(user);
-                    writes.put_cf(families.baselines, &key, record);
-                }
-            }
-            if !learned.shared.is_empty() {
-                let key = schema::baseline_key(&learned.task, schema::SHARED_BASELINE);
-                writes.put_cf(families.baselines, key, &learned.shared);
-            }
-        }
+        let mut writes = WriteBatch::default();
         for (source, end) in &ends {
             if let Some(position) = Position::of(end) {
                 let key = schema::position_key(&position::key(source));
@@ -305,9 +284,9 @@ impl Writer {
                 }
             }
         }
-        if !writes.is_empty() {
+        if !learned.is_empty() || !writes.is_empty() {
             self.put_detector(families, &mut writes);
-            self.store.write(writes, self.options.sync)?;
+            (self.store).write_learned(&learned, writes, self.options.sync)?;
         }
         if let Some(keeper) = &mut self.options.keeper {
             keeper.kept(&ends);
@@ -513,7 +492,6 @@ struct Families<'a> {
     by_id: &'a ColumnFamily,
     by_user: &'a ColumnFamily,
     by_severity: &'a ColumnFamily,
-    baselines: &'a ColumnFamily,
     meta: &'a ColumnFamily,
 }
 
@@ -528,7 +506,6 @@ impl<'a> Families<'a> {
             by_id: store.family(schema::BY_ID),
             by_user: store.family(schema::BY_USER),
             by_severity: store.family(schema::BY_SEVERITY),
-            baselines: store.family(schema::BASELINES),
             meta: store.family(schema::META),
         }
     }

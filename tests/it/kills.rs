@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::database::{SCORE, admin, assert_counts, scored, stats};
 use crate::tools::{DETECTORS, Running, digest, generated, program, shell};
@@ -39,37 +40,43 @@ pub(crate) fn kill_and_repeat(
 #[test]
 fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     for detector in DETECTORS {
-        check_killed_sg_run(detector);
+        check_killed_sg_run(&[detector, "--checkpoint-mib=2"], 60, 211);
     }
 }
 
-fn check_killed_sg_run(detector: &str) {
+/// Much that was learned goes another way than little.
+#[test]
+fn large_checkpoints_of_a_killed_sg_run_are_whole() {
+    let db = check_killed_sg_run(&["--detector=adaptive", "--checkpoint-mib=4"], 6_000, 1_511);
+    let log = std::fs::read_to_string(db.path().join("quiet/LOG")).unwrap();
+    let n_large = log.matches("baselines.sst was ingested").count();
+    assert!(n_large >= 3, "no large checkpoints: {n_large}");
+}
+
+/// Gives the folder with what was there in the end.
+fn check_killed_sg_run(args: &[&str], n_users: u32, within_ms: u32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
-    std::fs::write(&input, generated(150_000, 60, 71)).unwrap();
+    std::fs::write(&input, generated(150_000, n_users, 71)).unwrap();
     let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
     let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
     let command = |db: &Path| {
         let mut command = program("sg-run");
         command
-            .args([
-                "-q",
-                "--threshold=0.5",
-                "--memtable-mib=1",
-                "--checkpoint-mib=2",
-                detector,
-                "--db",
-            ])
+            .args(["-q", "--threshold=0.5", "--memtable-mib=1"])
+            .args(args)
+            .arg("--db")
             .args([db, &input])
             .stdin(Stdio::null());
         command
     };
     assert!(command(&quiet).status().unwrap().success());
-    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, 211);
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, within_ms);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     assert!(command(&killed).status().unwrap().success());
     assert_eq!(full(&killed), full(&quiet));
     assert_eq!(stats(&killed)["events"], 150_000);
+    folder
 }
 
 #[test]

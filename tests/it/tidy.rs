@@ -58,7 +58,7 @@ fn a_foreign_crate_is_named_in_one_place() {
                 "batch/view.rs",
                 "detect/",
                 "store/recent.rs",
-                "store/bulk.rs",
+                "store/bulk/events.rs",
             ],
         ),
         ("simdutf8::", &["record/text.rs"]),
@@ -71,6 +71,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         (
             "tempfile::",
             &[
+                "store/bulk/tests.rs",
                 "store/scratch.rs",
                 "store/state/tests.rs",
                 "metrics/file.rs",

@@ -107,6 +107,32 @@ fn sg_run_goes_on_after_a_full_disk() {
     }
 }
 
+/// What was learned is then the last to be written, as a file.
+#[test]
+fn a_large_checkpoint_waits_for_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let f = folder.path();
+    std::fs::write(f.join("in"), generated(40_000, 5_000, 5)).unwrap();
+    let run = "sg-run -q --detector=adaptive --threshold=0.99 --memtable-mib=1 $f/in --db $d/db";
+    let contents = "sg-store verify --digest --db $d/db";
+    let expected = undisturbed(f, run, contents);
+    let filled = (9_000..13_000)
+        .step_by(500)
+        .map(|kib| fill(f, kib, run, contents));
+    let mut n_of_baselines = 0;
+    for filled in filled {
+        let stderr = &filled.stderr;
+        assert_eq!(filled.contents, expected, "{stderr}");
+        assert_eq!(filled.again, "0", "{stderr}");
+        if filled.code != "0" {
+            assert_eq!(filled.code, "2", "{stderr}");
+            assert!(stderr.contains("make room"), "{stderr}");
+            n_of_baselines += u32::from(stderr.contains("baselines.sst"));
+        }
+    }
+    assert!(n_of_baselines > 0, "it never failed at the checkpoint");
+}
+
 #[test]
 fn a_pipe_goes_on_after_a_full_disk() {
     let folder = tempfile::tempdir().unwrap();
