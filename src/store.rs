@@ -37,7 +37,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Instant;
 
@@ -296,6 +296,11 @@ impl Store {
             flushed.map_err(|error| write_error(&self.path, &error))?;
         }
         Ok(())
+    }
+
+    /// No large write is half-way until what this returns is let go.
+    fn gate_for_reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn property(&self, family: &str, name: &str) -> anyhow::Result<u64> {

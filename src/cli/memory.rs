@@ -32,9 +32,15 @@ const STORE_BYTES: usize = 28 << 20;
 const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
-/// One in so many bytes of states may change between two checkpoints; but more, up to so many, where that
-/// is little: what all users share is written with each checkpoint.
-const CHANGED_SHARE: usize = 4;
+/// Where what has changed goes to, and with it how much of it may be in memory.
+struct Kept {
+    /// So many times it is there, besides in the states.
+    n_times: usize,
+    /// One in so many bytes of states may change between two checkpoints; but more, up to
+    /// [`CHANGED_BYTES`], where that is little: what all users share is written with each checkpoint.
+    changed_share: usize,
+}
+
 const CHANGED_BYTES: usize = 8 << 20;
 /// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
 const LINES_SHARE: usize = 16;
@@ -67,7 +73,11 @@ impl MemoryArgs {
         let n_bytes_left = self.left_by(FIXED_BYTES + STATE_BYTES, enrichment)?;
         // What has changed is handed over with a checkpoint, and freed memory is reused or given back
         // with a delay.
-        Ok(self.memory(n_bytes_left, Some(2), Arc::new(Arc::clone(state))))
+        let kept = Kept {
+            n_times: 2,
+            changed_share: 8,
+        };
+        Ok(self.memory(n_bytes_left, Some(kept), Arc::new(Arc::clone(state))))
     }
 
     /// For a program that keeps baselines in a store: the rest is there.
@@ -84,26 +94,25 @@ impl MemoryArgs {
             STORE_BYTES + self.gathered_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
         // What has changed is handed over with a checkpoint, and goes to a file from there.
-        Ok(self.memory(n_bytes_left, Some(1), Arc::new(Arc::clone(store))))
+        let kept = Kept {
+            n_times: 1,
+            changed_share: 4,
+        };
+        Ok(self.memory(n_bytes_left, Some(kept), Arc::new(Arc::clone(store))))
     }
 
-    /// What is for states of what is left. If they are kept with checkpoints, what has changed is there
-    /// so many times more.
-    fn memory(
-        &self,
-        n_bytes_left: usize,
-        n_times: Option<usize>,
-        shelves: Arc<dyn Shelves>,
-    ) -> Memory {
+    /// What is for states of what is left, and of that for those that have changed, if they are kept with
+    /// checkpoints.
+    fn memory(&self, n_bytes_left: usize, kept: Option<Kept>, shelves: Arc<dyn Shelves>) -> Memory {
         let n_bytes = of_states(n_bytes_left);
         let (bytes_max, changed_bytes_max) =
-            n_times.map_or((n_bytes, usize::MAX), |n_times| split(n_bytes, n_times));
+            (kept.as_ref()).map_or((n_bytes, usize::MAX), |kept| split(n_bytes, kept));
         Memory {
             bytes_max,
             changed_bytes_max,
             step_bytes: self.memory_limit / STEP_SHARE,
             shelves,
-            n_kept: n_times.map(|_| Arc::default()),
+            n_kept: kept.map(|_| Arc::default()),
             n_tasks: Arc::default(),
         }
     }
@@ -116,7 +125,7 @@ impl MemoryArgs {
     /// What that takes: while much is on its way to the disk, the next events are gathered.
     fn gathered_bytes(&self) -> usize {
         let n_bytes = self.commit_bytes();
-        if n_bytes <= BULK_BYTES_MIN {
+        if n_bytes < BULK_BYTES_MIN {
             n_bytes
         } else {
             2 * n_bytes
@@ -236,12 +245,14 @@ fn of_states(n_bytes_left: usize) -> usize {
     n_bytes_left / 5 * 4
 }
 
-/// How many bytes are for states, and how many of those may change between two checkpoints, when what
-/// has changed is there so many times more.
-fn split(n_bytes: usize, n_times: usize) -> (usize, usize) {
-    let share = n_bytes / (CHANGED_SHARE + n_times);
+/// How many bytes are for states, and how many of those may change between two checkpoints.
+fn split(n_bytes: usize, kept: &Kept) -> (usize, usize) {
+    let share = n_bytes / (kept.changed_share + kept.n_times);
     let changed_bytes_max = share.max(CHANGED_BYTES.min(n_bytes / 5));
-    (n_bytes - n_times * changed_bytes_max, changed_bytes_max)
+    (
+        n_bytes - kept.n_times * changed_bytes_max,
+        changed_bytes_max,
+    )
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {

@@ -3,8 +3,10 @@
 //!
 //! Several families have to take in files of one write, each by itself. So the files are built first,
 //! then named in `meta`, in one write with all else that is to be kept with them: from then on the
-//! entries are stored, and whoever opens the store next takes in what a crash has left over. To take in
-//! a file twice changes nothing, and one that is not there any more has been taken in.
+//! entries are stored, and whoever opens the store next takes in what a crash has left over. One that is
+//! not there any more has been taken in. To take in a file twice changes nothing, since nothing that came
+//! after it is kept unless it is kept, too, that the file has been taken in: the log is kept from its
+//! start on, and what else is written as files is named in it first.
 
 mod baselines;
 mod events;
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockWriteGuard};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rocksdb::{DBCompressionType, IngestExternalFileOptions, SstFileWriter, WriteBatch};
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +57,17 @@ impl Store {
         mut others: WriteBatch,
         build: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<RwLockWriteGuard<'_, ()>> {
+        ensure!(
+            !self.has_unfinished_bulk()?,
+            "a write to the database {} has failed half-way: the next program that opens it completes it",
+            self.path.display()
+        );
         let folder = self.path.join(FOLDER);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            sync_folder(&self.path)?;
+        }
         let named = build().and_then(|()| {
             sync_folder(&folder)?;
             let names = serde_json::to_vec(files)?;
@@ -87,6 +97,8 @@ impl Store {
     ) -> anyhow::Result<()> {
         let mut options = family_options(&named.family, &self.tuning, &self.cache);
         set_packing(&mut options, packing);
+        // What a family says of its levels would go before.
+        options.set_compression_per_level(&[packing]);
         let failed = |error| write_error(&self.path, &error);
         let mut writer = SstFileWriter::create(&options);
         let path = self.path.join(FOLDER).join(&named.file);
@@ -156,10 +168,9 @@ impl Store {
             self.flush_log()?;
         }
         match fs::remove_dir_all(self.path.join(FOLDER)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove unfinished files")
-            }
-            _ => Ok(()),
+            Ok(()) => sync_folder(&self.path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).context("cannot remove unfinished files"),
         }
     }
 

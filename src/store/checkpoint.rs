@@ -87,7 +87,7 @@ impl Store {
         let _linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
         // Families take in the files of a large write one after the other, and links have none that are not
         // taken in yet.
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate_for_reading();
         ensure!(
             !self.has_unfinished_bulk()?,
             "a write to the database {} has failed half-way: the next program that opens it completes it",

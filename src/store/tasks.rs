@@ -1,4 +1,5 @@
 //! Records of tasks that move between programs: read, and restored from where others have written them.
+//! Neither happens while a checkpoint has been named and its file is not taken in yet.
 
 use rocksdb::WriteBatch;
 
@@ -9,6 +10,7 @@ use crate::schema;
 
 impl TaskStore for Store {
     fn task(&self, task: &str) -> anyhow::Result<TaskState> {
+        let _gate = self.gate_for_reading();
         self.view().task_state(task)
     }
 
@@ -21,7 +23,7 @@ impl TaskStore for Store {
         task: &str,
         each: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.view().baselines(task, each)
+        self.snapshot()?.baselines(task, each)
     }
 
     fn begin_restore(&self, task: &str, is_whole: bool) -> anyhow::Result<()> {
@@ -32,6 +34,7 @@ impl TaskStore for Store {
             let (from, end) = (schema::task_prefix(task), schema::task_end(task));
             writes.delete_range_cf(self.family(schema::BASELINES), from, end);
         }
+        let _gate = self.gate_for_reading();
         self.write(writes, true)
     }
 
@@ -41,6 +44,7 @@ impl TaskStore for Store {
         for (key, record) in records {
             writes.put_cf(baselines, key, record);
         }
+        let _gate = self.gate_for_reading();
         self.write(writes, false)
     }
 
@@ -60,6 +64,7 @@ impl TaskStore for Store {
         );
         writes.put_cf(meta, schema::log_end_key(task), log_end.to_string());
         writes.delete_cf(meta, schema::restoring_key(task));
+        let _gate = self.gate_for_reading();
         self.write(writes, true)
     }
 
@@ -67,6 +72,7 @@ impl TaskStore for Store {
         let mut writes = WriteBatch::default();
         let meta = self.family(schema::META);
         writes.put_cf(meta, schema::log_end_key(task), log_end.to_string());
+        let _gate = self.gate_for_reading();
         self.write(writes, true)
     }
 }

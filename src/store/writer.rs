@@ -1,6 +1,6 @@
 //! Writes batches: events, indexes, anomalies, alerts and counters of what was gathered go into one
-//! `WriteBatch`; baselines and positions follow now and then in another one. What is there already is
-//! not written or counted again.
+//! write; baselines and positions follow now and then in another one. What is there already is not
+//! written or counted again.
 
 mod behind;
 mod stages;

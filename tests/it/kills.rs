@@ -20,11 +20,12 @@ pub(crate) fn kill_and_repeat(
     within_ms: u32,
 ) -> u32 {
     let mut n_killed = 0;
+    // Spread over the run by a step that is not a divisor of anything.
+    let step_ms = within_ms * 37 / 211;
     for n_tries in 0..n_kills * 4 {
         let mut child = start();
-        // Spread over the run by a step that is not a divisor of anything.
         std::thread::sleep(Duration::from_millis(u64::from(
-            7 + n_tries * 37 % within_ms,
+            7 + n_tries * step_ms % within_ms,
         )));
         let is_running = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
@@ -47,10 +48,18 @@ fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
 /// Much that was learned goes another way than little.
 #[test]
 fn large_checkpoints_of_a_killed_sg_run_are_whole() {
-    let db = check_killed_sg_run(&["--detector=adaptive", "--checkpoint-mib=4"], 6_000, 1_511);
-    let log = std::fs::read_to_string(db.path().join("quiet/LOG")).unwrap();
-    let n_large = log.matches("baselines.sst was ingested").count();
-    assert!(n_large >= 3, "no large checkpoints: {n_large}");
+    let folder = check_killed_sg_run(&["--detector=adaptive", "--checkpoint-mib=4"], 6_000, 1_511);
+    for db in ["quiet", "killed"] {
+        let files = std::fs::read_dir(folder.path().join(db)).unwrap();
+        let logs = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.to_string_lossy().contains("/LOG"));
+        let logs: String = logs
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let n_large = logs.matches("baselines.sst was ingested").count();
+        assert!(n_large >= 3, "no large checkpoints in {db}: {n_large}");
+    }
 }
 
 /// Gives the folder with what was there in the end.

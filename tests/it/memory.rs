@@ -316,13 +316,13 @@ fn what_does_not_fit_into_the_limit_is_refused() {
         (
             "sg-run",
             "--memtable-mib=4000",
-            "--memtable-mib 4000 does not fit into --memory-limit 256MiB: 20 would, or a limit of ",
+            "--memtable-mib 4000 does not fit into --memory-limit 256MiB: 19 would, or a limit of ",
         ),
-        ("sg-run", "--memtable-mib=21", "20 would"),
+        ("sg-run", "--memtable-mib=20", "19 would"),
         (
             "sg-run",
             "--cache-mib=1000",
-            "--cache-mib 1000 does not fit into --memory-limit 256MiB: 80 would, or a limit of ",
+            "--cache-mib 1000 does not fit into --memory-limit 256MiB: 76 would, or a limit of ",
         ),
         ("sg-run", "--line-bytes-max=16777217", "16777216 would"),
         ("sg-score", "--line-bytes-max=100000000", "16777216 would"),
@@ -335,13 +335,13 @@ fn what_does_not_fit_into_the_limit_is_refused() {
     assert!(!folder.path().join("db").exists());
     let args = [
         LIMIT,
-        "--memtable-mib=20",
+        "--memtable-mib=19",
         "--line-bytes-max=16777216",
         "-q",
         &db,
     ];
     run("sg-run", &args, b"").expect_code(0);
-    let args = [LIMIT, "--cache-mib=80", "-q", &db];
+    let args = [LIMIT, "--cache-mib=76", "-q", &db];
     run("sg-run", &args, b"").expect_code(0);
 }
 

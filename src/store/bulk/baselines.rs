@@ -25,15 +25,15 @@ impl Store {
         sync: bool,
     ) -> anyhow::Result<()> {
         let n_bytes: usize = learned.iter().map(Learned::n_bytes).sum();
-        if n_bytes < BULK_BYTES_MIN {
-            let family = self.family(schema::BASELINES);
-            each_baseline(learned, |key, record| {
-                others.put_cf(family, key, record);
-                Ok(())
-            })?;
-            return self.write(others, sync);
+        if n_bytes >= BULK_BYTES_MIN {
+            return self.write_many_baselines(learned, others);
         }
-        self.write_many_baselines(learned, others)
+        let family = self.family(schema::BASELINES);
+        each_baseline(learned, |key, record| {
+            others.put_cf(family, key, record);
+            Ok(())
+        })?;
+        self.write(others, sync)
     }
 
     /// The same for much of it, which is always on the disk then.
