@@ -50,7 +50,6 @@ use rocksdb::{
 pub(crate) use admin::parse_event;
 pub use admin::{Pruned, Verified};
 pub use analysis::{Analysed, Notice, PendingEvent};
-pub use bulk::BULK_BYTES_MIN;
 pub use counters::{BySeverity, Counters};
 pub use digest::Digest;
 pub use feed::News;
@@ -299,8 +298,22 @@ impl Store {
     }
 
     /// No large write is half-way until what this returns is let go.
-    fn gate_for_reading(&self) -> RwLockReadGuard<'_, ()> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    /// If one has failed half-way: the store has to be opened anew then.
+    fn whole(&self) -> anyhow::Result<RwLockReadGuard<'_, ()>> {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.ensure_whole()?;
+        Ok(gate)
+    }
+
+    fn ensure_whole(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.has_unfinished_bulk()?,
+            "a write to the database {} has failed half-way: the next program that opens it completes it",
+            self.path.display()
+        );
+        Ok(())
     }
 
     fn property(&self, family: &str, name: &str) -> anyhow::Result<u64> {

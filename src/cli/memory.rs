@@ -10,7 +10,7 @@ use super::{COMMIT_BYTES, LineArgs};
 use crate::engine::Options;
 use crate::enrich::Enrichment;
 use crate::stage::{Memory, Shelves};
-use crate::store::{BULK_BYTES_MIN, SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
+use crate::store::{SCRATCH_BYTES, STATE_BYTES, Scratch, State, Store, Tuning};
 
 /// The limit.
 #[derive(Args, Clone, Debug)]
@@ -32,15 +32,8 @@ const STORE_BYTES: usize = 28 << 20;
 const STATES_BYTES_MIN: usize = 16 << 20;
 /// The least that can be asked for.
 const LIMIT_BYTES_MIN: usize = 256 << 20;
-/// Where what has changed goes to, and with it how much of it may be in memory.
-struct Kept {
-    /// So many times it is there, besides in the states.
-    n_times: usize,
-    /// One in so many bytes of states may change between two checkpoints; but more, up to
-    /// [`CHANGED_BYTES`], where that is little: what all users share is written with each checkpoint.
-    changed_share: usize,
-}
-
+/// So many bytes of states may change between two checkpoints, however little there is for states, up to a
+/// fifth of it: what all users share is written with each checkpoint.
 const CHANGED_BYTES: usize = 8 << 20;
 /// One in so many bytes may be lines on their way, and as many what a step of scoring takes.
 const LINES_SHARE: usize = 16;
@@ -49,6 +42,14 @@ const STEP_SHARE: usize = 64;
 const BATCH_SHARE: usize = 2048;
 /// One in so many bytes of lines is gathered for the store.
 const COMMIT_SHARE: usize = 64;
+
+/// How much of what has changed is in memory until it is kept.
+struct Kept {
+    /// So many times it is there, besides in the states.
+    n_times: usize,
+    /// One in so many bytes of states may change between two checkpoints.
+    changed_share: usize,
+}
 
 impl MemoryArgs {
     /// For a program that keeps nothing: the rest goes to a temporary folder.
@@ -93,7 +94,8 @@ impl MemoryArgs {
         let of_store =
             STORE_BYTES + self.gathered_bytes() + tuning.memtable_bytes * 4 + tuning.cache_bytes;
         let n_bytes_left = self.left_by(FIXED_BYTES + of_store, enrichment)?;
-        // What has changed is handed over with a checkpoint, and goes to a file from there.
+        // What has changed is handed over with a checkpoint, and goes to a file from there; a few MiB of
+        // it go by a write.
         let kept = Kept {
             n_times: 1,
             changed_share: 4,
@@ -124,12 +126,7 @@ impl MemoryArgs {
 
     /// What that takes: while much is on its way to the disk, the next events are gathered.
     fn gathered_bytes(&self) -> usize {
-        let n_bytes = self.commit_bytes();
-        if n_bytes < BULK_BYTES_MIN {
-            n_bytes
-        } else {
-            2 * n_bytes
-        }
+        2 * self.commit_bytes()
     }
 
     /// What is left for states.

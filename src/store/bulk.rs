@@ -4,9 +4,9 @@
 //! Several families have to take in files of one write, each by itself. So the files are built first,
 //! then named in `meta`, in one write with all else that is to be kept with them: from then on the
 //! entries are stored, and whoever opens the store next takes in what a crash has left over. One that is
-//! not there any more has been taken in. To take in a file twice changes nothing, since nothing that came
-//! after it is kept unless it is kept, too, that the file has been taken in: the log is kept from its
-//! start on, and what else is written as files is named in it first.
+//! not there any more has been taken in. To take in a file twice changes nothing: a crash loses no more than
+//! the end of the log, and files, of memtables or of another write, never get ahead of the log. So whatever
+//! came after a file is lost, unless the word that the file was taken in is kept.
 
 mod baselines;
 mod events;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockWriteGuard};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rocksdb::{DBCompressionType, IngestExternalFileOptions, SstFileWriter, WriteBatch};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ use crate::schema;
 
 /// Bytes of entries from which they are written like this: smaller files would have to be merged
 /// again and again.
-pub const BULK_BYTES_MIN: usize = 4 << 20;
+pub(super) const BULK_BYTES_MIN: usize = 4 << 20;
 /// Where the files are until the store has taken them in.
 const FOLDER: &str = "bulk";
 
@@ -57,11 +57,7 @@ impl Store {
         mut others: WriteBatch,
         build: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<RwLockWriteGuard<'_, ()>> {
-        ensure!(
-            !self.has_unfinished_bulk()?,
-            "a write to the database {} has failed half-way: the next program that opens it completes it",
-            self.path.display()
-        );
+        self.ensure_whole()?;
         let folder = self.path.join(FOLDER);
         if !folder.is_dir() {
             fs::create_dir_all(&folder)

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use super::live::TRIES;
@@ -87,12 +87,7 @@ impl Store {
         let _linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
         // Families take in the files of a large write one after the other, and links have none that are not
         // taken in yet.
-        let _gate = self.gate_for_reading();
-        ensure!(
-            !self.has_unfinished_bulk()?,
-            "a write to the database {} has failed half-way: the next program that opens it completes it",
-            self.path.display()
-        );
+        let _gate = self.whole()?;
         remove(&self.path)?;
         // What is in memory is written out first: links to a log would change under whoever copies them.
         let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db).map_err(failed)?;

@@ -10,7 +10,7 @@ use crate::schema;
 
 impl TaskStore for Store {
     fn task(&self, task: &str) -> anyhow::Result<TaskState> {
-        let _gate = self.gate_for_reading();
+        let _gate = self.whole()?;
         self.view().task_state(task)
     }
 
@@ -34,7 +34,7 @@ impl TaskStore for Store {
             let (from, end) = (schema::task_prefix(task), schema::task_end(task));
             writes.delete_range_cf(self.family(schema::BASELINES), from, end);
         }
-        let _gate = self.gate_for_reading();
+        let _gate = self.whole()?;
         self.write(writes, true)
     }
 
@@ -44,7 +44,7 @@ impl TaskStore for Store {
         for (key, record) in records {
             writes.put_cf(baselines, key, record);
         }
-        let _gate = self.gate_for_reading();
+        let _gate = self.whole()?;
         self.write(writes, false)
     }
 
@@ -64,7 +64,7 @@ impl TaskStore for Store {
         );
         writes.put_cf(meta, schema::log_end_key(task), log_end.to_string());
         writes.delete_cf(meta, schema::restoring_key(task));
-        let _gate = self.gate_for_reading();
+        let _gate = self.whole()?;
         self.write(writes, true)
     }
 
@@ -72,7 +72,7 @@ impl TaskStore for Store {
         let mut writes = WriteBatch::default();
         let meta = self.family(schema::META);
         writes.put_cf(meta, schema::log_end_key(task), log_end.to_string());
-        let _gate = self.gate_for_reading();
+        let _gate = self.whole()?;
         self.write(writes, true)
     }
 }

@@ -67,12 +67,7 @@ impl Store {
     /// If a write has failed half-way: the store has to be opened anew then.
     pub(super) fn snapshot(&self) -> anyhow::Result<View<'_>> {
         // Families take in the files of a large write one after the other.
-        let gate = self.gate_for_reading();
-        anyhow::ensure!(
-            !self.has_unfinished_bulk()?,
-            "a write to the database {} has failed half-way: the next program that opens it completes it",
-            self.path.display()
-        );
+        let gate = self.whole()?;
         let snapshot = self.db.snapshot();
         drop(gate);
         Ok(View {

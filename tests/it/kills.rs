@@ -4,10 +4,9 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::database::{SCORE, admin, assert_counts, scored, stats};
 use crate::tools::{DETECTORS, Running, digest, generated, program, shell};
@@ -20,12 +19,11 @@ pub(crate) fn kill_and_repeat(
     within_ms: u32,
 ) -> u32 {
     let mut n_killed = 0;
-    // Spread over the run by a step that is not a divisor of anything.
-    let step_ms = within_ms * 37 / 211;
     for n_tries in 0..n_kills * 4 {
         let mut child = start();
+        // Spread over the run by a step that is not a divisor of anything.
         std::thread::sleep(Duration::from_millis(u64::from(
-            7 + n_tries * step_ms % within_ms,
+            7 + n_tries * 37 % within_ms,
         )));
         let is_running = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
@@ -41,51 +39,78 @@ pub(crate) fn kill_and_repeat(
 #[test]
 fn killed_sg_run_goes_on_as_if_nothing_had_happened() {
     for detector in DETECTORS {
-        check_killed_sg_run(&[detector, "--checkpoint-mib=2"], 60, 211);
+        check_killed_sg_run(detector);
     }
 }
 
-/// Much that was learned goes another way than little.
-#[test]
-fn large_checkpoints_of_a_killed_sg_run_are_whole() {
-    let folder = check_killed_sg_run(&["--detector=adaptive", "--checkpoint-mib=4"], 6_000, 1_511);
-    for db in ["quiet", "killed"] {
-        let files = std::fs::read_dir(folder.path().join(db)).unwrap();
-        let logs = files
-            .map(|file| file.unwrap().path())
-            .filter(|path| path.to_string_lossy().contains("/LOG"));
-        let logs: String = logs
-            .map(|path| std::fs::read_to_string(path).unwrap())
-            .collect();
-        let n_large = logs.matches("baselines.sst was ingested").count();
-        assert!(n_large >= 3, "no large checkpoints in {db}: {n_large}");
-    }
-}
-
-/// Gives the folder with what was there in the end.
-fn check_killed_sg_run(args: &[&str], n_users: u32, within_ms: u32) -> TempDir {
+fn check_killed_sg_run(detector: &str) {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("events.ndjson");
-    std::fs::write(&input, generated(150_000, n_users, 71)).unwrap();
+    std::fs::write(&input, generated(150_000, 60, 71)).unwrap();
     let (quiet, killed) = (folder.path().join("quiet"), folder.path().join("killed"));
     let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
     let command = |db: &Path| {
         let mut command = program("sg-run");
         command
-            .args(["-q", "--threshold=0.5", "--memtable-mib=1"])
-            .args(args)
-            .arg("--db")
+            .args([
+                "-q",
+                "--threshold=0.5",
+                "--memtable-mib=1",
+                "--checkpoint-mib=2",
+                detector,
+                "--db",
+            ])
             .args([db, &input])
             .stdin(Stdio::null());
         command
     };
     assert!(command(&quiet).status().unwrap().success());
-    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, within_ms);
+    let n_killed = kill_and_repeat(&|| command(&killed).spawn().unwrap(), 10, 211);
     assert!(n_killed >= 8, "it was too fast to be killed: {n_killed}");
     assert!(command(&killed).status().unwrap().success());
     assert_eq!(full(&killed), full(&quiet));
     assert_eq!(stats(&killed)["events"], 150_000);
-    folder
+}
+
+/// Much that was learned goes another way than little.
+#[test]
+fn large_checkpoints_of_a_killed_sg_run_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("events.ndjson");
+    std::fs::write(&input, generated(150_000, 6_000, 71)).unwrap();
+    let command = |db: &Path| {
+        let mut command = program("sg-run");
+        command
+            .args(["-q", "--detector=adaptive", "--memtable-mib=1"])
+            .args(["--checkpoint-mib=4", "--db"])
+            .args([db, &input])
+            .stdin(Stdio::null());
+        command
+    };
+    let full = |db: &Path| admin("verify", db, &["--digest"]).expect_code(0).stdout;
+    let quiet = folder.path().join("quiet");
+    let start = Instant::now();
+    assert!(command(&quiet).status().unwrap().success());
+    let took = start.elapsed();
+    let expected = full(&quiet);
+    // They come one after the other in the second half.
+    let (mut n_killed, mut n_large) = (0, 0);
+    for percent in [47, 59, 71, 83] {
+        let killed = folder.path().join(format!("killed-{percent}"));
+        let mut child = command(&killed).spawn().unwrap();
+        std::thread::sleep(took * percent / 100);
+        n_killed += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(killed.join("LOG")).unwrap();
+        n_large += log.matches("baselines.sst was ingested").count();
+        assert!(command(&killed).status().unwrap().success());
+        assert!(full(&killed) == expected, "killed after {percent}%");
+    }
+    assert!(
+        n_killed > 1 && n_large > 1,
+        "{n_killed} killed, {n_large} large checkpoints"
+    );
 }
 
 #[test]
