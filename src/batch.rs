@@ -240,8 +240,9 @@ impl Block {
         }
     }
 
-    /// Takes what its lines were mapped to for them.
-    pub fn take_mapped(&mut self, mapped: Mapped) {
+    /// Takes what its lines were mapped to for them, and gives those back.
+    pub fn take_mapped(&mut self, mapped: Mapped) -> Vec<u8> {
+        let read = std::mem::take(&mut self.lines);
         self.n_lines = mapped.places.len() as u64;
         self.n_blank = mapped.n_blank;
         self.arena = mapped.arena;
@@ -250,12 +251,10 @@ impl Block {
         self.rejects = mapped.rejects;
         self.places = mapped.places;
         match String::from_utf8(mapped.lines) {
-            Ok(text) => {
-                self.text = Some(text);
-                self.lines.clear();
-            }
+            Ok(text) => self.text = Some(text),
             Err(error) => self.lines = error.into_bytes(),
         }
+        read
     }
 
     fn parse_line(

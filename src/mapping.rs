@@ -90,6 +90,8 @@ struct Kept {
     orders: Orders,
     /// How many bytes are written for one that is read.
     growth: f32,
+    /// Memory for lines.
+    lines: Vec<u8>,
 }
 
 impl Default for Kept {
@@ -99,6 +101,7 @@ impl Default for Kept {
             plans: Plans::default(),
             orders: Orders::default(),
             growth: 1.0,
+            lines: Vec::new(),
         }
     }
 }
@@ -255,8 +258,11 @@ impl Mapping {
             block.parse(line_bytes_max);
             return;
         }
-        let mapped = mapper::map_block(self, block, ahead, line_bytes_max);
-        block.take_mapped(mapped);
+        let mut kept = self.take_kept();
+        let output = block.room_for_mapped(std::mem::take(&mut kept.lines));
+        let mapped = mapper::map_block(self, &mut kept, block, ahead, line_bytes_max, output);
+        kept.lines = block.take_mapped(mapped);
+        self.give_back(kept);
     }
 }
 

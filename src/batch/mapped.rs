@@ -1,6 +1,6 @@
 //! What the lines of a block are mapped to.
 
-use super::{Block, Medium, Reject};
+use super::{BYTES_KEPT_MAX, Block, Medium, Reject};
 use crate::record::{self, Checked, Code, Event, Fields, Orders, Reason, StageFields, Text, text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
@@ -169,6 +169,21 @@ impl Mapped {
 pub const PARTITION_PREFIX: &str = "kafka:";
 
 impl Block {
+    /// Room for what its lines are mapped to, in its own memory and in `lines`.
+    pub fn room_for_mapped(&mut self, mut lines: Vec<u8>) -> Mapped {
+        lines.clear();
+        lines.shrink_to(BYTES_KEPT_MAX);
+        Mapped {
+            lines,
+            places: std::mem::take(&mut self.places),
+            arena: std::mem::take(&mut self.arena),
+            events: std::mem::take(&mut self.events),
+            stage_fields: std::mem::take(&mut self.stage_fields),
+            rejects: std::mem::take(&mut self.rejects),
+            ..Mapped::default()
+        }
+    }
+
     /// Where a line that was read stands, the line with that number at that offset among them.
     #[must_use]
     pub fn place_of_line(&self, line_index: usize, start: usize) -> LinePlace<'_> {

@@ -97,6 +97,7 @@ pub(super) fn write(
     }
     output.extend_from_slice(b"}}");
     members.close = output.len() - 1 - start;
+    members.find_escapes(&output[start..]);
     Ok(())
 }
 

@@ -1,14 +1,21 @@
 //! Regular expressions as mappings write them.
 
+use std::ops::Range;
+
 use anyhow::Context as _;
 use memchr::memmem::Finder;
-use regex::{Captures, Regex, RegexSet, RegexSetBuilder};
+use regex::{RegexSet, RegexSetBuilder};
+use regex_automata::Input;
+use regex_automata::meta::Regex;
+use regex_automata::util::primitives::{NonMaxUsize, PatternID};
 use regex_syntax::hir::{Hir, Look, literal::Extractor};
 
 /// An expression. Its classes `\d`, `\w`, `\s` and their opposites are those of ASCII: what programs write around their
 /// values is, and the automaton is ten times smaller.
 pub(super) struct Expression {
+    /// Not that of the crate `regex`, which gives groups only in memory that it allocates each time.
     regex: Regex,
+    written: String,
     /// Every match begins with it: most texts do not hold it, which is found out much faster.
     beginning: Option<Box<Finder<'static>>>,
 }
@@ -23,10 +30,11 @@ impl Expression {
             // As it stands: written out, `[+-\d]` would be a range.
             regex_syntax::parse(text)?;
             let written = in_ascii(text);
-            let mut builder = regex::RegexBuilder::new(&written);
+            let config = Regex::config().nfa_size_limit(Some(REGEX_BYTES_MAX));
             anyhow::Ok(Self {
-                regex: builder.size_limit(REGEX_BYTES_MAX).build()?,
+                regex: Regex::builder().configure(config).build(&written)?,
                 beginning: beginning_of(&regex_syntax::parse(&written)?),
+                written,
             })
         };
         build().with_context(|| format!("'{text}' is no regular expression"))
@@ -41,15 +49,32 @@ impl Expression {
         self.may_match(text) && self.regex.is_match(text)
     }
 
-    /// The first match and its groups.
-    pub(super) fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
-        let may_match = self.may_match(text);
-        may_match.then(|| self.regex.captures(text)).flatten()
+    /// Where the first group of the first match stands.
+    pub(super) fn first_group(&self, text: &str) -> Option<Range<usize>> {
+        // The whole match and the group, each with its two ends.
+        let mut ends = [None; 4];
+        if !self.may_match(text) {
+            return None;
+        }
+        self.regex.search_slots(&Input::new(text), &mut ends)?;
+        let [_, _, start, end] = ends.map(|end| end.map(NonMaxUsize::get));
+        Some(start?..end?)
+    }
+
+    /// Where the groups of the first match stand, the first of which is the whole.
+    pub(super) fn groups(&self, text: &str) -> Option<Vec<Option<Range<usize>>>> {
+        if !self.may_match(text) {
+            return None;
+        }
+        let mut captures = self.regex.create_captures();
+        self.regex.captures(text, &mut captures);
+        let is_match = captures.is_match();
+        is_match.then(|| captures.iter().map(|group| Some(group?.range())).collect())
     }
 
     /// The names of its groups, the first of which is the whole.
     pub(super) fn group_names(&self) -> impl Iterator<Item = Option<&str>> {
-        self.regex.capture_names()
+        self.regex.group_info().pattern_names(PatternID::ZERO)
     }
 }
 
@@ -74,7 +99,7 @@ fn beginning_of(parsed: &Hir) -> Option<Box<Finder<'static>>> {
 pub(super) fn regex_set<'r>(all: impl Iterator<Item = &'r Expression>) -> anyhow::Result<RegexSet> {
     /// A set of expressions, compiled, is no larger.
     const SET_BYTES_MAX: usize = 32 << 20;
-    let mut builder = RegexSetBuilder::new(all.map(|it| it.regex.as_str()));
+    let mut builder = RegexSetBuilder::new(all.map(|it| &it.written));
     Ok(builder.size_limit(SET_BYTES_MAX).build()?)
 }
 
@@ -147,8 +172,10 @@ mod tests {
             let expression = Expression::new(pattern).expect("an expression");
             let found = expression.beginning.as_ref().map(|it| it.needle());
             assert_eq!(found, beginning.map(str::as_bytes), "for {pattern}");
-            let group = expression.captures(text).and_then(|found| found.get(1));
-            assert_eq!(group.map(|it| it.as_str()), expected, "for {pattern}");
+            let group = expression.first_group(text);
+            assert_eq!(group.clone().map(|it| &text[it]), expected, "for {pattern}");
+            let groups = expression.groups(text);
+            assert_eq!(groups.and_then(|groups| groups[1].clone()), group);
             assert_eq!(expression.is_match(text), expected.is_some());
         };
         check(":user/(.+)$", Some(":user/"), "arn:user/ann", Some("ann"));

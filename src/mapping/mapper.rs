@@ -37,12 +37,14 @@ const GROWTH_ROOM: f32 = 1.0625;
 /// 31 bits that offsets have.
 const LINE_WRITTEN_MAX: usize = 512 << 20;
 
-/// Maps all lines of a block.
+/// Maps all lines of a block, into the room that `output` is.
 pub(super) fn map_block(
     mapping: &Mapping,
+    kept: &mut Kept,
     block: &Block,
     ahead: &Ahead,
     line_bytes_max: usize,
+    output: Mapped,
 ) -> Mapped {
     let bytes = &block.lines;
     // Checked once for all lines, if they are all text.
@@ -67,10 +69,10 @@ pub(super) fn map_block(
         start = end + 1;
     }
     let mut mapper = Mapper::new(mapping);
-    let kept = mapping.take_kept();
-    mapper.memos = kept.memos;
-    mapper.plans = kept.plans;
-    mapper.orders = kept.orders;
+    mapper.output = output;
+    mapper.memos = std::mem::take(&mut kept.memos);
+    mapper.plans = std::mem::take(&mut kept.plans);
+    mapper.orders = std::mem::take(&mut kept.orders);
     let start = mapper.output.mark();
     let n_bytes = bytes.len() as f32 * kept.growth * GROWTH_ROOM;
     mapper.output.reserve(n_bytes as usize);
@@ -94,16 +96,12 @@ pub(super) fn map_block(
         }
     }
     // Blocks that follow each other are alike; a few lines say little of those that come.
-    let mut growth = kept.growth;
     if bytes.len() >= GROWTH_KNOWN_BYTES {
-        growth = mapper.output.n_bytes_since(start) as f32 / bytes.len() as f32;
+        kept.growth = mapper.output.n_bytes_since(start) as f32 / bytes.len() as f32;
     }
-    mapping.give_back(Kept {
-        growth,
-        memos: mapper.memos,
-        plans: mapper.plans,
-        orders: mapper.orders,
-    });
+    kept.memos = mapper.memos;
+    kept.plans = mapper.plans;
+    kept.orders = mapper.orders;
     mapper.output
 }
 

@@ -221,7 +221,10 @@ impl<'r> View<'r, '_> {
     }
 
     /// The first value that rules give, and the rule's number.
-    pub(super) fn first(&self, rules: &Rules) -> Option<(usize, Given<'r>)> {
+    pub(super) fn first<'v>(&self, rules: &'v Rules) -> Option<(usize, Given<'v>)>
+    where
+        'r: 'v,
+    {
         let rules = rules.all.iter().enumerate();
         rules
             .into_iter()
@@ -230,7 +233,10 @@ impl<'r> View<'r, '_> {
     }
 
     /// What a rule gives whose conditions hold.
-    fn value(&self, rule: &Rule) -> Option<Given<'r>> {
+    fn value<'v>(&self, rule: &'v Rule) -> Option<Given<'v>>
+    where
+        'r: 'v,
+    {
         let mut text = match &rule.origin {
             Origin::Path(lookup) => {
                 let slot = self.look(lookup)?;
@@ -242,11 +248,14 @@ impl<'r> View<'r, '_> {
             Origin::Template(parts) => Cow::Owned(self.fill(parts)?),
         };
         if let Some(pattern) = &rule.pattern {
-            let group = pattern.captures(&text)?.get(1)?.range();
+            let group = pattern.first_group(&text)?;
             if group.is_empty() {
                 return None;
             }
-            text = Cow::Owned(text[group].to_owned());
+            text = match text {
+                Cow::Borrowed(text) => Cow::Borrowed(&text[group]),
+                Cow::Owned(text) => Cow::Owned(text[group].to_owned()),
+            };
         }
         match rule.form {
             // An IPv4 address has one spelling.
@@ -258,7 +267,7 @@ impl<'r> View<'r, '_> {
             None => {}
         }
         if let Some(table) = &rule.table {
-            text = Cow::Owned(table.get(&text)?.to_owned());
+            text = Cow::Borrowed(table.get(&text)?);
         }
         Some(Given::Text(text))
     }
@@ -303,6 +312,10 @@ impl<'r> View<'r, '_> {
     }
 
     pub(super) fn push_slot(&self, slot: &Slot, is_kept: bool, output: &mut Vec<u8>) {
+        if matches!(slot.kind, Kind::Plain | Kind::Escaped) {
+            self.texts.push_quoted(slot, output);
+            return;
+        }
         // What no reader can read as a number is text.
         let is_number = || {
             let text = self.texts.raw(slot);

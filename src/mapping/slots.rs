@@ -143,6 +143,14 @@ impl<'a> Texts<'a> {
         push_part(output, text, slot.start as usize..slot.end as usize);
     }
 
+    /// Appends a value that is a JSON string there, with its quotes.
+    #[inline]
+    pub(super) fn push_quoted(&self, slot: &Slot, output: &mut Vec<u8>) {
+        debug_assert!(matches!(slot.kind, Kind::Plain | Kind::Escaped));
+        let text = self.text(slot.text).as_bytes();
+        push_part(output, text, slot.start as usize - 1..slot.end as usize + 1);
+    }
+
     /// A value as it stands there: the inside of a string, escapes and all.
     pub(super) fn raw(&self, slot: &Slot) -> &str {
         &self.text(slot.text)[slot.start as usize..slot.end as usize]

@@ -133,6 +133,25 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
+    /// Looks which strings have escapes, which was not known when they were written. Most lines have none.
+    pub(crate) fn find_escapes(&mut self, line: &[u8]) {
+        if memchr::memchr(b'\\', line).is_none() {
+            return;
+        }
+        let of_event = [
+            &mut self.event_id,
+            &mut self.user,
+            &mut self.kind,
+            &mut self.source_ip,
+            &mut self.geo_location,
+            &mut self.threat_score,
+            &mut self.status,
+        ];
+        for value in of_event.into_iter().chain(&mut self.of_metadata).flatten() {
+            value.find_escapes(line);
+        }
+    }
+
     /// Filled in place: it is large, and every line needs one.
     fn read(&mut self, line: &str, orders: &mut Orders) -> Checked<()> {
         let mut scanner = Scanner::new(line);

@@ -33,19 +33,28 @@ pub(crate) struct Quoted {
 }
 
 impl Value {
-    /// The value that stands from `start` to the end of a text as JSON; an object or array is none.
+    /// The value that stands from `start` to the end of a text as JSON; an object or array is none. Whether a string has
+    /// escapes is left to [`Self::find_escapes`].
     pub(crate) fn at(text: &[u8], start: usize) -> Option<Self> {
         let value = text.get(start..)?;
         let end = text.len();
         match value.first()? {
             b'"' => Some(Self::String(Quoted {
                 span: span(start + 1, end - 1),
-                has_escapes: memchr::memchr(b'\\', value).is_some(),
+                has_escapes: false,
             })),
             b'-' | b'0'..=b'9' => Some(Self::Number(span(start, end))),
             b't' | b'f' => Some(Self::Bool),
             b'n' => Some(Self::Null),
             _ => None,
+        }
+    }
+
+    /// Looks whether a string of the text has escapes.
+    pub(crate) fn find_escapes(&mut self, text: &[u8]) {
+        if let Self::String(quoted) = self {
+            let inside = &text[quoted.span.start as usize..quoted.span.end as usize];
+            quoted.has_escapes = memchr::memchr(b'\\', inside).is_some();
         }
     }
 }
