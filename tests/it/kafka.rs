@@ -8,4 +8,5 @@ mod metrics;
 mod pipe;
 mod run;
 mod scale;
+mod transactions;
 mod trouble;

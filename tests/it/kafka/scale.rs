@@ -11,14 +11,14 @@ use super::broker::{send, shared, topic, wait_long};
 use crate::tools::{DETECTORS, Ran, Running, generated, run};
 
 /// A group of `sg-run` on one topic.
-struct Group {
+pub(super) struct Group {
     folder: tempfile::TempDir,
-    topic: String,
+    pub(super) topic: String,
     detector: &'static str,
 }
 
 impl Group {
-    fn new(n_partitions: i32, detector: &'static str) -> Self {
+    pub(super) fn new(n_partitions: i32, detector: &'static str) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             topic: topic(n_partitions),
@@ -26,7 +26,7 @@ impl Group {
         }
     }
 
-    fn db(&self, name: &str) -> PathBuf {
+    pub(super) fn db(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -67,7 +67,7 @@ impl Group {
     }
 
     /// Reads what is left.
-    fn finish(&self, name: &str) -> Ran {
+    pub(super) fn finish(&self, name: &str) -> Ran {
         let mut args = self.args(name);
         args.push("-e".to_owned());
         run(
@@ -78,7 +78,7 @@ impl Group {
     }
 
     /// What one program alone makes of the topic.
-    fn expected(&self) -> Value {
+    pub(super) fn expected(&self) -> Value {
         let db = self.db("alone");
         let args = [
             "-b",
@@ -96,7 +96,7 @@ impl Group {
 }
 
 /// Digests of several databases as one, but for what each has for itself.
-fn sums(dbs: &[&Path]) -> Value {
+pub(super) fn sums(dbs: &[&Path]) -> Value {
     let mut args = vec!["verify", "--digest"];
     for db in dbs {
         args.extend(["--db", db.to_str().unwrap()]);
