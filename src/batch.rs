@@ -133,8 +133,9 @@ pub struct Block {
     pub looks: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// Bytes of lines, and of what stages add to them, for which a block keeps its memory.
+/// Bytes of lines, and of what stages add to them, for which a block keeps its memory, and what is in so many.
 const BYTES_KEPT_MAX: usize = 1 << 20;
+const LINES_KEPT_MAX: usize = BYTES_KEPT_MAX / 64;
 
 /// A piece of a line that is too long to be held whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,14 +195,14 @@ impl Block {
         self.lines_start = 0;
         self.n_bytes_read = 0;
         self.read_at = None;
-        self.events.clear();
-        self.stage_fields.clear();
-        self.rejects.clear();
+        clear(&mut self.events);
+        clear(&mut self.stage_fields);
+        clear(&mut self.rejects);
+        clear(&mut self.places);
         self.part = None;
         self.n_lines = 0;
         self.n_blank = 0;
         self.origins.clear();
-        self.places.clear();
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();
@@ -240,9 +241,11 @@ impl Block {
         }
     }
 
-    /// Takes what its lines were mapped to for them, and gives those back.
+    /// Takes what its lines were mapped to for them, and gives their memory back, empty.
     pub fn take_mapped(&mut self, mapped: Mapped) -> Vec<u8> {
-        let read = std::mem::take(&mut self.lines);
+        let mut read = std::mem::take(&mut self.lines);
+        read.clear();
+        read.shrink_to(BYTES_KEPT_MAX);
         self.n_lines = mapped.places.len() as u64;
         self.n_blank = mapped.n_blank;
         self.arena = mapped.arena;
@@ -511,6 +514,12 @@ impl StageFields {
             .filter(|member| !member.is_none())
             .collect()
     }
+}
+
+/// Empties a list, which keeps its memory unless it was an unusual one.
+fn clear<T>(list: &mut Vec<T>) {
+    list.clear();
+    list.shrink_to(LINES_KEPT_MAX);
 }
 
 /// The text of a line. Its length is looked at first: a line that came in parts was, too.

@@ -83,14 +83,14 @@ pub struct Mapping {
     kept: Mutex<Vec<Kept>>,
 }
 
-/// What one thread has learned of records: it saves work, and changes nothing.
+/// What one thread has learned of records, and memory that it had: it saves work, and changes nothing.
 struct Kept {
     memos: Memos,
     plans: Plans,
     orders: Orders,
     /// How many bytes are written for one that is read.
     growth: f32,
-    /// Memory for lines.
+    /// Empty, with the memory of lines that were read.
     lines: Vec<u8>,
 }
 

@@ -1,6 +1,6 @@
 //! What the lines of a block are mapped to.
 
-use super::{BYTES_KEPT_MAX, Block, Medium, Reject};
+use super::{Block, Medium, Reject};
 use crate::record::{self, Checked, Code, Event, Fields, Orders, Reason, StageFields, Text, text};
 
 /// Lines of ours with what stands in them, those that cannot be mapped as they came, and where each comes from.
@@ -169,10 +169,10 @@ impl Mapped {
 pub const PARTITION_PREFIX: &str = "kafka:";
 
 impl Block {
-    /// Room for what its lines are mapped to, in its own memory and in `lines`.
-    pub fn room_for_mapped(&mut self, mut lines: Vec<u8>) -> Mapped {
-        lines.clear();
-        lines.shrink_to(BYTES_KEPT_MAX);
+    /// Room for what its lines are mapped to, in its own memory and in `lines`, both of which are empty.
+    pub fn room_for_mapped(&mut self, lines: Vec<u8>) -> Mapped {
+        debug_assert!(lines.is_empty() && self.events.is_empty() && self.rejects.is_empty());
+        debug_assert!(self.places.is_empty() && self.arena.is_empty());
         Mapped {
             lines,
             places: std::mem::take(&mut self.places),
@@ -214,4 +214,41 @@ pub struct LinePlace<'a> {
     pub offset: u64,
     /// Its number among the records of a line, if it was taken out of one.
     pub record: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BYTES_KEPT_MAX, LINES_KEPT_MAX};
+    use super::*;
+
+    #[test]
+    fn memory_goes_round_unless_it_was_for_something_unusual() {
+        let (mut block, mut lines) = (Block::new(), Vec::new());
+        for n_rejects in [1_000, 100_000, 3] {
+            block.lines.extend_from_slice(&vec![b' '; 40 * n_rejects]);
+            let mut mapped = block.room_for_mapped(lines);
+            for _ in 0..n_rejects {
+                let reason = Reason::of_line(Code::NotAnObject, "no object");
+                mapped.reject(&[b'x'; 40], reason);
+            }
+            lines = block.take_mapped(mapped);
+            assert_eq!(
+                (block.rejects.len(), block.n_lines),
+                (n_rejects, n_rejects as u64)
+            );
+            assert_eq!(block.bytes(block.rejects[n_rejects - 1].line), [b'x'; 40]);
+            assert!(lines.is_empty() && lines.capacity() >= 40_000.min(BYTES_KEPT_MAX));
+            block.clear();
+            let n_kept = (block.rejects.capacity(), block.lines.capacity());
+            assert!(
+                n_kept.0 >= 1_000 && n_kept.0 <= LINES_KEPT_MAX,
+                "{n_kept:?}"
+            );
+            assert!(
+                n_kept.1 >= 40_000 && n_kept.1 <= BYTES_KEPT_MAX,
+                "{n_kept:?}"
+            );
+            assert!(lines.capacity() <= BYTES_KEPT_MAX);
+        }
+    }
 }

@@ -2,19 +2,21 @@
 
 use std::ops::Range;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use memchr::memmem::Finder;
 use regex::{RegexSet, RegexSetBuilder};
 use regex_automata::Input;
 use regex_automata::meta::Regex;
+use regex_automata::util::captures::Captures;
 use regex_automata::util::primitives::{NonMaxUsize, PatternID};
 use regex_syntax::hir::{Hir, Look, literal::Extractor};
 
 /// An expression. Its classes `\d`, `\w`, `\s` and their opposites are those of ASCII: what programs write around their
 /// values is, and the automaton is ten times smaller.
 pub(super) struct Expression {
-    /// Not that of the crate `regex`, which gives groups only in memory that it allocates each time.
+    /// Not that of the crate `regex`, which gives groups in memory that is allocated, and not in some on the stack.
     regex: Regex,
+    /// What it is compiled from, for those that are tried together.
     written: String,
     /// Every match begins with it: most texts do not hold it, which is found out much faster.
     beginning: Option<Box<Finder<'static>>>,
@@ -31,8 +33,13 @@ impl Expression {
             regex_syntax::parse(text)?;
             let written = in_ascii(text);
             let config = Regex::config().nfa_size_limit(Some(REGEX_BYTES_MAX));
+            let regex = Regex::builder().configure(config).build(&written);
+            let regex = regex.map_err(|error| match error.size_limit() {
+                Some(_) => anyhow!("it takes more than {} MiB, compiled", REGEX_BYTES_MAX >> 20),
+                None => error.into(),
+            });
             anyhow::Ok(Self {
-                regex: Regex::builder().configure(config).build(&written)?,
+                regex: regex?,
                 beginning: beginning_of(&regex_syntax::parse(&written)?),
                 written,
             })
@@ -61,15 +68,14 @@ impl Expression {
         Some(start?..end?)
     }
 
-    /// Where the groups of the first match stand, the first of which is the whole.
-    pub(super) fn groups(&self, text: &str) -> Option<Vec<Option<Range<usize>>>> {
+    /// The first match and its groups.
+    pub(super) fn captures(&self, text: &str) -> Option<Captures> {
         if !self.may_match(text) {
             return None;
         }
         let mut captures = self.regex.create_captures();
         self.regex.captures(text, &mut captures);
-        let is_match = captures.is_match();
-        is_match.then(|| captures.iter().map(|group| Some(group?.range())).collect())
+        captures.is_match().then_some(captures)
     }
 
     /// The names of its groups, the first of which is the whole.
@@ -164,6 +170,12 @@ mod tests {
         for wrong in [r"[+-\d]", r"(\d", "\\"] {
             assert!(Expression::new(wrong).is_err(), "for {wrong}");
         }
+        let large = Expression::new(r"(?:[a-z]{1000}){1000}").map(drop);
+        let error = format!("{:#}", large.expect_err("it is too large"));
+        assert!(
+            error.ends_with("it takes more than 4 MiB, compiled"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -174,14 +186,18 @@ mod tests {
             assert_eq!(found, beginning.map(str::as_bytes), "for {pattern}");
             let group = expression.first_group(text);
             assert_eq!(group.clone().map(|it| &text[it]), expected, "for {pattern}");
-            let groups = expression.groups(text);
-            assert_eq!(groups.and_then(|groups| groups[1].clone()), group);
+            let captures = expression.captures(text);
+            let of_captures = captures.and_then(|captures| captures.get_group(1));
+            assert_eq!(of_captures.map(|span| span.range()), group);
             assert_eq!(expression.is_match(text), expected.is_some());
         };
         check(":user/(.+)$", Some(":user/"), "arn:user/ann", Some("ann"));
         check(":user/(.+)$", Some(":user/"), "arn:role/ann", None);
         check("/+([a-z]+)", None, "a//b", Some("b"));
         check("//+([a-z]+)", Some("//"), "a///b", Some("b"));
+        check("^(a)?(b)", None, "ab", Some("a"));
+        let optional = Expression::new("^(a)?(b)").expect("an expression");
+        assert!(optional.is_match("b") && optional.first_group("b").is_none());
         // It is no faster where a match stands at the beginning.
         check("^user/(.+)$", None, "user/ann", Some("ann"));
         check("(?i)user/(.+)$", None, "USER/ann", Some("ann"));

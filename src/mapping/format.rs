@@ -178,12 +178,12 @@ impl Format {
                     None => 0,
                 };
                 let pattern = &self.patterns[next + number];
-                Some((next + number, pattern, pattern.regex.groups(text)?))
+                Some((next + number, pattern, pattern.regex.captures(text)?))
             });
-            if let Some((number, pattern, groups)) = found {
+            if let Some((number, pattern, captures)) = found {
                 spans.extend_from_slice(&(number as u32).to_le_bytes());
                 for &(group, _) in &pattern.groups {
-                    let place = groups[group].as_ref();
+                    let place = captures.get_group(group);
                     let (start, end) =
                         place.map_or((u32::MAX, 0), |it| (it.start as u32, it.end as u32));
                     spans.extend_from_slice(&start.to_le_bytes());

@@ -148,7 +148,9 @@ impl<'a> Texts<'a> {
     pub(super) fn push_quoted(&self, slot: &Slot, output: &mut Vec<u8>) {
         debug_assert!(matches!(slot.kind, Kind::Plain | Kind::Escaped));
         let text = self.text(slot.text).as_bytes();
-        push_part(output, text, slot.start as usize - 1..slot.end as usize + 1);
+        let quoted = slot.start as usize - 1..slot.end as usize + 1;
+        debug_assert!(text[quoted.clone()].starts_with(b"\"") && text[slot.end as usize] == b'"');
+        push_part(output, text, quoted);
     }
 
     /// A value as it stands there: the inside of a string, escapes and all.

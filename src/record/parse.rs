@@ -138,16 +138,34 @@ impl Fields {
         if memchr::memchr(b'\\', line).is_none() {
             return;
         }
+        let Self {
+            event_id,
+            user,
+            timestamp,
+            kind,
+            event_type,
+            source_ip,
+            geo_location,
+            threat_score,
+            status,
+            metadata,
+            of_metadata,
+            added: _,
+            close: _,
+        } = self;
         let of_event = [
-            &mut self.event_id,
-            &mut self.user,
-            &mut self.kind,
-            &mut self.source_ip,
-            &mut self.geo_location,
-            &mut self.threat_score,
-            &mut self.status,
+            event_id,
+            user,
+            timestamp,
+            kind,
+            event_type,
+            source_ip,
+            geo_location,
+            threat_score,
+            status,
+            metadata,
         ];
-        for value in of_event.into_iter().chain(&mut self.of_metadata).flatten() {
+        for value in of_event.into_iter().chain(of_metadata).flatten() {
             value.find_escapes(line);
         }
     }

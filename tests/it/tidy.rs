@@ -86,6 +86,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("strsim::", &["cli/settings/file.rs"]),
         ("regex::", &["mapping/"]),
         ("regex_syntax::", &["mapping/expression.rs"]),
+        ("regex_automata::", &["mapping/expression.rs"]),
         ("clap_complete::", &["cli/manual.rs"]),
         ("clap_mangen::", &["cli/manual.rs"]),
         ("roff::", &["cli/manual.rs"]),

@@ -297,7 +297,8 @@ impl Source for Subscribed {
             if self.releasing.is_some() {
                 continue;
             }
-            if is_nothing && self.is_at_end() {
+            // Partitions that could not be taken over are not at their end.
+            if is_nothing && self.failure.is_none() && self.is_at_end() {
                 return Ok(false);
             }
         }
