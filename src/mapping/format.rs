@@ -88,15 +88,23 @@ pub(super) struct Sign {
 }
 
 impl Format {
-    /// Whether what was found is of this format.
-    pub(super) fn is_told_by(&self, slots: &Slots, texts: &Texts<'_>) -> bool {
+    /// Whether what was found is of this format; `asks_more` is set if that does not follow from which members are there.
+    pub(super) fn is_told_by(
+        &self,
+        slots: &Slots,
+        texts: &Texts<'_>,
+        asks_more: &mut bool,
+    ) -> bool {
         self.signs.iter().any(|sign| {
-            sign.has.iter().all(|&number| slots.has_seen(number))
-                && !sign.lacks.iter().any(|&number| slots.has_seen(number))
-                && sign
-                    .exact
-                    .iter()
-                    .all(|(place, is_listed)| slots.get(*place).is_exact == *is_listed)
+            let has_members = sign.has.iter().all(|&number| slots.has_seen(number))
+                && !sign.lacks.iter().any(|&number| slots.has_seen(number));
+            if !has_members {
+                return false;
+            }
+            *asks_more |= !sign.exact.is_empty() || !sign.is.is_empty();
+            sign.exact
+                .iter()
+                .all(|(place, is_listed)| slots.get(*place).is_exact == *is_listed)
                 && sign.is.iter().all(|(place, wanted)| {
                     let slot = slots.get(*place);
                     let text = slot.is_scalar().then(|| texts.get(slot)).flatten();

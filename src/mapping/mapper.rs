@@ -12,7 +12,7 @@ use super::orders::Orders;
 use super::plans::Plans;
 use super::reader::{Line, Object, Reader};
 use super::rule::View;
-use super::slots::{Kind, Slot, Slots, Texts};
+use super::slots::{Kind, Signs, Slot, Slots, Texts};
 use super::tree::{ROOT, Tree};
 use super::tsv::Ahead;
 use super::walk::Found;
@@ -156,6 +156,8 @@ pub(super) struct Mapper<'m, 'a> {
     mapping: &'m Mapping,
     /// The format of the record before: the next one is of it, too, most of the time.
     guess: usize,
+    /// What was told by these members, and by nothing else.
+    told_before: Option<(Signs, Option<usize>)>,
     pub(super) slots: Slots,
     pub(super) texts: Texts<'a>,
     pub(super) memos: Memos,
@@ -178,6 +180,7 @@ impl<'m, 'a> Mapper<'m, 'a> {
         Self {
             mapping,
             guess: mapping.only.unwrap_or(0),
+            told_before: None,
             slots,
             texts: Texts::new(),
             memos: Memos::default(),
@@ -496,6 +499,33 @@ mod tests {
         };
         check(LINE_WRITTEN_MAX, 100);
         check(10_000, 0);
+    }
+
+    /// Records of other formats that have the same members, one after the other: what is remembered is not told of them.
+    #[test]
+    fn who_has_the_members_of_the_record_before_may_be_of_another_format() {
+        let mapping = Mapping::new(MappingConfig {
+            format: Some(crate::mapping::AUTO.to_owned()),
+            ..MappingConfig::default()
+        });
+        let mapping = mapping.expect("it is built in");
+        let mut mapper = Mapper::new(&mapping);
+        let mut names = Vec::new();
+        for kind in [
+            "GitHub.Audit",
+            "Zoom.Activity",
+            "Zoom.Activity",
+            "None",
+            "Box.Event",
+        ] {
+            let record = format!(r#"{{"p_log_type":"{kind}"}}"#);
+            let told = Mapper::tell_by_members(&mut mapper, record.leak(), true);
+            names.push(match told.expect("it is an object") {
+                Told::Format(number) => mapping.format(number).name.clone(),
+                _ => "none".to_owned(),
+            });
+        }
+        assert_eq!(names, ["github", "zoom", "zoom", "none", "box"]);
     }
 
     /// A letter says which record of its line it was: anybody may have written it.

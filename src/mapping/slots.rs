@@ -229,7 +229,7 @@ pub(super) struct Slots {
     all: Vec<Slot>,
     bits: Vec<Bits>,
     /// Which of the members that formats are told by were found.
-    signs: [u64; SIGNS_MAX / 64],
+    signs: Signs,
     /// Whether anybody asks for those.
     pub(super) notes_signs: bool,
     /// A member that is looked at stands twice in its object.
@@ -238,6 +238,9 @@ pub(super) struct Slots {
 
 /// Members by which formats are told, at the most.
 pub(super) const SIGNS_MAX: usize = 512;
+
+/// One bit for each of them.
+pub(super) type Signs = [u64; SIGNS_MAX / 64];
 
 const ABSENT: Slot = Slot {
     kind: Kind::Absent,
@@ -297,6 +300,11 @@ impl Slots {
 
     pub(super) fn see(&mut self, sign: u16) {
         self.signs[sign as usize / 64] |= 1 << (sign % 64);
+    }
+
+    /// All that were found.
+    pub(super) fn signs(&self) -> &Signs {
+        &self.signs
     }
 
     pub(super) fn has_seen(&self, sign: u16) -> bool {

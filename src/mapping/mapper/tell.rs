@@ -82,7 +82,7 @@ impl<'a> Mapper<'_, 'a> {
             let walked = self.walk(only, record);
             self.slots.notes_signs = false;
             walked?;
-            let is_record = format.is_told_by(&self.slots, &self.texts);
+            let is_record = format.is_told_by(&self.slots, &self.texts, &mut false);
             return Ok(if is_record {
                 Told::Format(only)
             } else {
@@ -96,11 +96,12 @@ impl<'a> Mapper<'_, 'a> {
         if format.natives.iter().all(is_native) {
             return Ok(Told::Native);
         }
-        let is_told = |number: &usize| {
-            let format = mapping.format(*number);
-            format.is_told_by(&self.slots, &self.texts)
+        let told = match &self.told_before {
+            // Most records have the members of the one before.
+            Some((signs, told)) if signs == self.slots.signs() => *told,
+            _ => self.told_by_signs(),
         };
-        match (0..mapping.formats.len()).find(is_told) {
+        match told {
             Some(number) if number == guess => Ok(Told::Format(number)),
             Some(number) => {
                 self.guess = number;
@@ -109,5 +110,19 @@ impl<'a> Mapper<'_, 'a> {
             }
             None => Ok(Told::Unknown),
         }
+    }
+
+    /// The first format of which the record's members are.
+    fn told_by_signs(&mut self) -> Option<usize> {
+        let mut asks_more = false;
+        let is_told = |number: &usize| {
+            let format = self.mapping.format(*number);
+            format.is_told_by(&self.slots, &self.texts, &mut asks_more)
+        };
+        let told = (0..self.mapping.formats.len()).find(is_told);
+        if !asks_more {
+            self.told_before = Some((*self.slots.signs(), told));
+        }
+        told
     }
 }
