@@ -202,7 +202,7 @@ impl Block {
         self.part = None;
         self.n_lines = 0;
         self.n_blank = 0;
-        self.origins.clear();
+        clear(&mut self.origins);
         self.n_filtered = 0;
         self.is_unended = false;
         self.task = Arc::default();

@@ -347,11 +347,13 @@ mod tests {
     use super::*;
     use crate::record::LINE_BYTES_MAX;
 
-    /// What a line becomes: the lines of its events, and why it is rejected.
-    fn mapped(mapping: &Mapping, line: &str) -> Vec<String> {
+    /// What the lines of a block become: the lines of its events, and why it is rejected.
+    fn mapped(mapping: &Mapping, lines: &[&str]) -> Vec<String> {
         let mut block = Block::new();
-        block.lines.extend_from_slice(line.as_bytes());
-        block.lines.push(b'\n');
+        for line in lines {
+            block.lines.extend_from_slice(line.as_bytes());
+            block.lines.push(b'\n');
+        }
         mapping.parse(&mut block, &Ahead::default(), LINE_BYTES_MAX);
         let events = block.events.iter();
         let events = events.map(|event| String::from_utf8_lossy(block.bytes(event.line)).into());
@@ -412,14 +414,40 @@ mod tests {
         let mapping = mapping.expect("the mappings are built in");
         let alone = lines.iter().map(|line| {
             mapping.kept.lock().expect("nobody panicked").clear();
-            mapped(&mapping, line)
+            mapped(&mapping, &[line])
         });
         let alone: Vec<Vec<String>> = alone.collect();
         // Once while all is new, and once when all of it has been seen.
         for _ in 0..2 {
             for (line, expected) in lines.iter().zip(&alone).rev() {
-                assert_eq!(mapped(&mapping, line), *expected, "{format}: for {line}");
+                let found = mapped(&mapping, &[line]);
+                assert_eq!(found, *expected, "{format}: for {line}");
             }
+        }
+        // And in one block, where the format of one line is remembered for the next: the events, then the rejects. An
+        // id that a record does not have is made of its place.
+        let without_id = |result: &String| {
+            let start = result.find("\"user\":").filter(|_| result.starts_with('{'));
+            result[start.unwrap_or(0)..].to_owned()
+        };
+        let mut all: Vec<(&str, &[String])> = (lines.iter().map(String::as_str))
+            .zip(alone.iter().map(Vec::as_slice))
+            // What a table's line holds is told by a line before it.
+            .filter(|(line, _)| line.starts_with('{'))
+            .collect();
+        for _ in 0..2 {
+            let texts: Vec<&str> = all.iter().map(|(line, _)| *line).collect();
+            let results = || all.iter().flat_map(|(_, results)| *results);
+            let is_event = |result: &&String| result.starts_with('{');
+            let events = results().filter(is_event);
+            let rejects = results().filter(|result| !is_event(result));
+            let expected: Vec<String> = events.chain(rejects).map(without_id).collect();
+            let found = mapped(&mapping, &texts);
+            assert_eq!(found.len(), expected.len(), "{format}");
+            for (found, expected) in found.iter().map(without_id).zip(expected) {
+                assert_eq!(found, expected, "{format}");
+            }
+            all.reverse();
         }
         let kept = mapping.kept.lock().expect("nobody panicked");
         assert_eq!(kept.len(), 1, "one thread has worked");
@@ -464,7 +492,7 @@ mod tests {
                     i / 250,
                     i % 250
                 );
-                let events = mapped(&mapping, &line);
+                let events = mapped(&mapping, &[&line]);
                 let wanted = [
                     format!("\"user\":\"u{i}\""),
                     format!("10.{}.{}.1", i / 250, i % 250),

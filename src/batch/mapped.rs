@@ -172,7 +172,9 @@ impl Block {
     /// Room for what its lines are mapped to, in its own memory and in `lines`, both of which are empty.
     pub fn room_for_mapped(&mut self, lines: Vec<u8>) -> Mapped {
         debug_assert!(lines.is_empty() && self.events.is_empty() && self.rejects.is_empty());
-        debug_assert!(self.places.is_empty() && self.arena.is_empty());
+        debug_assert!(
+            self.places.is_empty() && self.arena.is_empty() && self.stage_fields.is_empty()
+        );
         Mapped {
             lines,
             places: std::mem::take(&mut self.places),

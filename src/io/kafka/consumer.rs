@@ -257,8 +257,13 @@ impl Source for Subscribed {
             if self.mark_release(block) {
                 return Ok(true);
             }
-            if !self.release()? {
-                continue;
+            match self.release() {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    continue;
+                }
             }
             if let Some(Carried {
                 place,
@@ -452,7 +457,6 @@ impl Subscribed {
     }
 
     fn assign(&mut self, places: Vec<(String, i32)>) -> anyhow::Result<()> {
-        self.is_assigned = true;
         let mut list = TopicPartitionList::new();
         for place in places {
             let source: Arc<str> = source_of(&place.0, place.1).into();
@@ -477,6 +481,7 @@ impl Subscribed {
             Some(_) => self.consumer.incremental_assign(&list)?,
             None => self.consumer.assign(&list)?,
         }
+        self.is_assigned = true;
         Ok(())
     }
 

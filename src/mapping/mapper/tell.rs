@@ -98,7 +98,12 @@ impl<'a> Mapper<'_, 'a> {
         }
         let told = match &self.told_before {
             // Most records have the members of the one before.
-            Some((signs, told)) if signs == self.slots.signs() => *told,
+            Some((signs, told)) if signs == self.slots.signs() => {
+                let told = *told;
+                #[cfg(test)]
+                assert_eq!(told, self.told_by_signs());
+                told
+            }
             _ => self.told_by_signs(),
         };
         match told {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use streamguard::schema;
@@ -18,7 +19,9 @@ fn begun(id: &str) -> BaseProducer {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", shared())
-        .set("transactional.id", id);
+        .set("transactional.id", id)
+        // Tests that share the machine are slow.
+        .set("transaction.timeout.ms", "600000");
     let producer: BaseProducer = config.create().unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     producer.begin_transaction().unwrap();
@@ -38,6 +41,17 @@ fn put<'a>(
         producer.poll(Duration::ZERO);
     }
     producer.flush(PATIENCE).unwrap();
+}
+
+/// The end of a partition, with what may yet be aborted.
+fn end_of(topic: &str, partition: i32) -> i64 {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", shared())
+        .set("isolation.level", "read_uncommitted");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let ends = consumer.fetch_watermarks(topic, partition, PATIENCE);
+    ends.unwrap().1
 }
 
 fn put_lines(producer: &BaseProducer, topic: &str, lines: &[u8]) {
@@ -90,9 +104,10 @@ fn what_is_aborted_is_not_there() {
     run("sg-run", &to_end, b"").expect_code(0);
     assert!(has_stored(400));
     let running = Running::start("sg-run", &follow);
+    assert!(wait_long(|| has_stored(400)), "{}", running.stderr());
     // Long enough to read what is there, if it did.
     std::thread::sleep(Duration::from_secs(2));
-    assert!(wait_long(|| has_stored(400)), "{}", running.stderr());
+    assert!(has_stored(400), "{}", running.stderr());
     producer.commit_transaction(PATIENCE).unwrap();
     assert!(wait_long(|| has_stored(600)), "{}", running.stderr());
     running.signal(rustix::process::Signal::TERM);
@@ -120,7 +135,9 @@ fn write_nonsense(group: &Group, end: End) -> Vec<BaseProducer> {
         let ahead = br#"{"cluster":"another","offset":1000000,"shared_parts":7}"#;
         let messages = [(&of_user[..], &b"no baseline"[..]), (&position, ahead)];
         let changelog = format!("{}-changelog", group.topic);
+        let end_before = end_of(&changelog, partition);
         put(&writer, &changelog, partition, messages);
+        assert_eq!(end_of(&changelog, partition), end_before + 2);
         match end {
             End::Commit => writer.commit_transaction(PATIENCE).unwrap(),
             End::Abort => writer.abort_transaction(PATIENCE).unwrap(),
