@@ -185,20 +185,21 @@ impl<T> Users<T> {
         self.n_bytes_changed = 0;
     }
 
-    /// Takes out states that nobody has looked at for long, until no more than `n_bytes_max` bytes
-    /// are left, or all that is left has changed after the checkpoint `kept`. Each is given to `each`
-    /// first.
-    pub fn make_room(
+    /// Takes out the state of a user.
+    pub fn take(&mut self, key: UserKey, n_bytes: impl Fn(&T) -> usize) -> Option<T> {
+        let i = self.find(key)?;
+        Some(self.take_out(i as usize, n_bytes).state)
+    }
+
+    /// Takes out a state that nobody has looked at for long: whose it was, and the state. None if all that are left
+    /// have changed after the checkpoint `kept`.
+    pub fn take_idle(
         &mut self,
-        n_bytes_max: usize,
         kept: u32,
         n_bytes: impl Fn(&T) -> usize,
-        mut each: impl FnMut(&str, &T),
-    ) {
+    ) -> Option<(UserKey, CompactString, T)> {
         // The first round may do no more than forget who was looked at.
-        let mut n_looks_left = self.slots.len() * 2;
-        while self.n_bytes > n_bytes_max && n_looks_left > 0 {
-            n_looks_left -= 1;
+        for _ in 0..self.slots.len() * 2 {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
             }
@@ -208,14 +209,10 @@ impl<T> Users<T> {
                 self.hand += 1;
                 continue;
             }
-            each(&slot.name, &slot.state);
-            let n_bytes_freed = n_bytes(&slot.state) + slot.overhead_bytes();
-            self.n_bytes -= n_bytes_freed;
-            if slot.changed_in == self.checkpoint {
-                self.n_bytes_changed -= n_bytes_freed;
-            }
-            self.remove(self.hand);
+            let slot = self.take_out(self.hand, n_bytes);
+            return Some((slot.key, slot.name, slot.state));
         }
+        None
     }
 
     /// All users, in no order.
@@ -268,13 +265,19 @@ impl<T> Users<T> {
     }
 
     /// Takes out a slot; the last one takes its place.
-    fn remove(&mut self, i: usize) {
+    fn take_out(&mut self, i: usize, n_bytes: impl Fn(&T) -> usize) -> Slot<T> {
         let last = self.slots.len() - 1;
         self.entry(self.slots[i].key, i).remove();
         if i != last {
             *self.entry(self.slots[last].key, last).get_mut() = i as u32;
         }
-        self.slots.swap_remove(i);
+        let slot = self.slots.swap_remove(i);
+        let n_bytes_freed = n_bytes(&slot.state) + slot.overhead_bytes();
+        self.n_bytes -= n_bytes_freed;
+        if slot.changed_in == self.checkpoint {
+            self.n_bytes_changed -= n_bytes_freed;
+        }
+        slot
     }
 }
 
@@ -306,15 +309,24 @@ mod tests {
             .sum()
     }
 
+    /// Takes out states until there are no more bytes than that; whose they were.
+    fn make_room(users: &mut Users<Vec<u8>>, n_bytes_max: usize, kept: u32) -> Vec<String> {
+        let mut taken = Vec::new();
+        while users.n_bytes() > n_bytes_max
+            && let Some((key_taken, name, _)) = users.take_idle(kept, Vec::len)
+        {
+            assert_eq!(key_taken, key(name.parse().expect("a number")));
+            taken.push(name.into());
+        }
+        taken
+    }
+
     #[test]
     fn what_was_looked_at_stays() {
         let mut users = with_users(100);
         let n_bytes = users.n_bytes();
-        let mut taken = Vec::new();
         // All are recent: a round of the hand, then the first ones go.
-        users.make_room(n_bytes - 1, 1, Vec::len, |name, _| {
-            taken.push(name.to_owned());
-        });
+        let mut taken = make_room(&mut users, n_bytes - 1, 1);
         assert_eq!(taken, ["0"]);
         users.change(
             None,
@@ -324,9 +336,7 @@ mod tests {
             |state| state.push(1),
         );
         assert_eq!(users.n_bytes(), of_slots(&users));
-        users.make_room(n_bytes / 2, 1, Vec::len, |name, _| {
-            taken.push(name.to_owned());
-        });
+        taken.extend(make_room(&mut users, n_bytes / 2, 1));
         assert!(taken.len() >= 49, "{}", taken.len());
         assert!(users.n_bytes() <= n_bytes / 2);
         assert_eq!(users.n_bytes(), of_slots(&users));
@@ -340,7 +350,13 @@ mod tests {
             }
         }
         assert!(users.find(key(50)).is_some());
-        users.make_room(0, 1, Vec::len, |_, _| ());
+        assert_eq!(
+            users.take(key(50), Vec::len),
+            Some([vec![0; 100], vec![1]].concat())
+        );
+        assert_eq!(users.take(key(50), Vec::len), None);
+        assert_eq!(users.n_bytes(), of_slots(&users));
+        make_room(&mut users, 0, 1);
         assert_eq!((users.n_users(), users.n_bytes()), (0, 0));
     }
 
@@ -348,7 +364,7 @@ mod tests {
     fn what_no_checkpoint_holds_stays() {
         let mut users = with_users(10);
         assert_eq!(users.n_bytes_changed(), users.n_bytes());
-        users.make_room(0, 0, Vec::len, |_, _| unreachable!());
+        assert!(make_room(&mut users, 0, 0).is_empty());
         users.take_changed(|_, _| ());
         assert_eq!(users.n_bytes_changed(), 0);
         let before = users.n_bytes();
@@ -361,7 +377,7 @@ mod tests {
         users.change(None, key(3), || unreachable!(), Vec::len, grow);
         assert_eq!(users.n_bytes() - before, 50);
         assert_eq!(users.n_bytes_changed(), before / 10 + 50);
-        users.make_room(0, 1, Vec::len, |_, _| ());
+        make_room(&mut users, 0, 1);
         let left: Vec<&str> = users.iter().map(|(name, _)| name).collect();
         assert_eq!(left, ["3"]);
         let mut changed = Vec::new();

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::findings::{Findings, Folded, apply};
 use super::incident::{self, Incidents};
 use super::look::{N_SHARDS, Place, Route, Span, shard_of};
-use super::memory::{Backing, Memory, Shelf};
+use super::memory::{Backing, Memory, Packed, Shelf};
 use super::tasks::ScoreConfig;
 use crate::batch::{Block, Learned, Records};
 use crate::detect::{Detector, Observed, RecordError, Silences, Users};
@@ -228,10 +228,10 @@ impl<D: Detector> Scorer for Score<D> {
     }
 
     fn in_memory(&self) -> (usize, usize) {
-        let users = || self.shards.iter().map(|shard| &shard.users);
+        let shards = || self.shards.iter();
         (
-            users().map(Users::n_users).sum(),
-            users().map(Users::n_bytes).sum(),
+            (shards().map(|shard| shard.users.n_users() + shard.packed.n_users())).sum(),
+            shards().map(Shard::n_bytes).sum(),
         )
     }
 }
@@ -247,7 +247,7 @@ impl<D: Detector> Score<D> {
     /// Lets users go for whom there is no room in memory.
     fn make_room(&mut self, pool: &ThreadPool) -> anyhow::Result<()> {
         let (detector, memory) = (&self.detector, &self.config.memory);
-        let is_full = |shard: &Shard<D>| shard.users.n_bytes() > memory.share();
+        let is_full = |shard: &Shard<D>| shard.n_bytes() > memory.share();
         if !self.shards.iter().any(is_full) {
             return Ok(());
         }
@@ -439,6 +439,7 @@ impl<'a> Observed<'a> for InBlock<'a> {
 /// Some of the users, and what was found in the current batch.
 struct Shard<D: Detector> {
     users: Users<D::User>,
+    packed: Packed,
     /// How often a state has left memory.
     n_moved: u64,
     deltas: D::Deltas,
@@ -453,6 +454,7 @@ impl<D: Detector> Shard<D> {
     fn new(n_checkpoints: u32, with_scores: bool) -> Self {
         Self {
             users: Users::after(n_checkpoints),
+            packed: Packed::default(),
             n_moved: 0,
             deltas: D::Deltas::default(),
             findings: Findings::new(with_scores),
@@ -467,8 +469,14 @@ impl<D: Detector> Shard<D> {
         memory: &Memory,
         backing: &dyn Backing,
     ) -> anyhow::Result<()> {
-        let n_users = memory.make_room(detector, &mut self.users, backing)?;
+        let (users, packed) = (&mut self.users, &mut self.packed);
+        let n_users = memory.make_room(detector, users, packed, backing)?;
         self.n_moved += n_users as u64;
         Ok(())
+    }
+
+    /// Bytes of all that is in memory of users.
+    fn n_bytes(&self) -> usize {
+        self.users.n_bytes() + self.packed.n_bytes()
     }
 }

@@ -24,9 +24,9 @@ const ADAPTIVE: &str = "--detector=adaptive";
 const LIMIT: &str = "--memory-limit=256MiB";
 const LIMIT_BYTES: u64 = 256 << 20;
 
-/// As many users as the limit has no room for, each with some events.
+/// As many users as the limit has no room for, not even for their records, each with some events.
 fn many_users() -> Vec<u8> {
-    generated(120_000, 60_000, 91)
+    generated(240_000, 120_000, 91)
 }
 
 /// Users who come once and never again, as an attacker makes them up.
@@ -66,6 +66,11 @@ fn scores_and_baselines_do_not_depend_on_the_limit() {
     let lines = many_users();
     let folder = tempfile::tempdir().unwrap();
     let state = |name: &str| format!("--state={}", folder.path().join(name).display());
+    // So many that they fit in packed.
+    let few = generated(90_000, 45_000, 91);
+    let packed = score(&[LIMIT], &few);
+    assert!(!packed.stderr.contains("moved"), "{}", packed.stderr);
+    assert!(packed.stdout == score(&[], &few).stdout);
     let roomy = score(&[&state("roomy")], &lines);
     assert!(!roomy.stderr.contains("moved"), "{}", roomy.stderr);
     let narrow = score(&[LIMIT, &state("narrow")], &lines);
@@ -93,9 +98,9 @@ fn a_store_does_not_depend_on_the_limit() {
     let at = folder.path().to_str().unwrap();
     std::fs::write(folder.path().join("in"), many_users()).unwrap();
     let script = format!(
-        "cd {at}; export SG_DETECTOR=adaptive; head -n 90000 in > log
+        "cd {at}; export SG_DETECTOR=adaptive; head -n 180000 in > log
          sg-run log --db roomy -q; SG_MEMORY_LIMIT=256MiB sg-run log --db narrow
-         tail -n +90001 in >> log
+         tail -n +180001 in >> log
          sg-run log --db roomy -q; SG_MEMORY_LIMIT=256MiB sg-run log --db narrow
          for db in roomy narrow; do sg-store verify --digest --db $db; done"
     );
@@ -417,7 +422,7 @@ fn no_room_on_the_disk_is_told() {
 
 fn input_file() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), flood(60_000)).unwrap();
+    std::fs::write(file.path(), flood(300_000)).unwrap();
     file
 }
 

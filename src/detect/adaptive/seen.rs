@@ -360,6 +360,11 @@ impl Seen {
         })
     }
 
+    /// Entries to make room for where so many are read: the event that they are read for brings some, too.
+    pub(super) fn room_for(n_entries: usize) -> usize {
+        ((n_entries / GROWTH + 1) * GROWTH).min(ENTRIES_MAX)
+    }
+
     /// Takes over entries as [`Self::ends`] and [`Self::entries`] gave them; none if no history can
     /// have led to them.
     pub(super) fn from_parts(ends: [u16; N_DIMENSIONS], entries: Vec<Entry>) -> Option<Self> {
@@ -374,8 +379,10 @@ impl Seen {
         if usize::from(start) != entries.len() {
             return None;
         }
+        let mut tags = Vec::with_capacity(entries.capacity());
+        tags.extend(entries.iter().map(|entry| entry.key as u16));
         Some(Self {
-            tags: entries.iter().map(|entry| entry.key as u16).collect(),
+            tags,
             entries,
             ends,
         })

@@ -400,7 +400,7 @@ impl User {
             *end = u16::from(reader.byte()?);
         }
         let n_entries = usize::from(*ends.last()?);
-        let mut entries = Vec::with_capacity(n_entries);
+        let mut entries = Vec::with_capacity(Seen::room_for(n_entries));
         for _ in 0..n_entries {
             entries.push(Entry {
                 key: reader.u64()?,

@@ -185,13 +185,22 @@ impl<D: Detector> Score<D> {
         pool: &ThreadPool,
     ) -> anyhow::Result<usize> {
         let backing = &*self.shelf.backing;
-        let records: Vec<Option<Vec<u8>>> = if self.shelf.is_backed {
-            let read = |missing: &Missing| backing.get(missing.name(blocks));
-            let each = missing.par_iter();
-            pool.install(|| each.map(read).collect::<anyhow::Result<_>>())?
-        } else {
-            missing.iter().map(|_| None).collect()
-        };
+        let shards = &mut self.shards;
+        let packed = missing.iter().map(|missing| {
+            let packed = &mut shards[super::shard_of(missing.key)].packed;
+            packed.take(missing.key, |it| memory::packed_bytes(it))
+        });
+        let mut records: Vec<Option<Box<[u8]>>> = packed.collect();
+        if self.shelf.is_backed && records.iter().any(Option::is_none) {
+            let read = |(missing, record): (&Missing, &mut Option<Box<[u8]>>)| {
+                if record.is_none() {
+                    *record = backing.get(missing.name(blocks))?.map(Into::into);
+                }
+                anyhow::Ok(())
+            };
+            let each = missing.par_iter().zip(&mut records);
+            pool.install(|| each.try_for_each(read))?;
+        }
         let mut n_brought = 0;
         // States are made on one thread: they are freed on any, and an allocator that keeps apart
         // what each thread takes held 1.4 times the limit.
@@ -262,8 +271,7 @@ impl<D: Detector> Score<D> {
 
     /// Bytes of all states.
     fn n_bytes(&self) -> usize {
-        let n_bytes = |shard: &Shard<D>| shard.users.n_bytes();
-        self.shards.iter().map(n_bytes).sum()
+        self.shards.iter().map(Shard::n_bytes).sum()
     }
 
     /// Bytes of the states that have changed since the last checkpoint.
