@@ -1,5 +1,5 @@
 //! Lines of syslog, as objects: RFC 5424, RFC 3164 (the BSD form), and the latter with a time of RFC 3339, as newer
-//! rsyslogs write it, or as macOS' `log` writes it.
+//! rsyslogs write it, or as `log` of macOS, `journalctl` and `logread` of routers write it.
 
 use crate::record::text::{push_integer, push_json_string};
 use crate::time::{Zone, parse_iso};
@@ -144,29 +144,18 @@ fn structured_data_end(text: &str) -> Option<usize> {
     (depth == 0 && !text.is_empty()).then_some(text.len())
 }
 
-/// `Nov  9 08:01:02 host program[pid]: message`, or with a time of RFC 3339, or as `log show --style syslog` of macOS
-/// writes it: with a blank for the `T`, and another one before the host.
+/// `Nov  9 08:01:02 host program[pid]: message`, or with another form of the time.
 fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
-    let first = line.bytes().next()?;
-    let (time_ms, is_year_assumed, rest) = if first.is_ascii_digit() {
-        let (time, rest) = match line.split_once(' ')? {
-            (date, rest) if date.len() == 10 => {
-                let (clock, rest) = rest.split_once(' ')?;
-                // Which zone is meant would be a guess.
-                if !clock.contains(['Z', 'z', '+', '-']) {
-                    return None;
-                }
-                let time = &line[..date.len() + 1 + clock.len()];
-                (time, rest.trim_start_matches(' '))
-            }
-            found => found,
-        };
-        (parse_iso(time)?, false, rest)
+    let weekday = line.split_once(' ').filter(|(name, _)| is_weekday(name));
+    let dated = weekday.map_or(line, |(_, dated)| dated);
+    let (time_ms, is_year_assumed, rest) = if dated.bytes().next()?.is_ascii_digit() {
+        let (time_ms, rest) = numeric_time(dated, weekday.is_some(), zone)?;
+        (time_ms, false, rest)
     } else {
-        bsd_time(line, zone, latest_ms)?
+        bsd_time(dated, weekday.is_some(), zone, latest_ms)?
     };
-    let (host, rest) = host(rest)?;
-    let rest = rest.trim_start_matches(' ');
+    let (host, rest) = host(rest, weekday.is_some())?;
+    let rest = without_facility(rest.trim_start_matches(' '));
     let mut entry = Entry {
         time_ms: Some(time_ms),
         is_year_assumed,
@@ -207,20 +196,87 @@ fn bsd<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<Entry<'a>> {
     Some(entry)
 }
 
+fn is_weekday(name: &str) -> bool {
+    matches!(name, "Mon" | "Tue" | "Wed" | "Thu" | "Fri" | "Sat" | "Sun")
+}
+
+/// A time that begins with a digit, and what follows: of RFC 3339; as `log show --style syslog` of macOS writes it,
+/// with a blank for the `T`, and another one before the host; `2025-01-01 08:01:02 CET` of `journalctl -o short-full`,
+/// which says the day of the week before it: a name of a zone but UTC's does not tell how far from UTC it is, so that it
+/// is taken for `zone`; and the seconds of `journalctl -o short-unix`.
+fn numeric_time<'a>(line: &'a str, has_weekday: bool, zone: &Zone) -> Option<(i64, &'a str)> {
+    let (first, rest) = line.split_once(' ')?;
+    if let Some((seconds, micros)) = first.split_once('.')
+        && matches!(seconds.len(), 9 | 10)
+        && micros.len() == 6
+    {
+        let (seconds, micros): (i64, u32) = (seconds.parse().ok()?, micros.parse().ok()?);
+        return Some((seconds * 1_000 + i64::from(micros / 1_000), rest));
+    }
+    if first.len() != 10 {
+        return Some((parse_iso(first)?, rest));
+    }
+    let (clock, rest) = rest.split_once(' ')?;
+    let rest = rest.trim_start_matches(' ');
+    if clock.contains(['Z', 'z', '+', '-']) {
+        let time = &line[..first.len() + 1 + clock.len()];
+        return Some((parse_iso(time)?, rest));
+    }
+    let mut date = first.split('-');
+    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
+    let day = (number(month, 2)?, number(day, 2)?);
+    let (clock, ms) = clock_of(clock)?;
+    let utc = Zone::default();
+    let (zone, rest) = match rest.split_once(' ')? {
+        ("UTC" | "GMT", rest) if has_weekday => (&utc, rest),
+        (_, rest) if has_weekday => (zone, rest),
+        _ => (zone, rest),
+    };
+    let time_ms = zone.ms_of(year.parse().ok()?, day, clock, ms)?;
+    Some((time_ms, rest))
+}
+
+/// The message without the `authpriv.notice` that busybox writes before the name of the program.
+fn without_facility(rest: &str) -> &str {
+    match rest.split_once(' ') {
+        Some((word, after)) if is_facility(word) => after.trim_start_matches(' '),
+        _ => rest,
+    }
+}
+
+/// Whether a word is a facility with a severity.
+fn is_facility(word: &str) -> bool {
+    let Some((facility, severity)) = word.split_once('.') else {
+        return false;
+    };
+    let is_facility = matches!(
+        facility,
+        "kern" | "user" | "mail" | "daemon" | "auth" | "syslog" | "lpr" | "news" | "uucp" | "cron"
+    ) || matches!(facility, "authpriv" | "ftp")
+        || facility.strip_prefix("local").is_some_and(|n| n.len() == 1);
+    let is_severity = matches!(
+        severity,
+        "emerg" | "panic" | "alert" | "crit" | "err" | "error" | "warn" | "warning" | "notice"
+    ) || matches!(severity, "info" | "debug");
+    is_facility && is_severity
+}
+
 /// `-- root[2421]: ROOT LOGIN ON tty2`: `login` of former Red Hat systems has the name of who signs in for its own.
 fn of_old_login(rest: &str) -> Option<&str> {
     let (_, message) = rest.strip_prefix("-- ")?.split_once("]: ")?;
     message.contains("LOGIN").then_some(message)
 }
 
-/// The host and what follows. Some leave it out: `sshd[123]: message` of busybox, `[sshd] message` of metalog. A host
-/// may look so, too, but a program follows it.
-fn host(rest: &str) -> Option<(&str, &str)> {
+/// The host and what follows. Some leave it out: `sshd[123]: message` of busybox, `authpriv.info sshd[123]: message` of
+/// `logread`, `[sshd] message` of metalog. A host may look so, too, but a program follows it.
+fn host(rest: &str, has_weekday: bool) -> Option<(&str, &str)> {
     let (first, after) = rest.split_once(' ')?;
     let is_of_busybox = first.ends_with("]:") && !first.starts_with('[');
     let is_of_metalog = first.starts_with('[') && first.ends_with(']');
     let next = after.trim_start_matches(' ').split(' ').next();
-    let is_program = is_of_busybox || is_of_metalog && !next.is_some_and(|it| it.ends_with(':'));
+    let is_program = is_of_busybox
+        || has_weekday && is_facility(first)
+        || is_of_metalog && !next.is_some_and(|it| it.ends_with(':'));
     Some(if is_program {
         ("", rest)
     } else {
@@ -229,24 +285,48 @@ fn host(rest: &str) -> Option<(&str, &str)> {
 }
 
 /// The time `Nov  9 08:01:02`, with or without a year and a fraction, whether the year is assumed, and what
-/// follows.
-fn bsd_time<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<(i64, bool, &'a str)> {
+/// follows. The year stands before the clock, and behind it where a day of the week came first.
+fn bsd_time<'a>(
+    line: &'a str,
+    has_weekday: bool,
+    zone: &Zone,
+    latest_ms: i64,
+) -> Option<(i64, bool, &'a str)> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let (name, rest) = line.split_once(' ')?;
     let month = MONTHS.iter().position(|month| *month == name)? as i8 + 1;
-    let (day, mut rest) = rest.trim_start_matches(' ').split_once(' ')?;
+    let (day, rest) = rest.trim_start_matches(' ').split_once(' ')?;
     let day = number(day, 2)?;
-    let mut year = None;
-    if let Some((text, after)) = rest.split_once(' ')
-        && text.len() == 4
-        && let Ok(number) = text.parse::<i16>()
-    {
-        (year, rest) = (Some(number), after);
+    let mut rest = rest.trim_start_matches(' ');
+    let year_of = |rest: &'a str| {
+        let (text, after) = rest.split_once(' ')?;
+        let year: i16 = text.parse().ok().filter(|_| text.len() == 4)?;
+        Some((year, after))
+    };
+    let mut year = year_of(rest);
+    if let Some((_, after)) = year {
+        rest = after.trim_start_matches(' ');
     }
-    let (time, rest) = rest.split_once(' ')?;
-    let time = time.strip_suffix(':').unwrap_or(time);
+    let (time, mut rest) = rest.split_once(' ')?;
+    let (clock, ms) = clock_of(time.strip_suffix(':').unwrap_or(time))?;
+    if has_weekday && year.is_none() {
+        year = year_of(rest);
+        if let Some((_, after)) = year {
+            rest = after;
+        }
+    }
+    let year = year.map(|(year, _)| year);
+    let time_ms = match year {
+        Some(year) => zone.ms_of(year, (month, day), clock, ms)?,
+        None => zone.ms_of_some_year((month, day), clock, ms, latest_ms)?,
+    };
+    Some((time_ms, year.is_none(), rest))
+}
+
+/// Hours, minutes and seconds of `08:01:02`, and the milliseconds of a fraction.
+fn clock_of(time: &str) -> Option<((i8, i8, i8), i32)> {
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let mut parts = clock.split(':');
     let mut part = || number(parts.next()?, 2);
@@ -257,11 +337,7 @@ fn bsd_time<'a>(line: &'a str, zone: &Zone, latest_ms: i64) -> Option<(i64, bool
     }
     let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
     let ms = digits.fold(0, |ms, digit| ms * 10 + i32::from(digit - b'0'));
-    let time_ms = match year {
-        Some(year) => zone.ms_of(year, (month, day), clock, ms)?,
-        None => zone.ms_of_some_year((month, day), clock, ms, latest_ms)?,
-    };
-    Some((time_ms, year.is_none(), rest))
+    Some((clock, ms))
 }
 
 /// A number of so many digits at the most.
@@ -370,6 +446,61 @@ mod tests {
         );
     }
 
+    /// Busybox and routers, and other forms of the time.
+    #[test]
+    fn times_have_many_forms() {
+        let (of_2025, of_2026) = (1_735_689_600_000_i64, 1_767_225_600_000);
+        for (line, time_ms, host) in [
+            ("Jan  1  0:00:00 h sshd[12]: Failed x", of_2026, "h"),
+            ("Jan  1 2025  0:00:00 h sshd[12]: Failed x", of_2025, "h"),
+            (
+                "Jan  1 00:00:00 h authpriv.notice sshd[12]: Failed x",
+                of_2026,
+                "h",
+            ),
+            (
+                "Wed Jan  1 00:00:00 2025 authpriv.warn sshd[12]: Failed x",
+                of_2025,
+                "",
+            ),
+            (
+                "Wed Jan  1 00:00:00 2025 h sshd[12]: Failed x",
+                of_2025,
+                "h",
+            ),
+            ("2025-01-01 00:00:00 h sshd[12]: Failed x", of_2025, "h"),
+            (
+                "2025-01-01 00:00:00.25 h sshd[12]: Failed x",
+                of_2025 + 250,
+                "h",
+            ),
+            (
+                "Wed 2025-01-01 00:00:00 UTC h sshd[12]: Failed x",
+                of_2025,
+                "h",
+            ),
+            (
+                "Wed 2025-01-01 00:00:00 CET h sshd[12]: Failed x",
+                of_2025,
+                "h",
+            ),
+            (
+                "2025-01-01 00:00:00 mail.info sshd[12]: Failed x",
+                of_2025,
+                "mail.info",
+            ),
+            ("1735689600.123456 h sshd[12]: Failed x", of_2025 + 123, "h"),
+        ] {
+            let parsed = parse(line, &Zone::default(), LATEST_MS);
+            let (json, _) = parsed.unwrap_or_else(|| panic!("{line} is a line of syslog"));
+            let found: Value = serde_json::from_str(&json).expect("JSON");
+            let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+            let told = ["host", "program", "pid", "message"].map(text);
+            assert_eq!(found["time"], time_ms, "for {line}");
+            assert_eq!(told, [host, "sshd", "12", "Failed x"], "for {line}");
+        }
+    }
+
     #[test]
     fn a_repeated_message_is_unfolded() {
         let line = "Jan  1 00:00:00 h a: message repeated 900 times: [ Failed x]";
@@ -394,7 +525,9 @@ mod tests {
             "Feb 30 00:00:00 h a: b",
             "<13>1 yesterday h a - - - x",
             "<13>1 2025-01-01T00:00:00Z h a - - [x",
-            "2025-01-01 00:00:00 h a: b",
+            "2025-01-01 00:00 h a: b",
+            "2025-13-01 00:00:00 h a: b",
+            "1735689600.1 h a: b",
         ] {
             let parsed = parse(line, &Zone::default(), LATEST_MS);
             assert!(parsed.is_none(), "for {line}");

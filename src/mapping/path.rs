@@ -11,7 +11,7 @@ pub(super) enum Step {
     Any,
     /// The first element whose member has that text.
     Where(String, String),
-    /// What a string holds as JSON text; an object stands for itself.
+    /// What a string holds as JSON text; an object or an array stands for itself.
     Json,
     /// The text that an array of bytes is; the last step.
     Bytes,

@@ -188,8 +188,17 @@ impl Walker<'_, '_, '_> {
                 self.object(scanner, inner, depth)?;
                 (Kind::Object, start, scanner.at())
             }
-            Some(b'[') if depth < DEPTH_MAX && node.elements.is_some() => {
-                self.array(scanner, node, depth)?;
+            Some(b'[') if depth < DEPTH_MAX && self.has_elements(node) => {
+                let inside = node.inside.map(|inside| &self.tree.nodes[inside as usize]);
+                if let Some(inside) = inside.filter(|inside| inside.elements.is_some()) {
+                    self.array(scanner, inside, depth)?;
+                    if node.elements.is_some() {
+                        scanner.move_to(start);
+                    }
+                }
+                if node.elements.is_some() {
+                    self.array(scanner, node, depth)?;
+                }
                 (Kind::Array, start, scanner.at())
             }
             _ => {
@@ -211,6 +220,12 @@ impl Walker<'_, '_, '_> {
             self.more(scanner, node, &slot);
         }
         Ok(())
+    }
+
+    /// Whether any path goes to elements of an array that stands there, or to those of one that its text holds.
+    fn has_elements(&self, node: &Node) -> bool {
+        let inside = node.inside.map(|inside| &self.tree.nodes[inside as usize]);
+        node.elements.is_some() || inside.is_some_and(|inside| inside.elements.is_some())
     }
 
     /// Whether what comes stands for what was found at the place before, which is forgotten then.
@@ -278,12 +293,18 @@ impl Walker<'_, '_, '_> {
         }
     }
 
-    /// Walks the JSON text that a string holds. A string that holds none has no members.
+    /// Walks the JSON text that a string holds, an object or an array. A string that holds none has no members.
     fn inside(&mut self, slot: &Slot, place: u16) {
         let Some(text) = self.found.texts.get(slot).map(std::borrow::Cow::into_owned) else {
             return;
         };
-        if !text.trim_ascii_start().starts_with('{') || self.found.texts.is_full() {
+        let is_array = match text.trim_ascii_start().as_bytes().first() {
+            Some(b'{') => false,
+            Some(b'[') => true,
+            _ => return,
+        };
+        let node = &self.tree.nodes[place as usize];
+        if is_array && node.elements.is_none() || self.found.texts.is_full() {
             return;
         }
         let (number, mut made) = self.found.texts.take();
@@ -292,9 +313,12 @@ impl Walker<'_, '_, '_> {
         let outer = std::mem::replace(&mut self.text, number);
         let had_twice = self.found.slots.has_twice;
         let mut scanner = Scanner::new(&text);
-        let walked = self
-            .object(&mut scanner, place, 1)
-            .and_then(|()| scanner.end());
+        let walked = if is_array {
+            self.array(&mut scanner, node, 1)
+        } else {
+            self.object(&mut scanner, place, 1)
+        };
+        let walked = walked.and_then(|()| scanner.end());
         self.text = outer;
         if walked.is_err() {
             // What was found before it breaks off would be half of it.
