@@ -219,6 +219,13 @@ impl Parts {
     }
 }
 
+/// Where counts end: beyond it numbers are no longer exact. No history is that long, but a damaged record may say so.
+const COUNT_MAX: u64 = 1 << 53;
+
+fn count(n: &mut u64, is_one_more: bool) {
+    *n = (*n + u64::from(is_one_more)).min(COUNT_MAX);
+}
+
 /// What is known of one user.
 #[derive(Clone, Debug, Default)]
 pub struct Baseline {
@@ -297,8 +304,8 @@ impl Baseline {
         }
         self.first_ms = self.first_ms.min(event.timestamp_ms);
         self.last_ms = self.last_ms.max(event.timestamp_ms);
-        self.n_events += 1;
-        self.n_failed += u64::from(event.is_failure);
+        count(&mut self.n_events, true);
+        count(&mut self.n_failed, event.is_failure);
         self.recent_failures =
             (self.recent_failures << 1 | u32::from(event.is_failure)) & ((1 << N_RECENT) - 1);
         let hour = &mut self.hours[features.hour];
@@ -311,7 +318,7 @@ impl Baseline {
         }
         if let Some(score) = event.threat_score {
             self.threat_score_sum += score;
-            self.n_threat_scores += 1;
+            count(&mut self.n_threat_scores, true);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, N_RECENT};
+use super::{Baseline, COUNT_MAX, N_RECENT};
 use crate::detect::table::{Dimension, Seen, Table, VALUES_BYTES_MAX, VALUES_MAX};
 use crate::detect::{RecordError, read_whole};
 use crate::record::TIMESTAMP_MS_MAX;
@@ -112,8 +112,7 @@ impl Summary {
         let total = self.n_events;
         let n_by_hour: u64 = self.hours.iter().copied().map(u64::from).sum();
         let n_scores = self.n_threat_scores;
-        // Beyond it numbers are no longer exact, and near the end they wrap.
-        let is_possible = total <= 1 << 53
+        let is_possible = total <= COUNT_MAX
             && self.n_failed <= total
             && n_by_hour <= total
             && n_scores <= total
@@ -158,6 +157,32 @@ mod tests {
         assert!(Baseline::from_record(&record).is_ok());
         record.push(0);
         assert!(Baseline::from_record(&record).is_err());
+    }
+
+    /// Found by fuzzing: a state that was read, learned one event more and could not be read any more.
+    #[test]
+    fn counts_end_where_records_do() {
+        let line = r#"{"event_id":"e","user":"u","timestamp":1,"type":"T","status":"failed","threat_score":1}"#;
+        let mut block = crate::batch::Block::new();
+        block.lines.extend_from_slice(line.as_bytes());
+        block.lines.push(b'\n');
+        block.parse(crate::record::LINE_BYTES_MAX);
+        let summary = Summary {
+            n_events: COUNT_MAX,
+            n_failed: COUNT_MAX,
+            n_threat_scores: COUNT_MAX,
+            threat_score_sum: COUNT_MAX as f64,
+            ..Baseline::default().summary()
+        };
+        let mut baseline = Baseline::from_summary(summary).expect("counts of a history");
+        for _ in 0..3 {
+            baseline.learn_event(&block.view(&block.events[0]));
+        }
+        let mut record = Vec::new();
+        baseline.write_record(&mut record);
+        let again = Baseline::from_record(&record).expect("what was written can be read");
+        let counts = (again.n_events, again.n_failed, again.n_threat_scores);
+        assert_eq!(counts, (COUNT_MAX, COUNT_MAX, COUNT_MAX));
     }
 
     #[test]
