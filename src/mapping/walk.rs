@@ -189,15 +189,13 @@ impl Walker<'_, '_, '_> {
                 (Kind::Object, start, scanner.at())
             }
             Some(b'[') if depth < DEPTH_MAX && self.has_elements(node) => {
+                // Some paths may go to its elements, others to those of what it would hold as text.
                 let inside = node.inside.map(|inside| &self.tree.nodes[inside as usize]);
-                if let Some(inside) = inside.filter(|inside| inside.elements.is_some()) {
-                    self.array(scanner, inside, depth)?;
-                    if node.elements.is_some() {
+                for array in inside.into_iter().chain([node]) {
+                    if array.elements.is_some() {
                         scanner.move_to(start);
+                        self.array(scanner, array, depth)?;
                     }
-                }
-                if node.elements.is_some() {
-                    self.array(scanner, node, depth)?;
                 }
                 (Kind::Array, start, scanner.at())
             }

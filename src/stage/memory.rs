@@ -79,8 +79,8 @@ pub struct Memory {
     pub n_tasks: Arc<AtomicUsize>,
 }
 
-/// States of users who were not active lately, packed to records: less than half of the bytes, and back in a
-/// twentieth of the time that it takes to read them from a shelf.
+/// States of users who were not active lately, packed to records: about half of the bytes, and nothing is read from a
+/// shelf to have them back.
 pub(super) type Packed = Users<Box<[u8]>>;
 
 /// One in so many bytes of a shard is for states, however many are packed.
